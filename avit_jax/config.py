@@ -1,0 +1,236 @@
+"""Configs: defaults for every experiment, in one typed and locked `ConfigDict`.
+
+A config file calls `base(model=...)`, changes what its experiment changes, and returns the result.
+Every value can be changed on the command line (`--config.optim.learning_rate 1e-3`); types are
+checked, and a key that does not exist is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from avit_jax import zoo
+from avit_jax.data.augment import Augment
+from avit_jax.data.mix import Mix
+from avit_jax.errors import UserError
+from avit_jax.methods.base import Model
+
+NONFINITE = ("stop", "rollback")
+
+
+def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
+    """All settings with their defaults, for a named model; `method` changes the method's own."""
+    created = zoo.create_model(model, method=method)
+    config = ConfigDict()
+    config.seed = 0
+    config.model = ConfigDict({"name": model, **dataclasses.asdict(created.shape)})
+    config.method = ConfigDict(_plain(dataclasses.asdict(created.settings)))
+    config.init = ConfigDict(
+        {
+            # A workdir of this project whose newest checkpoint (EMA if there is one) to start from.
+            "workdir": placeholder(str),
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "name": "imagenet2012",
+            "dir": placeholder(str),  # or the environment variable TFDS_DATA_DIR
+            "train_split": "train",
+            "eval_split": "validation",
+            "workers": 0,  # processes that decode; 0 decodes in threads of this process
+            "max_bad_share": 0.01,  # unreadable examples, as a share of those seen, that end a run
+            "augment": ConfigDict(dataclasses.asdict(Augment())),
+            "mix": ConfigDict(dataclasses.asdict(Mix())),
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "batch_size": 1024,  # images per step, over all devices and processes
+            "epochs": 100.0,
+            "steps": placeholder(int),  # instead of epochs
+            "accumulation": 1,  # microbatches per step; penalties are means over microbatches
+            "label_smoothing": 0.1,
+            "ema_decay": 0.0,  # 0: no moving average of the parameters
+            "on_nonfinite": "stop",  # or "rollback": back to the last checkpoint, skip the step
+            "max_rollbacks": 3,
+        }
+    )
+    config.optim = ConfigDict(
+        {
+            "learning_rate": 5e-4,
+            "reference_batch_size": 512,  # the learning rate is scaled by batch_size / this
+            "warmup": 0.05,  # share of the training
+            "min_learning_rate": 0.01,  # share of the peak
+            "weight_decay": 0.05,
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-8,
+            "clip_norm": 0.0,  # 0: no clipping
+        }
+    )
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1})
+    config.eval = ConfigDict(
+        {
+            "batch_size": 256,
+            "every": 5.0,  # epochs; also saves a checkpoint. The last step always does both
+            "weights": "auto",  # "auto": EMA where there is one; "ema"; "raw"
+        }
+    )
+    config.checkpoint = ConfigDict({"every": 1.0, "keep": 2})  # epochs; number kept
+    config.log = ConfigDict({"every": 50, "tensorboard": True})  # steps
+    config.dense_twin = placeholder(str)  # workdir of a dense run to set beside the results
+    return config.lock()
+
+
+def parse_arg(arg: str | None, **flags: bool) -> ConfigDict:
+    """The part behind the colon of `--config file.py:debug,other` as a dict of switches.
+
+    Args:
+      arg: the text, or `None`.
+      **flags: valid names and their defaults.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    switches = ConfigDict({"debug": False, **flags})
+    for name in filter(None, (arg or "").split(",")):
+        if name not in switches:
+            raise UserError(
+                f"the config has no variant {name!r}: write one of {', '.join(switches)} "
+                "behind the colon, or nothing."
+            )
+        switches[name] = True
+    return switches
+
+
+def debug(config: ConfigDict) -> ConfigDict:
+    """The same experiment cut down to seconds on a laptop: shallow, 32 px, the packaged digits."""
+    config.model.update(depth=min(config.model.depth, 3), image_size=32, num_classes=10)
+    config.model.patch_size = min(config.model.patch_size, 8)
+    config.data.update(name="digits", dir=None, train_split="train", eval_split="validation")
+    config.data.workers = 0
+    config.train.update(batch_size=16, steps=8, accumulation=1)
+    config.eval.batch_size = 128
+    config.init.workdir = None
+    config.log.every = 2
+    return config
+
+
+def make_model(config: ConfigDict) -> Model:
+    """The model that a config describes.
+
+    Raises:
+      UserError: values that contradict each other.
+    """
+    overrides = config.model.to_dict()
+    return zoo.create_model(
+        overrides.pop("name"), method=_plain(config.method.to_dict()), **overrides
+    )
+
+
+def validate(config: ConfigDict) -> None:
+    """Refuse values that contradict each other, with one sentence that says what to write.
+
+    Raises:
+      UserError: the first contradiction found.
+    """
+    train = config.train
+    positive = {
+        "train.batch_size": train.batch_size,
+        "train.accumulation": train.accumulation,
+        "train.epochs": train.epochs,
+        "eval.batch_size": config.eval.batch_size,
+        "eval.every": config.eval.every,
+        "checkpoint.every": config.checkpoint.every,
+        "checkpoint.keep": config.checkpoint.keep,
+        "log.every": config.log.every,
+        "optim.learning_rate": config.optim.learning_rate,
+        "optim.reference_batch_size": config.optim.reference_batch_size,
+    }
+    for name, value in positive.items():
+        if not value > 0:
+            raise UserError(f"config.{name} is {value}: write a number above 0.")
+    shares = {
+        "train.ema_decay": train.ema_decay,
+        "train.label_smoothing": train.label_smoothing,
+        "optim.warmup": config.optim.warmup,
+        "optim.min_learning_rate": config.optim.min_learning_rate,
+        "data.max_bad_share": config.data.max_bad_share,
+    }
+    for name, value in shares.items():
+        if not 0 <= value < 1:
+            raise UserError(f"config.{name} is {value}: write a share, at least 0 and below 1.")
+    if train.steps is not None and train.steps < 1:
+        raise UserError(f"config.train.steps is {train.steps}: write at least 1, or leave it out.")
+    if train.batch_size % train.accumulation:
+        raise UserError(
+            f"config.train.batch_size {train.batch_size} is not a multiple of "
+            f"config.train.accumulation {train.accumulation}: change one of them."
+        )
+    if train.on_nonfinite not in NONFINITE:
+        raise UserError(
+            f"config.train.on_nonfinite is {train.on_nonfinite!r}: write {' or '.join(NONFINITE)}."
+        )
+    if config.eval.weights not in ("auto", "ema", "raw"):
+        raise UserError(
+            f"config.eval.weights is {config.eval.weights!r}: write auto, ema or raw."
+        )
+    if config.eval.weights == "ema" and not train.ema_decay:
+        raise UserError(
+            "config.eval.weights is 'ema', but config.train.ema_decay is 0, so there is no moving "
+            "average: write auto or raw, or train with an ema_decay such as 0.9999."
+        )
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as JSON, keys sorted."""
+    return json.dumps(_plain(config.to_dict()), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config that `to_json` wrote."""
+    return ConfigDict(json.loads(text))
+
+
+def differences(config: ConfigDict, saved: str, *, ignored: tuple[str, ...] = ()) -> list[str]:
+    """Keys in which `config` differs from a saved JSON, as "key: saved -> now" lines.
+
+    Args:
+      config: of this run.
+      saved: from `to_json`.
+      ignored: prefixes of keys that may change between two parts of one run.
+    """
+    now, then = _flat(json.loads(to_json(config))), _flat(json.loads(saved))
+    return [
+        f"{key}: {then.get(key, 'absent')!r} -> {now.get(key, 'absent')!r}"
+        for key in sorted(now.keys() | then.keys())
+        if not key.startswith(ignored) and now.get(key, ...) != then.get(key, ...)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, mixtures (pairs of names and values) as dicts: what JSON can hold."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):
+            if all(isinstance(part[0], str) for part in value):
+                return {key: _plain(part) for key, part in value}
+        return [_plain(part) for part in value]
+    return value

@@ -1,0 +1,1 @@
+"""Images in, uint8 batches out: sources, decoding, augmentation and the deterministic pipeline."""

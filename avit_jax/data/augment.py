@@ -1,0 +1,178 @@
+"""What happens to an image before it is batched: augmentation in training, a fixed crop otherwise.
+
+`inception` is the random resized crop with a flip (Szegedy et al. 2015, "Going deeper with
+convolutions"), `affine` turns, zooms and shifts the whole image (digits must keep all their ink and
+their handedness), `none` is the evaluation transform. Randomness comes from the generator that is
+passed in and from nothing else.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from avit_jax.data import opencv
+from avit_jax.data.decode import decode
+
+KINDS = ("inception", "affine", "none")
+DECODERS = ("pillow", "opencv")
+CROP_TRIES = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Settings of the image transforms; each says which kind reads it."""
+
+    kind: str = "inception"
+    min_scale: float = 0.08
+    """Smallest share of the image's area that a crop covers (inception)."""
+    max_scale: float = 1.0
+    """Largest share of the image's area that a crop covers (inception)."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a crop (inception)."""
+    flip: bool = True
+    """Whether half of the images are mirrored left to right (inception)."""
+    rotation: float = 0.0
+    """Largest turn either way, in radians (affine)."""
+    zoom: float = 0.0
+    """Largest relative change of the scale: 0.12 is 88 % to 112 % (affine)."""
+    shift: float = 0.0
+    """Largest shift along each axis, in pixels of the delivered image (affine)."""
+    decoder: str = "pillow"
+    """Decoder and resize in training (inception): "pillow", or "opencv" (faster)."""
+    crop_ratio: float = 224 / 256
+    """Evaluation: side of the central crop as a share of the resized shorter side."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, naming the setting, where a value makes no sense."""
+        object.__setattr__(self, "ratio", tuple(self.ratio))
+        checks = {
+            "kind": (self.kind in KINDS, f"one of {', '.join(KINDS)}"),
+            "decoder": (self.decoder in DECODERS, f"one of {', '.join(DECODERS)}"),
+            "min_scale": (
+                0 < self.min_scale <= self.max_scale <= 1,
+                "0 < min_scale <= max_scale <= 1",
+            ),
+            "ratio": (
+                len(self.ratio) == 2 and 0 < self.ratio[0] <= self.ratio[1],
+                "two positive numbers, the smaller first",
+            ),
+            "rotation": (self.rotation >= 0, "radians, not negative"),
+            "zoom": (0 <= self.zoom < 1, "a share, 0 <= zoom < 1"),
+            "shift": (self.shift >= 0, "pixels, not negative"),
+            "crop_ratio": (0 < self.crop_ratio <= 1, "a share, 0 < crop_ratio <= 1"),
+        }
+        for name, (valid, wanted) in checks.items():
+            if not valid:
+                raise ValueError(f"augment.{name} is {getattr(self, name)!r}; write {wanted}")
+        if self.decoder == "opencv" and self.kind != "inception":
+            raise ValueError(
+                f"augment.decoder 'opencv' needs kind 'inception', not {self.kind!r}; "
+                "write decoder = 'pillow'"
+            )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Returns the settings in a dict or ConfigDict; an unknown key raises ValueError."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(config) - known)
+        if unknown:
+            raise ValueError(
+                f"augment has no setting {', '.join(map(repr, unknown))}; "
+                f"write one of {', '.join(sorted(known))}"
+            )
+        return cls(**{name: config[name] for name in config})
+
+
+def train_image(
+    image: bytes | np.ndarray, rng: np.random.Generator, *, size: int, augment: Augment
+) -> np.ndarray:
+    """Returns a decoded and augmented training image, uint8 [size, size, 3].
+
+    Raises:
+        BadExample: the image cannot be decoded; `rng` is then untouched.
+    """
+    if augment.kind == "none":
+        return eval_image(image, size=size, augment=augment)
+    if augment.kind == "affine":
+        return np.asarray(affine(decode(image), rng, size=size, augment=augment))
+    # Libraries mirror images many times faster than NumPy copies with a negative stride.
+    if augment.decoder == "opencv":
+        pixels = opencv.decode(image)
+        box = random_box(pixels.shape[1], pixels.shape[0], rng, augment=augment)
+        mirrored = augment.flip and rng.random() < 0.5
+        return opencv.resized_crop(pixels, box, size, mirrored=mirrored)
+    decoded = decode(image)
+    box = random_box(*decoded.size, rng, augment=augment)
+    resized = decoded.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    if augment.flip and rng.random() < 0.5:
+        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(resized)
+
+
+def eval_image(image: bytes | np.ndarray, *, size: int, augment: Augment) -> np.ndarray:
+    """Returns the central crop of the resized image, uint8 [size, size, 3].
+
+    The shorter side becomes round(size / crop_ratio) pixels by antialiased bicubic, as DeiT
+    evaluates; the longer side and the crop's corner are rounded as torchvision does.
+
+    Raises:
+        BadExample: the image cannot be decoded.
+    """
+    decoded = decode(image)
+    shorter = round(size / augment.crop_ratio)
+    scale = shorter / min(decoded.size)
+    width, height = (max(shorter, int(side * scale)) for side in decoded.size)
+    resized = decoded.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def random_box(
+    width: int, height: int, rng: np.random.Generator, *, augment: Augment
+) -> tuple[int, int, int, int]:
+    """Returns a crop (left, top, right, bottom) in pixels, with area and aspect drawn at random.
+
+    The share of the area is uniform, the aspect log-uniform; after ten draws that do not fit, the
+    largest central crop with an allowed aspect is taken.
+    """
+    low, high = (math.log(value) for value in augment.ratio)
+    for _ in range(CROP_TRIES):
+        area = width * height * rng.uniform(augment.min_scale, augment.max_scale)
+        aspect = math.exp(rng.uniform(low, high))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = int(rng.integers(width - crop_width + 1))
+            top = int(rng.integers(height - crop_height + 1))
+            return left, top, left + crop_width, top + crop_height
+    crop_width = min(width, max(1, round(height * augment.ratio[1])))
+    crop_height = min(height, max(1, round(width / augment.ratio[0])))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height
+
+
+def affine(
+    image: Image.Image, rng: np.random.Generator, *, size: int, augment: Augment
+) -> Image.Image:
+    """Returns the image resized to [size, size], then turned, zoomed and shifted about its centre.
+
+    What comes in from outside the image is black, the digits' background.
+    """
+    angle = rng.uniform(-augment.rotation, augment.rotation)
+    scale = 1 + rng.uniform(-augment.zoom, augment.zoom)
+    shift_x, shift_y = rng.uniform(-augment.shift, augment.shift, size=2)
+    # Pillow wants the inverse map, from places in the result to places in the image.
+    cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
+    centre = size / 2
+    x, y = centre + shift_x, centre + shift_y
+    inverse = (
+        cosine, sine, centre - cosine * x - sine * y,
+        -sine, cosine, centre + sine * x - cosine * y,
+    )  # fmt: skip
+    resized = image.resize((size, size), Image.Resampling.BICUBIC)
+    return resized.transform(
+        (size, size), Image.Transform.AFFINE, inverse, Image.Resampling.BICUBIC
+    )

@@ -1,0 +1,52 @@
+"""The types that every source of images shares: Example, Source and BadExample.
+
+A source gives random access to *encoded* examples, so that decoding happens once, in the pipeline's
+threads or worker processes, and a broken file is found where it can be replaced.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class BadExample(Exception):
+    """An example that cannot be used; its text is the reason, as a predicate ("cannot be ...")."""
+
+
+class Example(NamedTuple):
+    """One labelled image: the file's bytes, or pixels as uint8 [H, W] or [H, W, 1 | 3 | 4]."""
+
+    image: bytes | np.ndarray
+    label: int
+
+
+class Source(Protocol):
+    """Random access to the labelled images of one split; picklable, safe to read from threads."""
+
+    name: str
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        ...
+
+    def __getitem__(self, index: int) -> Example:
+        """Returns example `index`; raises BadExample where it cannot be read."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Returns the example's name for messages: a file's path, or `name train[17]`."""
+        ...
+
+
+def read_example(source: Source, index: int) -> Example:
+    """Returns an example whose label is known to be a class of the source.
+
+    Raises:
+        BadExample: the example cannot be read, or its label is outside the source's classes.
+    """
+    example = source[index]
+    num_classes = len(source.class_names)
+    if not 0 <= example.label < num_classes:
+        raise BadExample(f"has label {example.label}, outside 0..{num_classes - 1}")
+    return example

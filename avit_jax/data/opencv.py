@@ -1,0 +1,65 @@
+"""OpenCV's JPEG decoder and resize: about three times Pillow's speed, for training only.
+
+The decoded pixels equal Pillow's; the resized ones do not, because OpenCV's bicubic is not
+antialiased. Shrinking therefore averages areas, and evaluation always uses Pillow.
+"""
+
+import importlib.util
+import io
+
+import numpy as np
+from PIL import Image
+
+from avit_jax.data.decode import decode as decode_with_pillow
+
+
+def require_opencv() -> None:
+    """Raises ImportError with the remedy where OpenCV is not installed."""
+    if importlib.util.find_spec("cv2") is None:
+        raise ImportError(
+            "data.augment.decoder is 'opencv' but OpenCV is not installed; "
+            "run pip install 'avit_jax[opencv]' or write decoder = 'pillow'"
+        )
+
+
+def decode(image: bytes | np.ndarray) -> np.ndarray:
+    """Returns the image as upright RGB, uint8 [H, W, 3].
+
+    OpenCV decodes plain JPEGs only. All else goes to Pillow: OpenCV reads CMYK and transparency
+    differently, and returns a truncated JPEG half grey instead of failing.
+
+    Raises:
+        BadExample: as `avit_jax.data.decode.decode`.
+    """
+    if isinstance(image, bytes) and _is_plain_jpeg(image):
+        import cv2
+
+        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+        if pixels is not None:
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return np.asarray(decode_with_pillow(image))
+
+
+def resized_crop(
+    pixels: np.ndarray, box: tuple[int, int, int, int], size: int, *, mirrored: bool
+) -> np.ndarray:
+    """Returns `box` = (left, top, right, bottom) of uint8 [H, W, 3] as uint8 [size, size, 3]."""
+    import cv2
+
+    left, top, right, bottom = box
+    shrinks = min(right - left, bottom - top) > size
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    crop = pixels[top:bottom, left:right]
+    resized = cv2.resize(crop, (size, size), interpolation=interpolation)
+    return cv2.flip(resized, 1) if mirrored else resized
+
+
+def _is_plain_jpeg(image: bytes) -> bool:
+    # The end marker is missing from a truncated file.
+    if not image.startswith(b"\xff\xd8") or b"\xff\xd9" not in image[-64:]:
+        return False
+    try:
+        with Image.open(io.BytesIO(image)) as header:
+            return header.format == "JPEG" and header.mode in ("RGB", "L")
+    except Exception:
+        return False

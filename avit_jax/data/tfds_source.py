@@ -1,0 +1,129 @@
+"""Any classification dataset of TensorFlow Datasets, prepared as array_record, without TensorFlow.
+
+array_record gives random access, which the deterministic pipeline rests on; tfrecord, the default
+of TFDS, does not. The images stay encoded until the pipeline decodes them. TFDS is imported only
+when such a dataset is opened, so that models run on machines without it.
+"""
+
+from typing import Any
+
+from avit_jax.data.example import BadExample, Example
+
+
+class TfdsSource:
+    """One split of a prepared TFDS dataset, read at random as encoded bytes."""
+
+    def __init__(self, name: str, *, split: str, data_dir: str | None) -> None:
+        """Opens `split` (sub-splits such as "train[:50%]" too) of a dataset under `data_dir`.
+
+        Raises:
+            FileNotFoundError: the dataset is not prepared there; says how to prepare it.
+            ImportError: a package is missing; says which.
+            ValueError: unknown name or split, tfrecord files, or not a classification dataset.
+        """
+        import tensorflow_datasets as tfds
+
+        builder = _open_builder(name, data_dir=data_dir)
+        self._image_key, self._label_key = _supervised_keys(name, builder)
+        _check_split(name, split, builder)
+        decoders = {self._image_key: tfds.decode.SkipDecoding()}
+        self._records = builder.as_data_source(split=split, decoders=decoders)
+        self.name = name
+        self.class_names = tuple(builder.info.features[self._label_key].names)
+        self._split = split
+
+    def __len__(self) -> int:
+        """Returns the number of records in the split."""
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        """Returns the encoded image and its class; raises BadExample on a damaged record."""
+        try:
+            record = self._records[index]
+        # array_record and TFDS raise various errors on damaged records; each is one bad example.
+        except Exception as error:
+            detail = " ".join(str(error).split())[:200]
+            raise BadExample(f"record cannot be read: {detail or type(error).__name__}") from error
+        return Example(record[self._image_key], int(record[self._label_key]))
+
+    def describe(self, index: int) -> str:
+        """Returns for example `imagenette/160px-v2 train[17]`."""
+        return f"{self.name} {self._split}[{index}]"
+
+
+def prepare_command(name: str, data_dir: str | None) -> str:
+    """Returns the command that prepares a dataset where this module can read it."""
+    return f"python -m avit_jax.data.prepare {name} --data_dir {data_dir or 'DIR'}"
+
+
+def _open_builder(name: str, *, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    place = data_dir or "~/tensorflow_datasets (no data.dir and no TFDS_DATA_DIR given)"
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            f"there is no dataset {name!r} in TFDS or prepared under {place}; write 'digits', "
+            "'folder' or a name from tensorflow.org/datasets/catalog"
+        ) from error
+    except ImportError as error:
+        if "gcsfs" in str(error):
+            raise ImportError(
+                f"reading {data_dir} needs the package gcsfs; run pip install 'avit_jax[gcs]'"
+            ) from error
+        raise FileNotFoundError(
+            f"dataset {name!r} is not prepared under {place}; run {prepare_command(name, data_dir)}"
+        ) from error
+    except ValueError as error:
+        # TFDS puts its own call before the reason, and a list of every configuration after it.
+        reason = str(error).rpartition('}": ')[2].partition("\n")[0].partition(". ")[0]
+        raise ValueError(
+            f"TFDS cannot open dataset {name!r} ({reason}); write a configuration and version "
+            "that it has"
+        ) from error
+    if not builder.info.splits:
+        raise FileNotFoundError(
+            f"dataset {builder.info.full_name!r} is not prepared under {place}; run "
+            f"{prepare_command(name, data_dir)}"
+        )
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise ValueError(
+            f"dataset {name!r} under {place} is prepared as {builder.info.file_format.value}, "
+            "which has no random access; prepare it as array_record in another directory: run "
+            f"{prepare_command(name, None)}"
+        )
+    return builder
+
+
+def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
+    import tensorflow_datasets as tfds
+
+    keys = builder.info.supervised_keys
+    features = builder.info.features
+    if not isinstance(features, tfds.features.FeaturesDict):
+        features = {}
+    if keys is None or len(keys) != 2 or not all(isinstance(key, str) for key in keys):
+        keys = ("image", "label")
+    wanted = (tfds.features.Image, tfds.features.ClassLabel)
+    for key, kind in zip(keys, wanted, strict=True):
+        if key not in features or not isinstance(features[key], kind):
+            raise ValueError(
+                f"dataset {name!r} is not a classification dataset: its features are "
+                f"{', '.join(features) or 'not named'}, without an image and a class label under "
+                f"{keys[0]!r} and {keys[1]!r}; choose one that has them"
+            )
+    return keys
+
+
+def _check_split(name: str, split: str, builder: Any) -> None:
+    try:
+        count = builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        existing = ", ".join(map(repr, builder.info.splits))
+        raise ValueError(
+            f"dataset {name!r} has no split {split!r}; write one of {existing}, or a part such as "
+            "'train[:50%]'"
+        ) from error
+    if count == 0:
+        raise ValueError(f"split {split!r} of dataset {name!r} is empty; write a larger one")

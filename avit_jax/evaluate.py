@@ -1,0 +1,136 @@
+"""Exact evaluation: every image of a split counted once, whatever the batch and device count.
+
+Rows that only fill up the last batch, and images that could not be read, weigh nothing. Sums are
+taken on the device per batch and added up on the host in float64.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from avit_jax import losses
+from avit_jax.data.mix import normalise
+from avit_jax.methods.base import Model
+from avit_jax.models.module import Params
+from avit_jax.sharding import replicated, shard_batch
+
+EvalStep = Callable[[Params, dict[str, Array]], dict[str, Array]]
+
+
+def make_eval_step(model: Model, mesh: Mesh, *, execution: str = "masked") -> EvalStep:
+    """Jitted sums over one batch (`image`, `label`, `valid`), see `summarise` for what they mean."""
+    shape = model.shape
+
+    def eval_step(params: Params, batch: dict[str, Array]) -> dict[str, Array]:
+        output = model.apply(params, normalise(batch["image"]), execution=execution)
+        labels, valid = batch["label"], batch["valid"]
+        targets = losses.soft_targets(labels, shape.num_classes)
+        depth = token_depth(output)
+        gmacs = model.gmacs(output)
+        # Differences from the dense cost keep the sum of squares well conditioned in float32.
+        saved = model.dense_gmacs() - gmacs
+        per_image = {
+            "top1": losses.hits(output.logits, labels, k=1),
+            "top5": losses.hits(output.logits, labels, k=5),
+            "cross_entropy": losses.cross_entropy(output.logits, targets),
+            "saved_gmacs": saved,
+            "saved_gmacs_squared": saved**2,
+            "mean_depth": depth.mean(-1),
+        }
+        sums = {
+            name: jnp.where(valid, values.astype(jnp.float32), 0.0).sum()
+            for name, values in per_image.items()
+        }
+        layers = jnp.arange(1, shape.depth + 1)
+        counts = (depth[:, :, None] == layers) & valid[:, None, None]
+        in_class = jax.nn.one_hot(labels, shape.num_classes) * valid[:, None]
+        return sums | {
+            "count": valid.sum(),
+            "depth_histogram": counts.sum((0, 1)),
+            "class_count": in_class.sum(0),
+            "class_depth": (in_class * per_image["mean_depth"][:, None]).sum(0),
+        }
+
+    return jax.jit(eval_step, out_shardings=replicated(mesh))
+
+
+def token_depth(output: Any) -> Array:
+    """Layers that each token of a batch went through, `[B, N]` int32."""
+    return jnp.round(output.aux.get("depth", output.usage.tokens.sum(0))).astype(jnp.int32)
+
+
+def evaluate(
+    eval_step: EvalStep,
+    params: Params,
+    batches: Iterable[dict[str, np.ndarray]],
+    mesh: Mesh,
+    *,
+    model: Model,
+) -> dict[str, Any]:
+    """Run a split and return its figures.
+
+    Args:
+      eval_step: from `make_eval_step`.
+      params: on the mesh.
+      batches: this process's rows, each batch with `image`, `label` and `valid`.
+      mesh: of the run.
+      model: for its costs.
+
+    Returns:
+      See `summarise`, plus `images_per_second` of everything (decoding included), without the first
+      batch, which compiles.
+    """
+    totals: dict[str, np.ndarray] = {}
+    start, timed_images = None, 0
+    for batch in batches:
+        kept = {name: batch[name] for name in ("image", "label", "valid")}
+        sums = jax.device_get(eval_step(params, shard_batch(kept, mesh)))
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0) + np.asarray(value, np.float64)
+        if start is None:
+            start = time.perf_counter()
+        else:
+            timed_images += int(sums["count"])
+    seconds = time.perf_counter() - start if start is not None else 0.0
+    results = summarise(totals, model)
+    results["images_per_second"] = timed_images / seconds if timed_images else None
+    return results
+
+
+def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
+    """Figures of a split from its summed counts.
+
+    Returns:
+      `images` (count), `top1` and `top5` (shares), `cross_entropy` (nats), `mean_depth` (layers per
+      token), `halted` (share of token-layers that did not run because tokens halted), `gmacs`,
+      `gmacs_std` (per image, over images), `gmacs_dense`, `depth_histogram` (share of the tokens
+      whose last layer is 1, 2, ..., L), `class_mean_depth` (`None` for a class without an image).
+    """
+    count = float(totals["count"])
+    mean = {name: float(totals[name]) / count for name in totals if np.ndim(totals[name]) == 0}
+    variance = max(0.0, mean["saved_gmacs_squared"] - mean["saved_gmacs"] ** 2)
+    histogram = totals["depth_histogram"] / totals["depth_histogram"].sum()
+    classes = zip(totals["class_depth"], totals["class_count"], strict=True)
+    return {
+        "images": int(count),
+        "top1": mean["top1"],
+        "top5": mean["top5"],
+        "cross_entropy": mean["cross_entropy"],
+        "mean_depth": mean["mean_depth"],
+        "halted": 1.0 - mean["mean_depth"] / model.shape.depth,
+        "gmacs": model.dense_gmacs() - mean["saved_gmacs"],
+        "gmacs_std": variance**0.5,
+        "gmacs_dense": model.dense_gmacs(),
+        "depth_histogram": histogram.tolist(),
+        "class_mean_depth": [
+            float(depth / number) if number else None for depth, number in classes
+        ],
+    }

@@ -1,0 +1,38 @@
+"""`--mode eval`: exact figures of a trained run, as a table and as `eval.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from avit_jax import report
+from avit_jax.experiment import Experiment
+from avit_jax.restore import load_weights
+from avit_jax.writer import columns, table, write_json_atomic
+
+
+def evaluate_run(config: ConfigDict, workdir: Path) -> dict:
+    """Evaluate the newest checkpoint in `workdir` on `config.data.eval_split`.
+
+    Method settings, data and batch size may differ from those of the training; the sizes of the
+    model may not. `config.eval.weights` chooses between the moving average and the raw weights.
+
+    Raises:
+        UserError: there is nothing to evaluate, or the weights do not fit the model.
+    """
+    experiment = Experiment(config, workdir)
+    params = load_weights(
+        workdir, experiment.model, experiment.mesh, weights=config.eval.weights
+    )
+    summary = report.summarise(experiment, *report.evaluate_both(experiment, params))
+    summary["weights"] = config.eval.weights
+    summary["summary"] = str(workdir / "eval.json")
+    if jax.process_index() == 0:
+        write_json_atomic(workdir / "eval.json", summary)
+        print(table(report.summary_rows(summary), "Evaluation"))
+        depths = zip(experiment.eval_source.class_names, summary["class_mean_depth"], strict=True)
+        rows = [(name, "no image" if d is None else f"{d:.2f}") for name, d in depths]
+        print(columns(("class", "mean depth"), rows))
+    return summary

@@ -1,0 +1,72 @@
+"""Cumulative halting scores: the arithmetic of adaptive computation time, and nothing else.
+
+Each token collects a score per layer and halts once the sum passes `1 - eps` (Graves 2016,
+arXiv 1603.08983; for vision transformers Yin et al., CVPR 2022, arXiv 2112.07658). Its output is the
+mean of its states weighted by the scores, in which the *remainder* (what is missing to 1) takes the
+place of the last score, so that the weights of every token sum to 1.
+
+Masks and counters carry no gradient; scores and remainders do.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+
+@struct.dataclass(kw_only=True)
+class Halting:
+    """State of every token between two layers; all `[B, N]`, float32 except `live`.
+
+    Attributes:
+      live: bool, the token takes part in the next layer.
+      cumulative: sum of the scores so far; goes on growing after the token has halted.
+      remainder: 1 minus the scores spent so far; frozen once the token has halted.
+      ponder: layers executed, plus the remainder once the token has halted.
+      depth: layers executed, from 1: the token's last layer once it has halted.
+    """
+
+    live: Array
+    cumulative: Array
+    remainder: Array
+    ponder: Array
+    depth: Array
+
+
+def start(shape: tuple[int, int]) -> Halting:
+    """The state in front of layer 1 for `shape` = (B, N): every token live, nothing spent."""
+    ones = jnp.ones(shape, jnp.float32)
+    zeros = jnp.zeros(shape, jnp.float32)
+    return Halting(
+        live=jnp.ones(shape, bool), cumulative=zeros, remainder=ones, ponder=zeros, depth=ones
+    )
+
+
+def step(halting: Halting, score: Array, *, eps: float) -> tuple[Halting, Array]:
+    """Account for one executed layer.
+
+    Args:
+      halting: state in front of the layer.
+      score: `[B, N]` float32, this layer's halting score; 1 everywhere in the last layer.
+      eps: a token halts once its cumulative score is above `1 - eps`.
+
+    Returns:
+      The state behind the layer, and `[B, N]` weights with which the layer's token states enter the
+      tokens' outputs: the score while a token goes on, the remainder where it halts, 0 afterwards.
+    """
+    live = halting.live.astype(jnp.float32)
+    cumulative = halting.cumulative + score
+    # Strict on both sides, as published: exactly 1 - eps neither goes on nor emits its remainder.
+    goes_on = cumulative < 1.0 - eps
+    goes_on_ = goes_on.astype(jnp.float32)
+    halts_ = live * (cumulative > 1.0 - eps).astype(jnp.float32)
+    weight = live * (halting.remainder * halts_ + score * goes_on_)
+    after = Halting(
+        live=goes_on,
+        cumulative=cumulative,
+        remainder=halting.remainder - score * goes_on_,
+        ponder=halting.ponder + live + halting.remainder * halts_,
+        depth=halting.depth + goes_on_,
+    )
+    return after, weight

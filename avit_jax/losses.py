@@ -1,0 +1,29 @@
+"""Task losses and hits, per image."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def soft_targets(labels: Array, num_classes: int, *, smoothing: float = 0.0) -> Array:
+    """Labels `[B]` as distributions `[B, C]`, a share `smoothing` spread over all classes."""
+    one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    return one_hot * (1.0 - smoothing) + smoothing / num_classes
+
+
+def cross_entropy(logits: Array, targets: Array) -> Array:
+    """Cross-entropy `[B]` in nats of logits `[..., B, C]` against distributions `[B, C]`."""
+    return -(targets * jax.nn.log_softmax(logits.astype(jnp.float32))).sum(-1)
+
+
+def hits(logits: Array, labels: Array, *, k: int) -> Array:
+    """Whether the label is among the `k` largest logits, `[B]` bool; ties count against it.
+
+    Rows with a NaN are never a hit.
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    others = jnp.arange(logits.shape[-1]) != labels[:, None]
+    rank = ((logits >= own) & others).sum(-1)
+    return (rank < k) & jnp.isfinite(logits).all(-1)

@@ -1,0 +1,103 @@
+"""Command line: `python -m avit_jax.main --config configs/avit_digits.py [--mode train|eval]`.
+
+Every setting can be changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something
+the user has to put right (one sentence says what), 75 stopped by SIGTERM with everything saved, so
+that starting the same command again goes on.
+"""
+
+from __future__ import annotations
+
+import logging as python_logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from avit_jax.errors import UserError
+
+MODES = ("train", "eval")
+EXIT_USAGE, EXIT_PREEMPTED = 2, 75
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes; runs/<config name> if unset.")
+MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+
+
+def main(argv: list[str]) -> None:
+    """Dispatch on `--mode`."""
+    logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
+    python_logging.getLogger("avit_jax").setLevel(python_logging.INFO)
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument {argv[1]!r}: every setting is a --flag.")
+        if CONFIG.value is None:
+            raise UserError("there is no --config: write --config configs/avit_digits.py.")
+        initialise_processes()
+        workdir = Path(WORKDIR.value or default_workdir())
+        if MODE.value == "train":
+            from avit_jax.train import Preempted, train
+
+            try:
+                train(CONFIG.value, workdir, stop=preemption_notice())
+            except Preempted as notice:
+                logging.warning("%s; start the same command again to go on.", notice)
+                sys.exit(EXIT_PREEMPTED)
+        else:
+            from avit_jax.evaluate_run import evaluate_run
+
+            evaluate_run(CONFIG.value, workdir)
+    except UserError as error:
+        print(f"avit_jax: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+
+def default_workdir() -> str:
+    """`runs/<name of the config file>`, with its variant (`:debug`) in the name."""
+    file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
+    name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
+    return os.path.join("runs", name)
+
+
+def initialise_processes() -> None:
+    """Join the other processes of this run where there are any, and only then.
+
+    Several processes are known by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, by
+    Slurm's or Open MPI's task count, or by the workers of a TPU slice.
+    """
+    environment = os.environ
+    if "JAX_COORDINATOR_ADDRESS" in environment and "JAX_NUM_PROCESSES" in environment:
+        jax.distributed.initialize(
+            environment["JAX_COORDINATOR_ADDRESS"],
+            int(environment["JAX_NUM_PROCESSES"]),
+            int(environment["JAX_PROCESS_ID"]),
+        )
+    elif (
+        int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment
+        or int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
+        or len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+    ):
+        jax.distributed.initialize()
+
+
+def preemption_notice() -> Callable[[int], bool]:
+    """A function that says, after each step, whether SIGTERM has asked the run to stop.
+
+    Several processes must stop after the same step: JAX's own preemption service agrees on one.
+    """
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.reached_preemption_sync_point
+
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    return lambda step: bool(asked)
+
+
+if __name__ == "__main__":
+    app.run(main)

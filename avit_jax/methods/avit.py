@@ -1,0 +1,207 @@
+"""A-ViT: every token decides by itself when it is done.
+
+Yin et al., "A-ViT: Adaptive Tokens for Efficient Vision Transformer", CVPR 2022 (arXiv 2112.07658).
+
+*What is skipped:* tokens. Behind each block, channel 0 of a token becomes its halting score,
+`sigmoid(gate_scale * x[0] - gate_center)`: no new parameters. Once a token's scores add up to
+`1 - eps` it halts: from the next layer on it is no key, gets no update and costs nothing.
+The class token obeys the same rule, and the answer is the score-weighted mean of its states.
+
+*Why compaction is exact:* a halted token enters no live token's attention, its own state is never
+read again, and only the class (and distillation) token's mean reaches the head. So halted tokens may
+be removed, and an image whose class and distillation tokens have halted is finished.
+
+*Training:* the task loss plus `ponder_weight` * mean ponder (layers executed + remainder) plus
+`prior_weight` * KL(target depth distribution || mean score per layer).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from avit_jax import halting
+from avit_jax.methods import base
+from avit_jax.models.layers import Block
+from avit_jax.models.module import scan_layers
+from avit_jax.models.vit import ViT
+from avit_jax.priors import depth_prior, divergence
+from avit_jax.types import Gates, Output, Usage
+
+KL_READINGS = ("paper", "upstream")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Options of A-ViT.
+
+    Attributes:
+      gate_scale: slope of the halting score in channel 0. 10 for fine-tuning DeiT weights.
+      gate_center: offset of the halting score: 30 (DeiT-T) or 75 (DeiT-S) for fine-tuning.
+      eps: a token halts above a cumulative score of `1 - eps`.
+      ponder_weight: weight of the mean ponder, which pulls all depths down.
+      prior_weight: weight of the divergence from the depth prior.
+      prior: family of the depth prior or a list of components (mixture), see `priors.py`.
+      target_depth: where the prior is centred, in layers counted from 1.
+      scale: width of the prior, in layers.
+      df: degrees of freedom (student_t).
+      skew: shape (skew_normal).
+      prior_compat: `None` (a proper distribution), "nvlabs" or "borgi" (as published).
+      kl_reading: "paper": mean scores over the patches of all images. "upstream": as the published
+        code slices them, over all tokens of all images but the first.
+      dense_until: share of the training, 0..1, in which nothing halts yet. For training from
+        scratch, where gates set for pretrained weights would collapse all tokens to one depth.
+      ramp: share of the training in which halting scores and penalties then rise from 0 to full.
+    """
+
+    gate_scale: float = 10.0
+    gate_center: float = 30.0
+    eps: float = 0.01
+    ponder_weight: float = 5e-4
+    prior_weight: float = 1e-3
+    prior: str | Sequence[Mapping[str, Any]] = "gaussian"
+    target_depth: float = 9.0
+    scale: float = 1.0
+    df: float = 3.0
+    skew: float = 4.0
+    prior_compat: str | None = None
+    kl_reading: str = "paper"
+    dense_until: float = 0.0
+    ramp: float = 0.0
+
+    def __post_init__(self):
+        if self.kl_reading not in KL_READINGS:
+            raise ValueError(
+                f"kl_reading {self.kl_reading!r} is unknown: write {' or '.join(KL_READINGS)}."
+            )
+        if not 0.0 < self.eps < 1.0:
+            raise ValueError(f"eps is {self.eps}: the halting threshold 1 - eps needs 0 < eps < 1.")
+        if not (0.0 <= self.dense_until <= 1.0 and 0.0 <= self.ramp <= 1.0 - self.dense_until):
+            raise ValueError(
+                f"dense_until {self.dense_until} and ramp {self.ramp} are shares of the training: "
+                "both at least 0, together at most 1."
+            )
+        if not isinstance(self.prior, str):  # hashable, so that models can be compared and cached
+            mixture = tuple(tuple(sorted(dict(part).items())) for part in self.prior)
+            object.__setattr__(self, "prior", mixture)
+
+    def strength(self, progress: Array | float) -> Array:
+        """How far halting is switched on, 0..1, at a share of the training."""
+        if not self.dense_until and not self.ramp:
+            return jnp.float32(1.0)
+        rise = (progress - self.dense_until) / max(self.ramp, 1e-6)
+        return jnp.clip(jnp.asarray(rise, jnp.float32), 0.0, 1.0)
+
+    def depth_prior(self, depth: int) -> Array:
+        """The target distribution over `depth` layers, `[L]`."""
+        prior = self.prior if isinstance(self.prior, str) else [dict(p) for p in self.prior]
+        target = depth_prior(
+            depth,
+            prior,
+            target_depth=self.target_depth,
+            scale=self.scale,
+            df=self.df,
+            skew=self.skew,
+            compat=self.prior_compat,
+        )
+        return jnp.asarray(target, jnp.float32)
+
+
+class Model(base.Model):
+    """Token halting on any backbone."""
+
+    settings: Settings
+
+    def forward(self, network: ViT, images: Array, call: base.Call) -> Output:
+        """See `base.Model.apply`."""
+        tokens = base.embed(network, images, call)
+        prefix = self.shape.num_prefix_tokens
+        strength = jnp.float32(0.0) if call.dense else self.settings.strength(call.progress)
+
+        def layer(block: Block, carry, inputs: dict):
+            x, state, answer = carry
+            rate, key = inputs["drop_path_rate"], inputs.get("key")
+            # Halted tokens become zero, but the backward pass sees the identity, as published:
+            # the scores that halted tokens still produce then go on training earlier layers.
+            x = x + jax.lax.stop_gradient(jnp.where(state.live[:, :, None], x, 0) - x)
+            gates = Gates(tokens=state.live)
+            x = block.attend(x, gates=gates, drop_path_rate=rate, key=key)
+            x = block.feed(x, gates=gates, drop_path_rate=rate, key=key)
+            score = self.score(x)
+            spent = jnp.where(inputs["last"], 1.0, strength * score)
+            after, weight = halting.step(state, spent, eps=self.settings.eps)
+            answer = answer + weight[:, :prefix, None] * x[:, :prefix].astype(jnp.float32)
+            record = {
+                "mask": state.live,
+                "halting_scores": score,
+                "cumulative": after.cumulative,
+                "remainder": after.remainder,
+                "weights": weight,
+            }
+            if call.features:
+                record["features"] = x
+            return (x, after, answer), record
+
+        nothing = jnp.zeros((*tokens.shape[:1], prefix, tokens.shape[2]), jnp.float32)
+        (_, state, answer), record = scan_layers(
+            layer,
+            network.blocks,
+            (tokens, halting.start(tokens.shape[:2]), nothing),
+            base.layer_inputs(self.shape, call),
+            remat=self.shape.remat,
+        )
+        mask = jnp.concatenate([record["mask"], state.live[None]])
+        unfinished = mask[:-1, :, :prefix].any(-1, keepdims=True)
+        heads = network.readout(answer)
+        penalties, metrics = self.penalties(record["halting_scores"], state, strength)
+        return Output(
+            logits=heads.mean(0),
+            usage=Usage(tokens=mask[:-1] & unfinished),
+            penalties={} if call.dense else penalties,
+            metrics=metrics | {"halted": 1.0 - mask[:-1].mean(dtype=jnp.float32)},
+            aux=record
+            | {"mask": mask, "ponder": state.ponder, "depth": state.depth, "head_logits": heads},
+        )
+
+    def score(self, x: Array) -> Array:
+        """Halting scores `[B, N]` float32 of tokens `[B, N, D]`: one existing channel, squashed."""
+        channel = x[:, :, 0].astype(jnp.float32)
+        return jax.nn.sigmoid(self.settings.gate_scale * channel - self.settings.gate_center)
+
+    def penalties(
+        self, scores: Array, state: halting.Halting, strength: Array
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Weighted penalties, and the plain quantities behind them.
+
+        Args:
+          scores: `[L, B, N]` as the layers computed them.
+          state: behind the last layer.
+          strength: how far halting is switched on.
+        """
+        settings = self.settings
+        ponder = state.ponder.mean()
+        target = settings.depth_prior(self.shape.depth)
+        distance = divergence(target, self.mean_scores(scores))
+        penalties = {
+            "ponder": strength * settings.ponder_weight * ponder,
+            # Only where positive, as published: targets that are no distributions may go below 0,
+            # and the upstream reading of a batch of one is NaN.
+            "prior": strength * settings.prior_weight * jnp.where(distance > 0, distance, 0.0),
+        }
+        metrics = {
+            "ponder": ponder,
+            "prior_divergence": distance,
+            "mean_depth": state.depth.mean(),
+        }
+        return penalties, metrics
+
+    def mean_scores(self, scores: Array) -> Array:
+        """Mean halting score per layer `[L]`, in the chosen reading, from `[L, B, N]`."""
+        if self.settings.kl_reading == "upstream":
+            return scores[:, 1:].mean((1, 2))  # NaN for a batch of one, as upstream's
+        return scores[:, :, self.shape.num_prefix_tokens :].mean((1, 2))

@@ -1,0 +1,173 @@
+"""What every method has in common: the public contract of a model.
+
+A method's file defines `Settings` (a frozen dataclass, all its options with defaults) and
+`Model(base.Model)` with one function, `forward`, that strings the backbone's blocks together. A
+method with parameters of its own overrides `build` as well. Everything else stands here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, struct
+from jax import Array
+
+from avit_jax import flops
+from avit_jax.models import module
+from avit_jax.models.layers import dropout
+from avit_jax.models.vit import ViT, ViTShape
+from avit_jax.pretrained import names
+from avit_jax.types import Output
+
+EXECUTIONS = ("masked", "dense")
+
+
+@struct.dataclass(kw_only=True)
+class Call:
+    """The arguments of one `Model.apply` that a method's `forward` may look at.
+
+    Attributes:
+      train: dropout, stochastic depth and a method's own draws are on.
+      key: randomness of this call, or `None`.
+      noise: a method's random draws given from outside (parity tests), or `None`.
+      progress: share of the training that is done, 0..1, for methods that change while they learn.
+      dense: run everything, with the same weights.
+      features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
+    """
+
+    train: bool = struct.field(pytree_node=False, default=False)
+    dense: bool = struct.field(pytree_node=False, default=False)
+    features: bool = struct.field(pytree_node=False, default=False)
+    key: Array | None = None
+    noise: Any = None
+    progress: Array | float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A method on a backbone: pure functions of parameters, which are a plain nested dict.
+
+    Attributes:
+      shape: the backbone's sizes.
+      settings: the method's options.
+    """
+
+    shape: ViTShape
+    settings: Any
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        """All parameters of the model as one NNX module."""
+        return ViT(self.shape, rngs=rngs)
+
+    def forward(self, network: Any, images: Array, call: Call) -> Output:
+        """The method itself; see `apply`."""
+        raise NotImplementedError(f"{type(self).__module__} must define forward().")
+
+    def init(self, key: Array) -> module.Params:
+        """Fresh parameters, drawn from `key` (`jax.random.key(seed)`)."""
+        return module.create(self.build, key)
+
+    def abstract_params(self) -> module.Params:
+        """Shapes and dtypes of the parameters."""
+        return module.abstract(self.build)
+
+    def apply(
+        self,
+        params: module.Params,
+        images: Array,
+        *,
+        train: bool = False,
+        key: Array | None = None,
+        noise: Any = None,
+        execution: str = "masked",
+        progress: Array | float = 1.0,
+        features: bool = False,
+    ) -> Output:
+        """Run the model on a batch with static shapes: skipped work is masked, not left out.
+
+        Args:
+          params: from `init` or `from_torch`.
+          images: `[B, H, W, 3]`, normalised.
+          train: training mode; needs `key` where the model draws anything at random.
+          key: randomness of this call.
+          noise: a method's random draws, injected (for parity tests).
+          execution: "masked", or "dense" for the same weights with nothing skipped.
+          progress: share of the training that is done, 0..1; 1 is the finished model.
+          features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
+
+        Raises:
+          ValueError: unknown execution, images of another size, or a missing key.
+        """
+        if execution not in EXECUTIONS:
+            raise ValueError(
+                f"execution {execution!r} is unknown: apply() takes {' or '.join(EXECUTIONS)}."
+            )
+        if train and key is None and (self.shape.drop_path_rate or self.shape.dropout_rate):
+            raise ValueError(
+                "apply(train=True) with drop_path_rate or dropout_rate above 0 draws at random: "
+                "pass key=jax.random.key(seed)."
+            )
+        call = Call(
+            train=train,
+            key=key if train else None,
+            noise=noise,
+            dense=execution == "dense",
+            progress=progress,
+            features=features,
+        )
+        return self.forward(module.bind(self.build, params), images, call)
+
+    def trainable(self, params: module.Params) -> Any:
+        """Tree of bools: parameters that are False get neither update nor weight decay."""
+        return jax.tree.map(lambda _: True, params)
+
+    def from_torch(self, state_dict: Mapping[str, Any]) -> module.Params:
+        """Parameters from a mapping of upstream (timm, DeiT, A-ViT) names to arrays.
+
+        Raises:
+          ValueError: lists every missing, unknown and misshapen name at once.
+        """
+        return names.from_torch(state_dict, self.shape, self.abstract_params())
+
+    def to_torch(self, params: module.Params) -> dict[str, np.ndarray]:
+        """The inverse of `from_torch`, bit for bit."""
+        return names.to_torch(params, self.shape)
+
+    def num_params(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_params()))
+
+    def dense_gmacs(self) -> float:
+        """Multiply-adds of one image with nothing skipped, in units of 1e9."""
+        return flops.dense_gmacs(self.shape)
+
+    def gmacs(self, output: Output) -> Array:
+        """Multiply-adds that each image of a batch needed, `[B]` in units of 1e9."""
+        return flops.gmacs(self.shape, output.usage)
+
+
+def embed(network: Any, images: Array, call: Call) -> Array:
+    """Tokens `[B, N, D]` of a batch, with dropout on them in training."""
+    tokens = network.embed(images)
+    rate = network.shape.dropout_rate
+    if call.key is None or not rate:
+        return tokens
+    return dropout(tokens, rate, jax.random.fold_in(call.key, network.shape.depth))
+
+
+def layer_inputs(shape: ViTShape, call: Call) -> dict[str, Any]:
+    """What differs between layers, as data for `scan_layers`: index, last, drop_path_rate, key."""
+    index = jnp.arange(shape.depth)
+    inputs = {
+        "index": index,
+        "last": index == shape.depth - 1,
+        "drop_path_rate": jnp.asarray(shape.drop_path_rates()),
+    }
+    if call.key is not None and (shape.drop_path_rate or shape.dropout_rate):
+        inputs["key"] = jax.vmap(lambda i: jax.random.fold_in(call.key, i))(index)
+    return inputs

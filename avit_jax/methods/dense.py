@@ -1,0 +1,51 @@
+"""No adaptive computation: the plain (distilled) vision transformer, DeiT (arXiv 2012.12877).
+
+Nothing is skipped, so masked, dense and compacted execution are one and the same. It is the baseline
+that every other method is compared with, and the shortest example of a method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import Array
+
+from avit_jax.methods import base
+from avit_jax.models.layers import Block
+from avit_jax.models.module import scan_layers
+from avit_jax.models.vit import ViT
+from avit_jax.types import Output, Usage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A dense model has no options."""
+
+
+class Model(base.Model):
+    """Every block on every token."""
+
+    def forward(self, network: ViT, images: Array, call: base.Call) -> Output:
+        """See `base.Model.apply`."""
+        tokens = base.embed(network, images, call)
+
+        def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, Array | None]:
+            rate, key = inputs["drop_path_rate"], inputs.get("key")
+            x = block.attend(x, drop_path_rate=rate, key=key)
+            x = block.feed(x, drop_path_rate=rate, key=key)
+            return x, x if call.features else None
+
+        x, features = scan_layers(
+            layer,
+            network.blocks,
+            tokens,
+            base.layer_inputs(self.shape, call),
+            remat=self.shape.remat,
+        )
+        heads = network.readout(x)
+        return Output(
+            logits=heads.mean(0),
+            usage=Usage(tokens=jnp.ones((self.shape.depth, *x.shape[:2]), bool)),
+            aux={"head_logits": heads} | ({"features": features} if call.features else {}),
+        )

@@ -1,0 +1,164 @@
+"""The plain and the distilled vision transformer (DeiT, arXiv 2012.12877) as a backbone.
+
+A backbone turns images into tokens (`embed`), owns the stacked `blocks`, and turns the class token
+(and the distillation token) into logits (`readout`). What happens in between is the method's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from avit_jax.models import module
+from avit_jax.models.layers import Block, BlockShape, layer_norm, linear
+
+_small = nnx.initializers.truncated_normal(0.02)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTShape:
+    """All that determines a ViT's parameters and arithmetic.
+
+    Attributes:
+      image_size: height and width of the images, in pixels.
+      patch_size: height and width of a patch; divides `image_size`.
+      embed_dim: channels D of a token; a multiple of `num_heads`.
+      depth: number of blocks L.
+      num_heads: attention heads H.
+      mlp_ratio: hidden width of the MLPs over `embed_dim`.
+      qkv_bias: whether q, k and v have a bias.
+      num_classes: classes C.
+      distilled: whether there is a distillation token with a head of its own; logits are then the
+        mean of both heads.
+      drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
+      dropout_rate: dropout on the embedded tokens and on every update.
+      dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
+        softmax and halting are float32 always.
+      remat: recompute blocks in the backward pass, for memory.
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    embed_dim: int = 192
+    depth: int = 12
+    num_heads: int = 3
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    num_classes: int = 1000
+    distilled: bool = False
+    drop_path_rate: float = 0.0
+    dropout_rate: float = 0.0
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self):
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}: "
+                f"use {self.image_size // self.patch_size * self.patch_size} or another patch_size."
+            )
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}: "
+                "choose num_heads so that every head gets the same number of channels."
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f'dtype {self.dtype!r} is unknown: write "float32" or "bfloat16".')
+        for name in ("depth", "num_classes", "patch_size", "num_heads", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        for name in ("drop_path_rate", "dropout_rate"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must lie in [0, 1).")
+
+    @property
+    def grid(self) -> int:
+        """Patches along each side of the image."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens in front of the patches: class token, distillation token."""
+        return 1 + self.distilled
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens N in all."""
+        return self.num_prefix_tokens + self.grid**2
+
+    @property
+    def block(self) -> BlockShape:
+        """Sizes of every block."""
+        return BlockShape(
+            embed_dim=self.embed_dim,
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+            qkv_bias=self.qkv_bias,
+            dropout_rate=self.dropout_rate,
+            dtype=jnp.dtype(self.dtype),
+        )
+
+    def drop_path_rates(self) -> np.ndarray:
+        """Stochastic depth of each block, `[L]`."""
+        return np.linspace(0.0, self.drop_path_rate, self.depth, dtype=np.float32)
+
+
+class ViT(nnx.Module):
+    """Parameters of a vision transformer; see the module docstring."""
+
+    def __init__(self, shape: ViTShape, *, rngs: nnx.Rngs):
+        dim, dtype = shape.embed_dim, jnp.dtype(shape.dtype)
+        self.shape = shape
+        # A patch embedding is a convolution whose stride is its kernel, so it is one matrix product.
+        self.patch_embed = linear(3 * shape.patch_size**2, dim, dtype=dtype, rngs=rngs)
+        self.cls_token = nnx.Param(_small(rngs.params(), (1, 1, dim)))
+        if shape.distilled:
+            self.dist_token = nnx.Param(_small(rngs.params(), (1, 1, dim)))
+        self.pos_embed = nnx.Param(_small(rngs.params(), (1, shape.num_tokens, dim)))
+        self.blocks = module.stack(
+            lambda rngs: Block(shape.block, rngs=rngs), shape.depth, rngs
+        )
+        self.norm = layer_norm(dim, eps=shape.block.norm_eps, dtype=dtype, rngs=rngs)
+        self.head = linear(dim, shape.num_classes, dtype=dtype, rngs=rngs)
+        if shape.distilled:
+            self.head_dist = linear(dim, shape.num_classes, dtype=dtype, rngs=rngs)
+
+    def embed(self, images: Array) -> Array:
+        """Images `[B, H, W, 3]`, normalised, to tokens `[B, N, D]` with their positions."""
+        size, dtype = self.shape.image_size, jnp.dtype(self.shape.dtype)
+        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}, but this model takes "
+                f"[B, {size}, {size}, 3]: resize them or create the model with another image_size."
+            )
+        patches = self.patch_embed(_patchify(images.astype(dtype), self.shape.patch_size))
+        prefix = [self.cls_token[...]]
+        if self.shape.distilled:
+            prefix.append(self.dist_token[...])
+        prefix = [jnp.broadcast_to(token, (images.shape[0], *token.shape[1:])) for token in prefix]
+        tokens = jnp.concatenate([*(token.astype(dtype) for token in prefix), patches], axis=1)
+        return tokens + self.pos_embed[...].astype(dtype)
+
+    def readout(self, prefix: Array) -> Array:
+        """Logits of every head, `[heads, B, C]` float32, from `[B, >= num_prefix_tokens, D]`.
+
+        The answer is their mean: one head, or with distillation the class and distillation heads.
+        """
+        features = self.norm(prefix[:, : self.shape.num_prefix_tokens])
+        heads = [self.head(features[:, 0])]
+        if self.shape.distilled:
+            heads.append(self.head_dist(features[:, 1]))
+        return jnp.stack(heads).astype(jnp.float32)
+
+
+def _patchify(images: Array, patch_size: int) -> Array:
+    """`[B, H, W, 3]` to `[B, patches, patch_size * patch_size * 3]`, row by row."""
+    batch, height, width, channels = images.shape
+    rows, columns = height // patch_size, width // patch_size
+    x = images.reshape(batch, rows, patch_size, columns, patch_size, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows * columns, patch_size * patch_size * channels)

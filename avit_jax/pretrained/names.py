@@ -1,0 +1,136 @@
+"""Names and layouts of PyTorch weights (timm, DeiT, official A-ViT), in both directions.
+
+PyTorch keeps a linear weight as (out, in) and the patch convolution as (D, 3, p, p); here a linear
+kernel is (in, out), the patch embedding is a linear layer over (row, column, colour), and the blocks
+are stacked on a leading layer axis. Only axes are moved, so a round trip is exact bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from avit_jax.models.module import Params
+from avit_jax.models.vit import ViTShape
+
+# Path of our modules -> name upstream; parameters of a linear or norm follow below.
+_LINEAR = {"kernel": "weight", "bias": "bias"}
+_NORM = {"scale": "weight", "bias": "bias"}
+_TOP = {
+    "cls_token": "cls_token",
+    "dist_token": "dist_token",
+    "pos_embed": "pos_embed",
+    "patch_embed": "patch_embed.proj",
+    "norm": "norm",
+    "head": "head",
+    "head_dist": "head_dist",
+}
+_BLOCK = {
+    "norm1": "norm1",
+    "attention.qkv": "attn.qkv",
+    "attention.proj": "attn.proj",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+
+
+def upstream_name(path: str) -> str:
+    """Upstream's name of the parameter at `path` ("blocks.{}.…" for a stacked one)."""
+    for table, prefix, upstream_prefix in ((_BLOCK, "blocks.", "blocks.{}."), (_TOP, "", "")):
+        for ours, theirs in table.items():
+            if path == prefix + ours:
+                return upstream_prefix + theirs
+            head, _, leaf = path.rpartition(".")
+            if head == prefix + ours:
+                return f"{upstream_prefix}{theirs}.{(_LINEAR | _NORM)[leaf]}"
+    raise KeyError(f"parameter {path!r} has no upstream name.")
+
+
+def to_torch(params: Params, shape: ViTShape) -> dict[str, np.ndarray]:
+    """Our parameters under upstream's names and in upstream's layouts."""
+    state_dict = {}
+    for path, leaf in _leaves(params):
+        name, array = upstream_name(path), np.asarray(leaf)
+        for layer, part in enumerate(array) if "{}" in name else [(0, array)]:
+            state_dict[name.format(layer)] = _layout_to_torch(path, part, shape)
+    return state_dict
+
+
+def from_torch(state_dict: Mapping[str, Any], shape: ViTShape, expected: Params) -> Params:
+    """Upstream's parameters as ours.
+
+    Args:
+      state_dict: names to arrays.
+      shape: of the model they are for.
+      expected: tree of shapes that the model wants.
+
+    Raises:
+      ValueError: lists every missing, unknown and misshapen name at once.
+    """
+    wanted = {}
+    for path, leaf in _leaves(expected):
+        name = upstream_name(path)
+        stacked = "{}" in name
+        empty = np.empty(leaf.shape[1:] if stacked else leaf.shape, np.bool_)
+        shape_there = _layout_to_torch(path, empty, shape).shape
+        for layer in range(leaf.shape[0] if stacked else 1):
+            wanted[name.format(layer)] = shape_there
+    _check(state_dict, wanted)
+
+    def convert(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        path = _join(path)
+        name = upstream_name(path)
+        if "{}" not in name:
+            array = _layout_from_torch(path, np.asarray(state_dict[name]))
+        else:
+            array = np.stack(
+                [
+                    _layout_from_torch(path, np.asarray(state_dict[name.format(layer)]))
+                    for layer in range(leaf.shape[0])
+                ]
+            )
+        return jnp.asarray(array.reshape(leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(convert, expected)
+
+
+def _check(state_dict: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    found = {name: tuple(np.shape(array)) for name, array in state_dict.items()}
+    problems = [f"missing {n} {s}" for n, s in wanted.items() if n not in found]
+    problems += [f"unknown {n} {s}" for n, s in found.items() if n not in wanted]
+    problems += [
+        f"{n} has shape {found[n]}, the model wants {s}"
+        for n, s in wanted.items()
+        if n in found and found[n] != s
+    ]
+    if problems:
+        raise ValueError(
+            f"these weights do not fit the model ({len(problems)} names): {'; '.join(problems)}. "
+            "Create the model with the sizes that the weights were trained with."
+        )
+
+
+def _leaves(params: Params) -> list[tuple[str, Any]]:
+    return [(_join(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def _join(path: tuple) -> str:
+    return ".".join(str(entry.key) for entry in path)
+
+
+def _layout_to_torch(path: str, array: np.ndarray, shape: ViTShape) -> np.ndarray:
+    if path == "patch_embed.kernel":
+        size = shape.patch_size
+        return array.reshape(size, size, 3, -1).transpose(3, 2, 0, 1)
+    return array.T if path.endswith(".kernel") else array
+
+
+def _layout_from_torch(path: str, array: np.ndarray) -> np.ndarray:
+    if path == "patch_embed.kernel":
+        return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+    return array.T if path.endswith(".kernel") else array

@@ -1,0 +1,172 @@
+"""What a person sees of a run: the model at its start, a line per evaluation, a table at its end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from avit_jax.evaluate import evaluate, make_eval_step
+from avit_jax.experiment import Experiment
+from avit_jax.models.module import Params
+from avit_jax.viz import depth_maps
+from avit_jax.writer import table, write_json_atomic
+
+
+def print_model(experiment: Experiment) -> None:
+    """Print what is going to be trained: sizes, parameters, cost, data, steps."""
+    model, config = experiment.model, experiment.config
+    shape = model.shape
+    rows = [
+        ("model", config.model.name),
+        ("blocks x width x heads", f"{shape.depth} x {shape.embed_dim} x {shape.num_heads}"),
+        ("tokens", f"{shape.num_tokens} of {shape.patch_size} x {shape.patch_size} pixels"),
+        ("parameters", f"{model.num_params() / 1e6:.3f} M"),
+        ("GMACs per image, dense", f"{model.dense_gmacs():.4g}"),
+        ("training images", f"{len(experiment.train_source):,} of {experiment.train_source.name}"),
+        ("evaluation images", f"{len(experiment.eval_source):,}"),
+        ("steps", f"{experiment.total_steps:,} of {config.train.batch_size} images"),
+        ("devices", f"{jax.device_count()} x {jax.devices()[0].device_kind}, {shape.dtype}"),
+        ("workdir", str(experiment.workdir)),
+    ]
+    _print(table(rows, "Model"))
+
+
+def eval_line(step: int, results: dict[str, Any], images_per_second: float | None) -> str:
+    """One line about an evaluation."""
+    speed = f"  {images_per_second:,.0f} images/s" if images_per_second else ""
+    return (
+        f"evaluation at step {step}: top-1 {results['top1']:.2%}  "
+        f"cross-entropy {results['cross_entropy']:.4f}  "
+        f"mean depth {results['mean_depth']:.2f}  "
+        f"{results['gmacs']:.4g} of {results['gmacs_dense']:.4g} GMACs{speed}"
+    )
+
+
+def finish(
+    experiment: Experiment,
+    params: Params,
+    *,
+    step: int,
+    seconds: float,
+    train_rate: float | None,
+) -> dict[str, Any]:
+    """Evaluate the finished model with and without skipping; write pictures, summary and table.
+
+    Args:
+        experiment: that was run.
+        params: to evaluate.
+        step: steps done.
+        seconds: wall time of the training in this process.
+        train_rate: training images per second.
+
+    Returns:
+        The summary, as written to `summary.json`.
+    """
+    workdir = experiment.workdir
+    results, dense = evaluate_both(experiment, params)
+    summary = summarise(experiment, results, dense) | {
+        "steps": step,
+        "seconds": seconds,
+        "train_images_per_second": train_rate,
+        "checkpoint": str(workdir / "checkpoints" / str(step)),
+        "metrics": str(workdir / "metrics.jsonl"),
+    }
+    if jax.process_count() == 1:  # pictures need whole arrays in one process
+        picture = workdir / "depth_maps.png"
+        summary["depth_maps"] = str(picture)
+        summary["map_statistics"] = depth_maps.write(experiment, params, picture)
+    summary["summary"] = str(workdir / "summary.json")
+    if jax.process_index() == 0:
+        write_json_atomic(workdir / "summary.json", summary)
+    _print(table(summary_rows(summary), "Result"))
+    return summary
+
+
+def evaluate_both(
+    experiment: Experiment, params: Params
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures on the evaluation split as the model is, and with nothing skipped."""
+    results = [
+        evaluate(
+            make_eval_step(experiment.model, experiment.mesh, execution=execution),
+            params,
+            experiment.eval_batches(),
+            experiment.mesh,
+            model=experiment.model,
+        )
+        for execution in ("masked", "dense")
+    ]
+    return results[0], results[1]
+
+
+def summarise(
+    experiment: Experiment, results: dict[str, Any], dense: dict[str, Any]
+) -> dict[str, Any]:
+    """The machine-readable figures of an evaluation, beside those of dense execution and a twin."""
+    return {
+        "model": experiment.config.model.name,
+        "data": experiment.eval_source.name,
+        **results,
+        "top1_dense": dense["top1"],
+        "images_per_second_dense": dense["images_per_second"],
+        "top1_twin": _top1_of(experiment.config.dense_twin),
+    }
+
+
+def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The summary as rows of a table."""
+    rows = [
+        ("images evaluated", f"{summary['images']:,}"),
+        ("top-1, adaptive", f"{summary['top1']:.2%}"),
+        ("top-1, same weights, halting off", f"{summary['top1_dense']:.2%}"),
+        (
+            "top-1, dense twin",
+            f"{summary['top1_twin']:.2%}"
+            if summary["top1_twin"] is not None
+            else "not trained (set config.dense_twin to its workdir)",
+        ),
+        ("top-5, adaptive", f"{summary['top5']:.2%}"),
+        ("cross-entropy, adaptive", f"{summary['cross_entropy']:.4f} nats"),
+        ("mean token depth", f"{summary['mean_depth']:.2f} layers"),
+        ("token-layers halted", f"{summary['halted']:.1%}"),
+        (
+            "share of tokens by depth",
+            "  ".join(
+                f"{layer}: {share:.0%}"
+                for layer, share in enumerate(summary["depth_histogram"], start=1)
+            ),
+        ),
+        (
+            "GMACs per image, used of dense",
+            f"{summary['gmacs']:.4g} ± {summary['gmacs_std']:.2g} of {summary['gmacs_dense']:.4g} "
+            f"({summary['gmacs'] / summary['gmacs_dense']:.0%})",
+        ),
+        ("evaluation speed, masked", _rate(summary["images_per_second"])),
+    ]
+    if "train_images_per_second" in summary:
+        rows.append(("training speed", _rate(summary["train_images_per_second"])))
+        rows.append(("training time", f"{summary['seconds']:.0f} s"))
+    for name, value in summary.get("map_statistics", {}).items():
+        rows.append((f"depth and {name}", value["text"]))
+    for name in ("checkpoint", "metrics", "depth_maps", "summary"):
+        if name in summary:
+            rows.append((name.replace("_", " "), summary[name]))
+    return rows
+
+
+def _rate(images_per_second: float | None) -> str:
+    return f"{images_per_second:,.0f} images/s" if images_per_second else "too short to measure"
+
+
+def _top1_of(workdir: str | None) -> float | None:
+    """Top-1 of another run, or `None` where it has not been trained."""
+    file = Path(workdir or ".") / "summary.json"
+    return json.loads(file.read_text())["top1"] if workdir and file.exists() else None
+
+
+def _print(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, flush=True)

@@ -1,0 +1,70 @@
+"""Where arrays live: a mesh of ('data', 'fsdp'), batches over both, parameters over 'fsdp'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from avit_jax.errors import UserError
+
+AXES = ("data", "fsdp")
+SMALLEST_SHARDED = 2**14  # entries; splitting smaller arrays costs more than it saves
+
+
+def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
+    """A `data` x `fsdp` mesh over all devices of all processes; -1 means "what is left".
+
+    Raises:
+      UserError: the sizes do not use up the devices.
+    """
+    count = jax.device_count()
+    if data == -1:
+        data = count // max(fsdp, 1)
+    if data < 1 or fsdp < 1 or data * fsdp != count:
+        raise UserError(
+            f"a mesh of data={data} x fsdp={fsdp} needs {data * fsdp} devices, but there are "
+            f"{count}: set config.mesh.data to -1 and config.mesh.fsdp to a divisor of {count}."
+        )
+    # Explicit axes would refuse to join a replicated class token to sharded patch tokens.
+    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis split over all devices."""
+    return NamedSharding(mesh, P(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def state_shardings(tree: Any, mesh: Mesh) -> Any:
+    """One rule for every array of a state: its largest dimension that 'fsdp' divides is split.
+
+    Args:
+      tree: arrays or `ShapeDtypeStruct`s.
+      mesh: from `make_mesh`.
+    """
+    parts = mesh.shape["fsdp"]
+
+    def sharding(leaf: Any) -> NamedSharding:
+        sizes = [size if size % parts == 0 else 0 for size in leaf.shape]
+        if parts == 1 or np.prod(leaf.shape) < SMALLEST_SHARDED or max(sizes) == 0:
+            return replicated(mesh)
+        axis = int(np.argmax(sizes))
+        return NamedSharding(mesh, P(*([None] * axis), "fsdp"))
+
+    return jax.tree.map(sharding, tree)
+
+
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a batch as global arrays; processes hold consecutive rows."""
+    return {
+        name: jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
+        for name, rows in batch.items()
+    }

