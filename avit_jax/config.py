@@ -178,9 +178,7 @@ def validate(config: ConfigDict) -> None:
             f"config.train.on_nonfinite is {train.on_nonfinite!r}: write {' or '.join(NONFINITE)}."
         )
     if config.eval.weights not in ("auto", "ema", "raw"):
-        raise UserError(
-            f"config.eval.weights is {config.eval.weights!r}: write auto, ema or raw."
-        )
+        raise UserError(f"config.eval.weights is {config.eval.weights!r}: write auto, ema or raw.")
     if config.eval.weights == "ema" and not train.ema_decay:
         raise UserError(
             "config.eval.weights is 'ema', but config.train.ema_decay is 0, so there is no moving "

@@ -26,7 +26,7 @@ EvalStep = Callable[[Params, dict[str, Array]], dict[str, Array]]
 
 
 def make_eval_step(model: Model, mesh: Mesh, *, execution: str = "masked") -> EvalStep:
-    """Jitted sums over one batch (`image`, `label`, `valid`), see `summarise` for what they mean."""
+    """Jitted sums over one batch (`image`, `label`, `valid`) for `summarise`."""
     shape = model.shape
 
     def eval_step(params: Params, batch: dict[str, Array]) -> dict[str, Array]:

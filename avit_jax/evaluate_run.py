@@ -23,9 +23,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict:
         UserError: there is nothing to evaluate, or the weights do not fit the model.
     """
     experiment = Experiment(config, workdir)
-    params = load_weights(
-        workdir, experiment.model, experiment.mesh, weights=config.eval.weights
-    )
+    params = load_weights(workdir, experiment.model, experiment.mesh, weights=config.eval.weights)
     summary = report.summarise(experiment, *report.evaluate_both(experiment, params))
     summary["weights"] = config.eval.weights
     summary["summary"] = str(workdir / "eval.json")

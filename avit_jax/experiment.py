@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 
 import jax
@@ -22,6 +23,8 @@ from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
 from avit_jax.sharding import make_mesh, state_shardings
 from avit_jax.step import Recipe, TrainState, init_state
+
+Batches = Generator[dict[str, np.ndarray], None, None]
 
 
 class Experiment:
@@ -58,7 +61,7 @@ class Experiment:
         """Epochs in whole steps, at least one."""
         return max(1, round(epochs * self.steps_per_epoch))
 
-    def train_batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+    def train_batches(self, start: int) -> Batches:
         """This process's rows of every global batch from step `start` on, without end.
 
         Raises UserError on the way once too many examples are unreadable.
@@ -72,7 +75,7 @@ class Experiment:
         )
         return self._counting_bad(batches, self.train_source)
 
-    def eval_batches(self) -> Iterator[dict[str, np.ndarray]]:
+    def eval_batches(self) -> Batches:
         """This process's rows of the evaluation split, every image once."""
         batches = pipeline.eval_batches(
             self.eval_source,
@@ -81,11 +84,12 @@ class Experiment:
         )
         return self._counting_bad(batches, self.eval_source)
 
-    def _counting_bad(self, batches: Iterator, source: Source) -> Iterator[dict[str, np.ndarray]]:
+    def _counting_bad(self, batches: Batches, source: Source) -> Batches:
         tally = BadExamples(max_bad_share=self.config.data.max_bad_share)
-        for batch in batches:
-            tally = tally.add(batch, source)
-            yield batch
+        with contextlib.closing(batches):
+            for batch in batches:
+                tally = tally.add(batch, source)
+                yield batch
 
     def _pipeline_settings(self) -> dict:
         return {
@@ -101,7 +105,7 @@ class Experiment:
         source = open_source(data.name, split=split, data_dir=data.dir)
         if len(source.class_names) != classes:
             raise UserError(
-                f"{source.name} has {len(source.class_names)} classes, but the model has {classes}: "
+                f"{source.name} has {len(source.class_names)} classes, the model {classes}: "
                 f"write --config.model.num_classes {len(source.class_names)}."
             )
         return source

@@ -1,9 +1,9 @@
 """Cumulative halting scores: the arithmetic of adaptive computation time, and nothing else.
 
 Each token collects a score per layer and halts once the sum passes `1 - eps` (Graves 2016,
-arXiv 1603.08983; for vision transformers Yin et al., CVPR 2022, arXiv 2112.07658). Its output is the
-mean of its states weighted by the scores, in which the *remainder* (what is missing to 1) takes the
-place of the last score, so that the weights of every token sum to 1.
+arXiv 1603.08983; for vision transformers Yin et al., CVPR 2022, arXiv 2112.07658). Its output is
+the mean of its states weighted by the scores, in which the *remainder* (what is missing to 1)
+takes the place of the last score, so that the weights of every token sum to 1.
 
 Masks and counters carry no gradient; scores and remainders do.
 """

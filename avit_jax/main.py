@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -52,8 +53,25 @@ def main(argv: list[str]) -> None:
 
             evaluate_run(CONFIG.value, workdir)
     except UserError as error:
-        print(f"avit_jax: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        refuse(str(error))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Flags of the command line; what is wrong with them becomes one sentence and status 2."""
+    try:
+        argv = flags.FLAGS(argv)
+        CONFIG.value  # noqa: B018  loads the file, whose variants are checked there
+        return argv
+    except (AttributeError, KeyError) as error:
+        refuse(f"the config has no key {error.args[0]}".replace("\n", ". "))
+    except (flags.Error, OSError, TypeError, ValueError) as error:
+        refuse(str(error))
+
+
+def refuse(sentence: str) -> NoReturn:
+    """End with what the user has to put right."""
+    print(f"avit_jax: {sentence}", file=sys.stderr)
+    sys.exit(EXIT_USAGE)
 
 
 def default_workdir() -> str:
@@ -77,7 +95,7 @@ def initialise_processes() -> None:
             int(environment["JAX_PROCESS_ID"]),
         )
     elif (
-        int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment
+        (int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment)
         or int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
         or len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
     ):
@@ -100,4 +118,4 @@ def preemption_notice() -> Callable[[int], bool]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

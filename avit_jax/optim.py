@@ -14,8 +14,8 @@ from avit_jax.models.module import Params
 def learning_rate(config: ConfigDict, *, batch_size: int, total_steps: int) -> optax.Schedule:
     """Linear warm-up, then cosine, as a function of the step.
 
-    The peak is `config.learning_rate * batch_size / config.reference_batch_size`: the linear scaling
-    rule of Goyal et al. (arXiv 1706.02677), with 512 as reference in DeiT and A-ViT.
+    The peak is `config.learning_rate * batch_size / config.reference_batch_size`: the linear
+    scaling rule of Goyal et al. (arXiv 1706.02677), with 512 as reference in DeiT and A-ViT.
 
     Args:
       config: `config.optim`; `warmup` and `min_learning_rate` are shares of training and peak.

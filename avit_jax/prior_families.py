@@ -131,7 +131,7 @@ def geometric(layers: np.ndarray, part: Component) -> np.ndarray:
     def excess(log_odds: float) -> float:
         return float(softmax(log_odds * steps) @ layers) - part.target_depth
 
-    steepest = 700.0
+    steepest = 800.0  # its exponential is 0 in float64
     if excess(-steepest) >= 0.0:
         return -steepest * steps
     if excess(steepest) <= 0.0:

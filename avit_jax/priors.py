@@ -49,8 +49,8 @@ def depth_prior(
     Args:
       depth: number of layers L, at least 1.
       prior: a family of `prior_families.FAMILIES`, or a mixture: a list of
-        `dict(name=..., target_depth=..., scale=..., df=..., skew=..., weight=...)`. All but the name
-        may be left out; a weight (1 if left out) is the component's share of all halting.
+        `dict(name=..., target_depth=..., scale=..., df=..., skew=..., weight=...)`. All but the
+        name may be left out; a weight (1 if left out) is the component's share of all halting.
       target_depth: location in layers counted from 1, also between or beyond the layers: mean of
         gaussian, laplace and geometric, median of student_t, cauchy and lognormal, mode of
         skew_normal. Has no effect on uniform.
@@ -154,12 +154,12 @@ def divergence(
     """
     target, scores = jnp.asarray(target, jnp.float32), jnp.asarray(scores, jnp.float32)
     if target.ndim != 1 or target.shape != scores.shape:
-        raise ValueError(
+        raise UserError(
             f"target has shape {target.shape} and scores {scores.shape}: pass two of shape [L]."
         )
     low, high = clip
     if not 0.0 < low < high <= 1.0:
-        raise ValueError(f"clip is {clip}: write a range with 0 < low < high <= 1.")
+        raise UserError(f"clip is {clip}: write a range with 0 < low < high <= 1.")
     # p is the same in any unit: with the largest score as the unit, no sum or square underflows.
     peak = jax.lax.stop_gradient(scores.max())
     silent = peak < SILENT

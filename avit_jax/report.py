@@ -1,4 +1,4 @@
-"""What a person sees of a run: the model at its start, a line per evaluation, a table at its end."""
+"""What a person sees of a run: the model at its start, lines on the way, a table at its end."""
 
 from __future__ import annotations
 
@@ -85,9 +85,7 @@ def finish(
     return summary
 
 
-def evaluate_both(
-    experiment: Experiment, params: Params
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluate_both(experiment: Experiment, params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
     """Figures on the evaluation split as the model is, and with nothing skipped."""
     results = [
         evaluate(

@@ -66,7 +66,7 @@ def load_weights(workdir: Path, model: Model, mesh: Mesh, *, weights: str = "aut
     )
     if shapes != wanted:
         raise UserError(
-            f"the weights in {workdir} are of {config.model.name} with other sizes than this model: "
+            f"the weights in {workdir} ({config.model.name}) have other sizes than this model: "
             "make embed_dim, depth, image_size, patch_size and num_classes the same."
         )
     abstract = Optimization(config, trained, total_steps=1).abstract_state(mesh)

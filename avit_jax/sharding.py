@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,13 +16,16 @@ AXES = ("data", "fsdp")
 SMALLEST_SHARDED = 2**14  # entries; splitting smaller arrays costs more than it saves
 
 
-def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
-    """A `data` x `fsdp` mesh over all devices of all processes; -1 means "what is left".
+def make_mesh(
+    data: int = -1, fsdp: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A `data` x `fsdp` mesh over `devices` (all of all processes); -1 means "what is left".
 
     Raises:
       UserError: the sizes do not use up the devices.
     """
-    count = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     if data == -1:
         data = count // max(fsdp, 1)
     if data < 1 or fsdp < 1 or data * fsdp != count:
@@ -30,7 +34,7 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
             f"{count}: set config.mesh.data to -1 and config.mesh.fsdp to a divisor of {count}."
         )
     # Explicit axes would refuse to join a replicated class token to sharded patch tokens.
-    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -53,9 +53,9 @@ class TrainState:
 class Recipe:
     """What a step needs to know of the config.
 
-    `accumulation` cuts a batch into microbatches whose gradients are averaged. A penalty that is not
-    linear in the images (the depth prior compares *mean* scores) is then the mean over microbatches,
-    so the result is close to, but not the same as, that of one large batch.
+    `accumulation` cuts a batch into microbatches whose gradients are averaged. A penalty that is
+    not linear in the images (the depth prior compares *mean* scores) is then the mean over
+    microbatches, so the result is close to, but not the same as, that of one large batch.
     """
 
     total_steps: int
@@ -100,8 +100,8 @@ def make_train_step(
 ) -> TrainStep:
     """The function `(state, batch) -> (state, averages since the last log line)`, not yet jitted.
 
-    `batch` holds `image` uint8 `[B, H, W, 3]`, `label` int32 `[B]` and `substituted` bool `[B]` (rows
-    that stand in for an unreadable example; only counted), sharded over the mesh.
+    `batch` holds `image` uint8 `[B, H, W, 3]`, `label` int32 `[B]` and `substituted` bool `[B]`
+    (rows that stand in for an unreadable example; only counted), sharded over the mesh.
     """
 
     def train_step(state: TrainState, batch: dict[str, Array]):
@@ -204,9 +204,7 @@ def _accumulate(gradient, params, data, key, progress, recipe: Recipe, mesh: Mes
         return jax.tree.map(jnp.add, sums, (grads, logged)), None
 
     inputs = (jnp.arange(count), *map(cut, data))
-    shapes = jax.eval_shape(
-        lambda: gradient(params, inputs[1][0], inputs[2][0], key, progress)
-    )
+    shapes = jax.eval_shape(lambda: gradient(params, inputs[1][0], inputs[2][0], key, progress))
     (_, logged), grads = shapes
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, logged))
     sums, _ = jax.lax.scan(body, zeros, inputs)

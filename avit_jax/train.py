@@ -6,6 +6,8 @@ order inside the loop matters and is: step, log, evaluate, save, and only then t
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import json
 import logging
 import time
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 # Settings that may differ between two parts of one run: they change no number.
 CHANGEABLE = ("data.dir", "data.workers", "checkpoint.keep", "log.tensorboard", "dense_twin")
+MAX_IN_FLIGHT = 2
 
 
 class Preempted(Exception):
@@ -62,7 +65,8 @@ def train(
     try:
         while run.step < experiment.total_steps:
             try:
-                run.through(experiment.train_batches(run.step), stop)
+                with contextlib.closing(experiment.train_batches(run.step)) as batches:
+                    run.through(batches, stop)
             except step.NonFinite as problem:
                 run.roll_back(problem)
     finally:
@@ -92,7 +96,7 @@ def claim_workdir(config: ConfigDict, workdir: Path) -> None:
 
 
 class Run:
-    """The loop and what it has in hand: the state, the step, writers, and what waits to be logged."""
+    """The loop and what it has in hand: state, step, writers, and what waits to be logged."""
 
     def __init__(self, experiment: Experiment):
         config, optimization = experiment.config, experiment.optimization
@@ -130,6 +134,7 @@ class Run:
         self.state = restore_or_init(self.experiment, self.checkpoints)
         self.step = int(self.state.step)
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
+        self.in_flight: collections.deque[jax.Array] = collections.deque()
         self.writer = MetricsWriter(
             self.experiment.workdir,
             restored_step=self.step,
@@ -181,6 +186,10 @@ class Run:
                 self.state, shard_batch(rows, self.experiment.mesh)
             )
         self.step += 1
+        # Enough steps in flight to keep the device busy, few enough to hear SIGTERM in time.
+        self.in_flight.append(averages["loss"])
+        if len(self.in_flight) > MAX_IN_FLIGHT:
+            jax.block_until_ready(self.in_flight.popleft())
         return averages
 
     def flush_log(self) -> None:

@@ -15,10 +15,10 @@ class Gates:
     """What a block may skip; `None` means that everything runs.
 
     Attributes:
-      tokens: `[B, N]`, 0..1. Tokens at 0 are no keys and enter the block as zeros. Acts as a boolean
-        and carries no gradient.
-      write: `[B, N]`, 0..1. Which tokens the residual update reaches; carries gradient. A-ViT leaves
-        it open (a halted token's residual is never read again), token policies set it.
+      tokens: `[B, N]`, 0..1. Tokens at 0 are no keys and enter the block as zeros. Acts as a
+        boolean and carries no gradient.
+      write: `[B, N]`, 0..1. Which tokens the residual update reaches; carries gradient. A-ViT
+        leaves it open (a halted token's residual is never read again), token policies set it.
       heads: `[B, H]`, 0..1. A dropped head leaves q, k, v, the attention output and its channels of
         the MLP's input; carries gradient.
       branches: `[B, 2]`, 0..1. Attention half and MLP half of the block; carries gradient.
@@ -55,8 +55,8 @@ class Output:
       exits: `[E, B, C]`, every exit's answer (cascades), or `None`.
       penalties: weighted scalars that the trainer adds to the task loss.
       metrics: scalars worth logging.
-      aux: per-token and per-layer arrays for pictures and parity tests; `docs/architecture.md` lists
-        the names.
+      aux: per-token and per-layer arrays for pictures and parity tests; `docs/architecture.md`
+        lists the names.
     """
 
     logits: Array

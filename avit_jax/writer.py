@@ -16,6 +16,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from avit_jax.errors import UserError
+
 
 def is_local(path: str | os.PathLike[str]) -> bool:
     """Whether `path` lies in a local file system and not in an object store such as `gs://`."""
@@ -114,7 +116,7 @@ class MetricsWriter:
         tensorboard: bool = True,
     ) -> None:
         if not is_local(workdir):
-            raise ValueError(
+            raise UserError(
                 f"metrics need a local directory to append to, not {os.fspath(workdir)!r}: "
                 "write a local --workdir."
             )
@@ -144,7 +146,7 @@ class MetricsWriter:
         """
         taken = {"step", "kind"} & values.keys()
         if taken:
-            raise ValueError(
+            raise UserError(
                 f"metric {sorted(taken)[0]!r} has the name of a fixed field of the line: rename it."
             )
         if self._file is None:
@@ -198,7 +200,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligns `rows` under `header` as plain text, columns of numbers to the right."""
     for row in rows:
         if len(row) != len(header):
-            raise ValueError(
+            raise UserError(
                 f"a table of {len(header)} columns was given {len(row)} cells: {list(row)}."
             )
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]

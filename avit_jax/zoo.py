@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from avit_jax import methods
+from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
 from avit_jax.models.vit import ViTShape
 
@@ -26,8 +27,8 @@ GEOMETRIES = {
     "base": ((16, 224), (16, 384)),
     "micro": ((4, 32),),
 }
-# A-ViT's gates and weights for fine-tuning DeiT: README of the published code. Base has no published
-# values; see configs/avit_base.py for the reasoning.
+# A-ViT's gates and weights for fine-tuning DeiT: README of the published code. Base has no
+# published values; see configs/avit_base.py for the reasoning.
 _PUBLISHED = {"ponder_weight": 5e-4, "prior_weight": 1e-3}
 FAMILIES = {
     "deit": ("dense", {}),
@@ -78,12 +79,10 @@ def entry(name: str) -> Entry:
     """The settings behind a model's name.
 
     Raises:
-      ValueError: unknown name.
+      UserError: unknown name.
     """
     if name not in _entries():
-        raise ValueError(
-            f"model {name!r} is unknown: choose one of {', '.join(list_models())}."
-        )
+        raise UserError(f"model {name!r} is unknown: choose one of {', '.join(list_models())}.")
     return _entries()[name]
 
 
@@ -96,7 +95,7 @@ def create_model(name: str, *, method: Mapping[str, Any] | None = None, **overri
       **overrides: sizes of the backbone (`image_size`, `num_classes`, `embed_dim`, ...).
 
     Raises:
-      ValueError: unknown model, unknown setting (the valid ones are listed), or values that
+      UserError: unknown model, unknown setting (the valid ones are listed), or values that
         contradict each other.
     """
     chosen = entry(name)
@@ -112,7 +111,7 @@ def _settings(kind: type, defaults: Mapping, overrides: Mapping, where: str) -> 
     valid = [field.name for field in dataclasses.fields(kind)]
     unknown = sorted(set(overrides) - set(valid))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{where} got unknown settings {', '.join(unknown)}: "
             f"valid ones are {', '.join(valid) or 'none'}."
         )

@@ -1,4 +1,4 @@
-"""A-ViT from scratch on the 1,797 handwritten digits that come with the package; minutes on a laptop.
+"""A-ViT from scratch on the 1,797 handwritten digits in the package: minutes on a laptop.
 
     python -m avit_jax.main --config configs/avit_digits.py
 
@@ -34,9 +34,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.name = "digits"
     config.data.augment.update(kind="affine", rotation=0.2, zoom=0.12, shift=3.0, crop_ratio=1.0)
     config.train.update(batch_size=64, epochs=40.0)
-    config.optim.update(
-        learning_rate=2e-3, reference_batch_size=64, warmup=0.05, clip_norm=1.0
-    )
+    config.optim.update(learning_rate=2e-3, reference_batch_size=64, warmup=0.05, clip_norm=1.0)
     config.eval.every = 5.0
     config.log.every = 20
     config.dense_twin = "runs/deit_digits"

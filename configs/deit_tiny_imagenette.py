@@ -15,18 +15,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """The experiment; see the module's docstring."""
     variant = configs.parse_arg(arg)
     config = configs.base(model="deit_tiny_patch16_224")
-    imagenette(config)
-    return configs.debug(config) if variant.debug else config
-
-
-def imagenette(config: ConfigDict) -> None:
-    """What the dense and the adaptive run on Imagenette share."""
     config.model.update(num_classes=10, image_size=128)
     config.data.name = "imagenette/160px-v2"
     config.data.augment.update(min_scale=0.35)
-    config.train.update(batch_size=64, epochs=12.0)
+    config.train.update(batch_size=64, epochs=7.0)
     config.optim.update(
         learning_rate=1e-3, reference_batch_size=64, warmup=0.1, weight_decay=0.05, clip_norm=1.0
     )
     config.eval.update(every=1.0, batch_size=128)
     config.log.every = 20
+    return configs.debug(config) if variant.debug else config

@@ -52,7 +52,7 @@ def test_lognormal_has_its_median_at_the_target_and_scale_as_standard_deviation(
     x = np.linspace(0.1, 60.0, 300)
     component = part("lognormal", target_depth=median, scale=std)
     found = FAMILIES["lognormal"](x, component)
-    # log f = -z^2/2 - log x + constant is a parabola in log x: its coefficients give both parameters.
+    # log f + log x is a parabola in log x, whose coefficients give both parameters.
     curvature, slope, _ = np.polyfit(np.log(x), found + np.log(x), 2)
     sigma = (-2.0 * curvature) ** -0.5
     expected = stats.lognorm(sigma, scale=np.exp(-slope / (2.0 * curvature)))

@@ -16,6 +16,7 @@ from PIL import Image
 
 from avit_jax.data import opencv
 from avit_jax.data.decode import decode
+from avit_jax.errors import UserError
 
 KINDS = ("inception", "affine", "none")
 DECODERS = ("pillow", "opencv")
@@ -47,7 +48,7 @@ class Augment:
     """Evaluation: side of the central crop as a share of the resized shorter side."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError, naming the setting, where a value makes no sense."""
+        """Raises UserError, naming the setting, where a value makes no sense."""
         object.__setattr__(self, "ratio", tuple(self.ratio))
         checks = {
             "kind": (self.kind in KINDS, f"one of {', '.join(KINDS)}"),
@@ -67,20 +68,20 @@ class Augment:
         }
         for name, (valid, wanted) in checks.items():
             if not valid:
-                raise ValueError(f"augment.{name} is {getattr(self, name)!r}; write {wanted}")
+                raise UserError(f"augment.{name} is {getattr(self, name)!r}; write {wanted}")
         if self.decoder == "opencv" and self.kind != "inception":
-            raise ValueError(
+            raise UserError(
                 f"augment.decoder 'opencv' needs kind 'inception', not {self.kind!r}; "
                 "write decoder = 'pillow'"
             )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Returns the settings in a dict or ConfigDict; an unknown key raises ValueError."""
+        """Returns the settings in a dict or ConfigDict; an unknown key raises UserError."""
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(config) - known)
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"augment has no setting {', '.join(map(repr, unknown))}; "
                 f"write one of {', '.join(sorted(known))}"
             )

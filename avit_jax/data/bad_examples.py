@@ -11,6 +11,7 @@ import numpy as np
 
 from avit_jax.data.decode import decode
 from avit_jax.data.example import BadExample, Source, read_example
+from avit_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class BadExamples:
         examples on (or the whole split, if smaller): the first file alone cannot exceed it.
 
         Raises:
-            RuntimeError: the share of bad examples is above `max_bad_share`.
+            UserError: the share of bad examples is above `max_bad_share`.
         """
         requested = batch["requested"]
         is_bad = batch.get("bad", requested != batch["index"])
@@ -48,7 +49,7 @@ class BadExamples:
         seen = self.seen + int((requested >= 0).sum())
         bad = self.bad + int(is_bad.sum())
         if bad > self.max_bad_share * max(seen, min(MINIMUM_SEEN, len(source))):
-            raise RuntimeError(
+            raise UserError(
                 f"{bad} of {seen} examples of {source.name} are unreadable, more than "
                 f"data.max_bad_share = {self.max_bad_share:g} allows ({_shorten(names)}); repair "
                 "them or raise data.max_bad_share"

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from avit_jax.data.example import Example
+from avit_jax.errors import UserError
 
 FORM_LENGTH = 130
 FORMS = {"train": range(1, 11), "validation": range(11, 15)}
@@ -74,7 +75,7 @@ class DigitsSource:
     def __init__(self, *, split: str) -> None:
         """Loads the images of `split`, "train" or "validation"."""
         if split not in FORMS:
-            raise ValueError(
+            raise UserError(
                 f"the digits have no split {split!r}; write one of {', '.join(map(repr, FORMS))}"
             )
         arrays = load()

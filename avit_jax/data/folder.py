@@ -7,6 +7,7 @@ number in training and in validation even where validation lacks some class.
 import os
 
 from avit_jax.data.example import BadExample, Example
+from avit_jax.errors import UserError
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
@@ -24,11 +25,11 @@ class FolderSource:
         """Lists the files of `split` ("train", "validation" or a folder's name) under `data_dir`.
 
         Raises:
-            FileNotFoundError: there is no such folder; the message says which ones there are.
-            ValueError: a class folder is empty, or validation has a class that training lacks.
+            UserError: there is no such folder; the message says which ones there are; a class
+        folder is empty, or validation has a class that training lacks.
         """
         if not os.path.isdir(data_dir):
-            raise FileNotFoundError(
+            raise UserError(
                 f"data.dir {data_dir!r} is not a local folder; write the root of a folder laid out "
                 f"as {LAYOUT}"
             )
@@ -36,7 +37,7 @@ class FolderSource:
         root = _split_folder(data_dir, split)
         unknown = sorted(set(_folders(root)) - set(self.class_names))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{root} has class folders that the training folder lacks ({', '.join(unknown)}); "
                 "give each class a folder of training images or remove it"
             )
@@ -46,13 +47,13 @@ class FolderSource:
             folder = os.path.join(root, class_name)
             files = _files(folder) if os.path.isdir(folder) else None
             if files == []:
-                raise ValueError(
+                raise UserError(
                     f"class folder {folder} has no files; put images directly into it or remove it"
                 )
             self._paths += files or []
             self._labels += [label] * len(files or [])
         if not self._paths:
-            raise ValueError(f"{root} has no class folders with images; lay it out as {LAYOUT}")
+            raise UserError(f"{root} has no class folders with images; lay it out as {LAYOUT}")
 
     def __len__(self) -> int:
         """Returns the number of files."""
@@ -77,7 +78,7 @@ def _split_folder(data_dir: str, split: str) -> str:
         if name in present:
             return os.path.join(data_dir, name)
     found = ", ".join(present) or "no folders"
-    raise FileNotFoundError(
+    raise UserError(
         f"{data_dir} has no folder for split {split!r} but {found}; lay it out as {LAYOUT}"
     )
 

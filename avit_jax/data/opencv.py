@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 
 from avit_jax.data.decode import decode as decode_with_pillow
+from avit_jax.errors import UserError
 
 
 def require_opencv() -> None:
-    """Raises ImportError with the remedy where OpenCV is not installed."""
+    """Raises UserError with the remedy where OpenCV is not installed."""
     if importlib.util.find_spec("cv2") is None:
-        raise ImportError(
+        raise UserError(
             "data.augment.decoder is 'opencv' but OpenCV is not installed; "
             "run pip install 'avit_jax[opencv]' or write decoder = 'pillow'"
         )

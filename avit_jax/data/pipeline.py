@@ -21,6 +21,7 @@ from absl import flags
 from avit_jax.data.augment import Augment, eval_image, train_image
 from avit_jax.data.example import BadExample, Source, read_example
 from avit_jax.data.opencv import require_opencv
+from avit_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
@@ -64,8 +65,7 @@ def train_batches(
         `index` where that one is unreadable).
 
     Raises:
-        ValueError: sizes that do not fit together.
-        RuntimeError: many neighbouring examples are unreadable.
+        UserError: sizes that do not fit together; many neighbouring examples are unreadable.
     """
     local = _local_batch_size(source, batch_size=batch_size, host=host, hosts=hosts)
     if augment.decoder == "opencv":
@@ -97,7 +97,7 @@ def eval_batches(
         index -1. Rows that are not valid have black images and label 0.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        UserError: sizes that do not fit together.
     """
     local = _local_batch_size(source, batch_size=batch_size, host=host, hosts=hosts)
     load = LoadEvalBatch(source, image_size=image_size, augment=augment)
@@ -142,7 +142,7 @@ class LoadTrainBatch(grain.MapWithIndexTransform):
             batch["label"][row] = example.label
             batch["index"][row] = index
             return
-        raise RuntimeError(
+        raise UserError(
             f"{tries} examples in a row from {self._source.describe(wanted)} on are unreadable, "
             f"the last because it {reason}; repair or replace the data"
         )
@@ -189,14 +189,14 @@ def _empty_batch(requested: np.ndarray, *, image_size: int) -> Batch:
 
 def _local_batch_size(source: Source, *, batch_size: int, host: int, hosts: int) -> int:
     if not 0 <= host < hosts:
-        raise ValueError(f"host {host} is not one of {hosts} hosts; write 0 <= host < hosts")
+        raise UserError(f"host {host} is not one of {hosts} hosts; write 0 <= host < hosts")
     if batch_size < 1 or batch_size % hosts:
-        raise ValueError(
+        raise UserError(
             f"batch_size {batch_size} does not divide among {hosts} hosts; "
             f"write a multiple of {hosts}"
         )
     if len(source) == 0:
-        raise ValueError(f"{source.name} has no examples; choose another split")
+        raise UserError(f"{source.name} has no examples; choose another split")
     return batch_size // hosts
 
 

@@ -14,6 +14,8 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from avit_jax.errors import UserError
+
 
 def prepare(name: str, *, data_dir: str, manual_dir: str | None = None) -> str:
     """Prepares a dataset unless it is there already; returns one sentence that says what is there.
@@ -24,16 +26,15 @@ def prepare(name: str, *, data_dir: str, manual_dir: str | None = None) -> str:
         manual_dir: where files lie that have to be downloaded by hand.
 
     Raises:
-        FileNotFoundError: files are missing that have to be downloaded by hand.
-        ImportError: TensorFlow is not installed.
-        ValueError: unknown name, or the directory holds the dataset in another file format.
+        UserError: files are missing that have to be downloaded by hand; TensorFlow is not
+    installed; unknown name, or the directory holds the dataset in another file format.
     """
     import tensorflow_datasets as tfds
 
     try:
         existing = tfds.builder(name, data_dir=data_dir).info
     except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"there is no dataset {name!r} in TFDS; write a name from "
             "tensorflow.org/datasets/catalog"
         ) from error
@@ -42,13 +43,13 @@ def prepare(name: str, *, data_dir: str, manual_dir: str | None = None) -> str:
         existing = None
     if existing is not None and existing.splits:
         if existing.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-            raise ValueError(
+            raise UserError(
                 f"{data_dir} holds {name!r} prepared as {existing.file_format.value}; write "
                 "another --data_dir, or delete that copy first"
             )
         return _describe(existing)
     if importlib.util.find_spec("tensorflow") is None:
-        raise ImportError(
+        raise UserError(
             f"preparing {name!r} needs TensorFlow, which training does not; run "
             "pip install 'avit_jax[prepare]', on any machine that can write to the data directory"
         )
@@ -58,7 +59,7 @@ def prepare(name: str, *, data_dir: str, manual_dir: str | None = None) -> str:
         builder.download_and_prepare(download_config=config)
     except AssertionError as error:
         # What TFDS raises where it finds no file of a manual download.
-        raise FileNotFoundError(
+        raise UserError(
             f"{name!r} must be downloaded by hand ({' '.join(str(error).split())}); put its files "
             "into one directory and write --manual_dir DIRECTORY"
         ) from error
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(argv)
     try:
         print(prepare(flags.name, data_dir=flags.data_dir, manual_dir=flags.manual_dir))
-    except (FileNotFoundError, ImportError, ValueError) as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
 
 

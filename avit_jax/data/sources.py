@@ -10,6 +10,7 @@ from avit_jax.data.digits import DigitsSource
 from avit_jax.data.example import BadExample, Example, Source
 from avit_jax.data.folder import LAYOUT, FolderSource
 from avit_jax.data.tfds_source import TfdsSource
+from avit_jax.errors import UserError
 
 __all__ = ["BadExample", "Example", "Source", "open_source"]
 
@@ -24,13 +25,13 @@ def open_source(name: str, *, split: str, data_dir: str | None = None) -> Source
             environment's TFDS_DATA_DIR.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: with one sentence that says what to do.
+        UserError: with one sentence that says what to do.
     """
     if name == "digits":
         return DigitsSource(split=split)
     if name == "folder":
         if not data_dir:
-            raise ValueError(
+            raise UserError(
                 f"data.name 'folder' needs data.dir; write the root of a folder laid out "
                 f"as {LAYOUT}"
             )

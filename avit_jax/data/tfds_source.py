@@ -8,6 +8,7 @@ when such a dataset is opened, so that models run on machines without it.
 from typing import Any
 
 from avit_jax.data.example import BadExample, Example
+from avit_jax.errors import UserError
 
 
 class TfdsSource:
@@ -17,9 +18,8 @@ class TfdsSource:
         """Opens `split` (sub-splits such as "train[:50%]" too) of a dataset under `data_dir`.
 
         Raises:
-            FileNotFoundError: the dataset is not prepared there; says how to prepare it.
-            ImportError: a package is missing; says which.
-            ValueError: unknown name or split, tfrecord files, or not a classification dataset.
+            UserError: the dataset is not prepared there; says how to prepare it; a package is
+        missing; says which; unknown name or split, tfrecord files, or not a classification dataset.
         """
         import tensorflow_datasets as tfds
 
@@ -63,32 +63,32 @@ def _open_builder(name: str, *, data_dir: str | None) -> Any:
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"there is no dataset {name!r} in TFDS or prepared under {place}; write 'digits', "
             "'folder' or a name from tensorflow.org/datasets/catalog"
         ) from error
     except ImportError as error:
         if "gcsfs" in str(error):
-            raise ImportError(
+            raise UserError(
                 f"reading {data_dir} needs the package gcsfs; run pip install 'avit_jax[gcs]'"
             ) from error
-        raise FileNotFoundError(
+        raise UserError(
             f"dataset {name!r} is not prepared under {place}; run {prepare_command(name, data_dir)}"
         ) from error
     except ValueError as error:
         # TFDS puts its own call before the reason, and a list of every configuration after it.
         reason = str(error).rpartition('}": ')[2].partition("\n")[0].partition(". ")[0]
-        raise ValueError(
+        raise UserError(
             f"TFDS cannot open dataset {name!r} ({reason}); write a configuration and version "
             "that it has"
         ) from error
     if not builder.info.splits:
-        raise FileNotFoundError(
+        raise UserError(
             f"dataset {builder.info.full_name!r} is not prepared under {place}; run "
             f"{prepare_command(name, data_dir)}"
         )
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-        raise ValueError(
+        raise UserError(
             f"dataset {name!r} under {place} is prepared as {builder.info.file_format.value}, "
             "which has no random access; prepare it as array_record in another directory: run "
             f"{prepare_command(name, None)}"
@@ -108,9 +108,9 @@ def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
     wanted = (tfds.features.Image, tfds.features.ClassLabel)
     for key, kind in zip(keys, wanted, strict=True):
         if key not in features or not isinstance(features[key], kind):
-            raise ValueError(
+            raise UserError(
                 f"dataset {name!r} is not a classification dataset: its features are "
-                f"{', '.join(features) or 'not named'}, without an image and a class label under "
+                f"{', '.join(sorted(features)) or 'not named'}, without an image and a class label under "
                 f"{keys[0]!r} and {keys[1]!r}; choose one that has them"
             )
     return keys
@@ -121,9 +121,9 @@ def _check_split(name: str, split: str, builder: Any) -> None:
         count = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
         existing = ", ".join(map(repr, builder.info.splits))
-        raise ValueError(
+        raise UserError(
             f"dataset {name!r} has no split {split!r}; write one of {existing}, or a part such as "
             "'train[:50%]'"
         ) from error
     if count == 0:
-        raise ValueError(f"split {split!r} of dataset {name!r} is empty; write a larger one")
+        raise UserError(f"split {split!r} of dataset {name!r} is empty; write a larger one")

@@ -6,6 +6,8 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from avit_jax.errors import UserError
+
 
 def available() -> list[str]:
     """Names of all methods: the files of this folder that hold one."""
@@ -16,8 +18,8 @@ def load(name: str) -> ModuleType:
     """The file of method `name`: its `Settings` and its `Model`.
 
     Raises:
-      ValueError: there is no such method.
+      UserError: there is no such method.
     """
     if name not in available():
-        raise ValueError(f"method {name!r} is unknown: choose one of {', '.join(available())}.")
+        raise UserError(f"method {name!r} is unknown: choose one of {', '.join(available())}.")
     return importlib.import_module(f"{__name__}.{name}")

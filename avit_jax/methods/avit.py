@@ -8,8 +8,8 @@ Yin et al., "A-ViT: Adaptive Tokens for Efficient Vision Transformer", CVPR 2022
 The class token obeys the same rule, and the answer is the score-weighted mean of its states.
 
 *Why compaction is exact:* a halted token enters no live token's attention, its own state is never
-read again, and only the class (and distillation) token's mean reaches the head. So halted tokens may
-be removed, and an image whose class and distillation tokens have halted is finished.
+read again, and only the class (and distillation) token's mean reaches the head. So halted tokens
+may be removed, and an image whose class and distillation tokens have halted is finished.
 
 *Training:* the task loss plus `ponder_weight` * mean ponder (layers executed + remainder) plus
 `prior_weight` * KL(target depth distribution || mean score per layer).
@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from avit_jax import halting
+from avit_jax.errors import UserError
 from avit_jax.methods import base
 from avit_jax.models.layers import Block
 from avit_jax.models.module import scan_layers
@@ -76,13 +77,13 @@ class Settings:
 
     def __post_init__(self):
         if self.kl_reading not in KL_READINGS:
-            raise ValueError(
+            raise UserError(
                 f"kl_reading {self.kl_reading!r} is unknown: write {' or '.join(KL_READINGS)}."
             )
         if not 0.0 < self.eps < 1.0:
-            raise ValueError(f"eps is {self.eps}: the halting threshold 1 - eps needs 0 < eps < 1.")
+            raise UserError(f"eps is {self.eps}: the halting threshold 1 - eps needs 0 < eps < 1.")
         if not (0.0 <= self.dense_until <= 1.0 and 0.0 <= self.ramp <= 1.0 - self.dense_until):
-            raise ValueError(
+            raise UserError(
                 f"dense_until {self.dense_until} and ramp {self.ramp} are shares of the training: "
                 "both at least 0, together at most 1."
             )

@@ -18,6 +18,7 @@ from flax import nnx, struct
 from jax import Array
 
 from avit_jax import flops
+from avit_jax.errors import UserError
 from avit_jax.models import module
 from avit_jax.models.layers import dropout
 from avit_jax.models.vit import ViT, ViTShape
@@ -101,14 +102,14 @@ class Model:
           features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
 
         Raises:
-          ValueError: unknown execution, images of another size, or a missing key.
+          UserError: unknown execution, images of another size, or a missing key.
         """
         if execution not in EXECUTIONS:
-            raise ValueError(
+            raise UserError(
                 f"execution {execution!r} is unknown: apply() takes {' or '.join(EXECUTIONS)}."
             )
         if train and key is None and (self.shape.drop_path_rate or self.shape.dropout_rate):
-            raise ValueError(
+            raise UserError(
                 "apply(train=True) with drop_path_rate or dropout_rate above 0 draws at random: "
                 "pass key=jax.random.key(seed)."
             )
@@ -130,7 +131,7 @@ class Model:
         """Parameters from a mapping of upstream (timm, DeiT, A-ViT) names to arrays.
 
         Raises:
-          ValueError: lists every missing, unknown and misshapen name at once.
+          UserError: lists every missing, unknown and misshapen name at once.
         """
         return names.from_torch(state_dict, self.shape, self.abstract_params())
 

@@ -1,7 +1,7 @@
 """No adaptive computation: the plain (distilled) vision transformer, DeiT (arXiv 2012.12877).
 
-Nothing is skipped, so masked, dense and compacted execution are one and the same. It is the baseline
-that every other method is compared with, and the shortest example of a method.
+Nothing is skipped, so masked, dense and compacted execution are one and the same. It is the
+baseline that every other method is compared with, and the shortest example of a method.
 """
 
 from __future__ import annotations

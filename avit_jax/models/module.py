@@ -21,7 +21,7 @@ Carry = TypeVar("Carry")
 
 
 def create(build: Build, key: Array) -> Params:
-    """Initialise a module: `build(rngs)` makes it, the result is its plain nested dict of arrays."""
+    """Initialise a module: the result is the plain nested dict of its arrays."""
 
     @jax.jit
     def initialise(key: Array) -> Params:

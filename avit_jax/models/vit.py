@@ -13,10 +13,13 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from avit_jax.errors import UserError
 from avit_jax.models import module
 from avit_jax.models.layers import Block, BlockShape, layer_norm, linear
 
-_small = nnx.initializers.truncated_normal(0.02)
+# Embedded patches start with a standard deviation of about 1; positions must be audible beside
+# them. A sinusoid table has a root mean square of 0.7.
+_tokens = nnx.initializers.truncated_normal(0.5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,23 +60,23 @@ class ViTShape:
 
     def __post_init__(self):
         if self.image_size % self.patch_size:
-            raise ValueError(
+            raise UserError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}: "
                 f"use {self.image_size // self.patch_size * self.patch_size} or another patch_size."
             )
         if self.embed_dim % self.num_heads:
-            raise ValueError(
+            raise UserError(
                 f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}: "
                 "choose num_heads so that every head gets the same number of channels."
             )
         if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f'dtype {self.dtype!r} is unknown: write "float32" or "bfloat16".')
+            raise UserError(f'dtype {self.dtype!r} is unknown: write "float32" or "bfloat16".')
         for name in ("depth", "num_classes", "patch_size", "num_heads", "embed_dim"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1.")
         for name in ("drop_path_rate", "dropout_rate"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must lie in [0, 1).")
+                raise UserError(f"{name} is {getattr(self, name)}: it must lie in [0, 1).")
 
     @property
     def grid(self) -> int:
@@ -113,15 +116,14 @@ class ViT(nnx.Module):
     def __init__(self, shape: ViTShape, *, rngs: nnx.Rngs):
         dim, dtype = shape.embed_dim, jnp.dtype(shape.dtype)
         self.shape = shape
-        # A patch embedding is a convolution whose stride is its kernel, so it is one matrix product.
+        # A patch embedding is a convolution whose stride is its kernel, so it is one matrix
+        # product.
         self.patch_embed = linear(3 * shape.patch_size**2, dim, dtype=dtype, rngs=rngs)
-        self.cls_token = nnx.Param(_small(rngs.params(), (1, 1, dim)))
+        self.cls_token = nnx.Param(_tokens(rngs.params(), (1, 1, dim)))
         if shape.distilled:
-            self.dist_token = nnx.Param(_small(rngs.params(), (1, 1, dim)))
-        self.pos_embed = nnx.Param(_small(rngs.params(), (1, shape.num_tokens, dim)))
-        self.blocks = module.stack(
-            lambda rngs: Block(shape.block, rngs=rngs), shape.depth, rngs
-        )
+            self.dist_token = nnx.Param(_tokens(rngs.params(), (1, 1, dim)))
+        self.pos_embed = nnx.Param(_tokens(rngs.params(), (1, shape.num_tokens, dim)))
+        self.blocks = module.stack(lambda rngs: Block(shape.block, rngs=rngs), shape.depth, rngs)
         self.norm = layer_norm(dim, eps=shape.block.norm_eps, dtype=dtype, rngs=rngs)
         self.head = linear(dim, shape.num_classes, dtype=dtype, rngs=rngs)
         if shape.distilled:
@@ -131,7 +133,7 @@ class ViT(nnx.Module):
         """Images `[B, H, W, 3]`, normalised, to tokens `[B, N, D]` with their positions."""
         size, dtype = self.shape.image_size, jnp.dtype(self.shape.dtype)
         if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-            raise ValueError(
+            raise UserError(
                 f"images have shape {tuple(images.shape)}, but this model takes "
                 f"[B, {size}, {size}, 3]: resize them or create the model with another image_size."
             )

@@ -1,8 +1,9 @@
 """Names and layouts of PyTorch weights (timm, DeiT, official A-ViT), in both directions.
 
 PyTorch keeps a linear weight as (out, in) and the patch convolution as (D, 3, p, p); here a linear
-kernel is (in, out), the patch embedding is a linear layer over (row, column, colour), and the blocks
-are stacked on a leading layer axis. Only axes are moved, so a round trip is exact bit for bit.
+kernel is (in, out), the patch embedding is a linear layer over (row, column, colour), and the
+blocks are stacked on a leading layer axis. Only axes are moved, so a round trip is exact bit for
+bit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avit_jax.errors import UserError
 from avit_jax.models.module import Params
 from avit_jax.models.vit import ViTShape
 
@@ -109,7 +111,7 @@ def _check(state_dict: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]])
         if n in found and found[n] != s
     ]
     if problems:
-        raise ValueError(
+        raise UserError(
             f"these weights do not fit the model ({len(problems)} names): {'; '.join(problems)}. "
             "Create the model with the sizes that the weights were trained with."
         )

@@ -6,6 +6,7 @@ import pytest
 from avit_jax.data.augment import Augment
 from avit_jax.data.bad_examples import BadExamples, reason_bad
 from avit_jax.data.pipeline import eval_batches, train_batches
+from avit_jax.errors import UserError
 
 PLAIN = Augment(kind="none", crop_ratio=1.0)
 
@@ -38,9 +39,9 @@ def test_the_share_ends_the_run_with_names(list_source):
     list_source.images[4] = None
     tally = BadExamples(max_bad_share=0.1)
     tally = tally.add(training([4, 1, 2, 3], [5, 1, 2, 3]), list_source)
-    with pytest.raises(RuntimeError, match=r"2 of 8 examples of list are unreadable, more than "):
+    with pytest.raises(UserError, match=r"2 of 8 examples of list are unreadable, more than "):
         tally.add(training([4, 1, 2, 3], [5, 1, 2, 3]), list_source)
-    with pytest.raises(RuntimeError, match=r"max_bad_share = 0 allows \(list\[4\]\); repair them"):
+    with pytest.raises(UserError, match=r"max_bad_share = 0 allows \(list\[4\]\); repair them"):
         BadExamples(max_bad_share=0.0).add(training([4], [5]), list_source)
 
 
@@ -48,7 +49,7 @@ def test_a_bad_example_early_in_a_large_source_does_not_end_the_run(make_source)
     source = make_source([None] * 5000, [0] * 5000)
     tally = BadExamples(max_bad_share=0.001).add(training([4], [5]), source)
     assert tally.bad == 1
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError):
         tally.add(training([8], [9]), source)
 
 

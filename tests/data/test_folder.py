@@ -4,6 +4,7 @@ import pytest
 
 from avit_jax.data.example import BadExample
 from avit_jax.data.folder import FolderSource
+from avit_jax.errors import UserError
 
 
 def test_files_are_listed_by_class_without_hidden_ones(folder):
@@ -48,9 +49,9 @@ def test_a_folder_without_classes_is_refused(tmp_path):
 
 
 def test_missing_folders_are_named_with_what_is_there(folder):
-    with pytest.raises(FileNotFoundError, match="no folder for split 'holdout' but train, val"):
+    with pytest.raises(UserError, match="no folder for split 'holdout' but train, val"):
         FolderSource(split="holdout", data_dir=str(folder))
-    with pytest.raises(FileNotFoundError, match="absent' is not a local folder; write the root"):
+    with pytest.raises(UserError, match="absent' is not a local folder; write the root"):
         FolderSource(split="train", data_dir=str(folder / "absent"))
 
 

@@ -6,6 +6,7 @@ import pytest
 from avit_jax.data.augment import Augment
 from avit_jax.data.digits import DigitsSource
 from avit_jax.data.pipeline import MAX_SUBSTITUTES, eval_batches, train_batches
+from avit_jax.errors import UserError
 
 AFFINE = Augment(kind="affine", rotation=0.2, zoom=0.12, shift=3, crop_ratio=1.0)
 PLAIN = Augment(kind="none", crop_ratio=1.0)
@@ -192,5 +193,5 @@ def test_an_empty_source_is_refused(make_source):
 def test_a_missing_decoder_fails_before_the_first_batch(list_source, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="OpenCV is not installed"):
+    with pytest.raises(UserError, match="OpenCV is not installed"):
         take(list_source, 1, augment=Augment(decoder="opencv"))

@@ -9,6 +9,7 @@ from avit_jax.data.decode import decode
 from avit_jax.data.example import BadExample
 from avit_jax.data.pipeline import eval_batches, train_batches
 from avit_jax.data.tfds_source import TfdsSource
+from avit_jax.errors import UserError
 
 
 def test_prepared_records_come_encoded_with_names(prepare_tiny, photograph):
@@ -56,7 +57,7 @@ def test_an_empty_part_is_refused(prepare_tiny):
 
 def test_an_unprepared_dataset_names_the_command(tmp_path):
     command = f"run python -m avit_jax.data.prepare cifar10 --data_dir {tmp_path}"
-    with pytest.raises(FileNotFoundError, match=command):
+    with pytest.raises(UserError, match=command):
         TfdsSource("cifar10", split="train", data_dir=str(tmp_path))
 
 
@@ -80,7 +81,7 @@ def test_remote_paths_reach_tfds_unchanged(monkeypatch):
         raise ImportError("Please install gcsfs to access Google Storage")
 
     monkeypatch.setattr(tfds, "builder", builder)
-    with pytest.raises(ImportError, match=r"gs://bucket/tfds needs .* 'avit_jax\[gcs\]'"):
+    with pytest.raises(UserError, match=r"gs://bucket/tfds needs .* 'avit_jax\[gcs\]'"):
         TfdsSource("imagenet2012", split="train", data_dir="gs://bucket/tfds")
     assert seen == {"imagenet2012": "gs://bucket/tfds"}
 

@@ -1,0 +1,60 @@
+"""Starts the command line as a user would, on a tiny experiment, for the end-to-end tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# Everything random is on: augmentation, mixup, cutmix, dropout, stochastic depth.
+TINY = {
+    "model.depth": 2,
+    "model.embed_dim": 16,
+    "model.num_heads": 2,
+    "model.patch_size": 16,
+    "model.dropout_rate": 0.1,
+    "model.drop_path_rate": 0.1,
+    "data.mix.mixup": 0.8,
+    "data.mix.cutmix": 1.0,
+    "train.ema_decay": 0.9,
+    "log.tensorboard": False,
+}
+
+
+def command(workdir: Path, *, mode: str = "train", **settings: object) -> list[str]:
+    """The command line of the debug variant of the digits, with settings (`train__steps=24`)."""
+    chosen = TINY | {name.replace("__", "."): value for name, value in settings.items()}
+    flags = [f"--config.{name}={value}" for name, value in chosen.items()]
+    config = ROOT / "configs" / "avit_digits.py"
+    arguments = ["--config", f"{config}:debug", "--workdir", str(workdir), "--mode", mode]
+    return [sys.executable, "-m", "avit_jax.main", *arguments, *flags]
+
+
+def start(arguments: list[str], *, devices: int = 1, **environment: str) -> subprocess.Popen:
+    """Start a command on so many simulated devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(arguments: list[str], *, devices: int = 1, **environment: str) -> tuple[int, str, str]:
+    """Run a command to its end: exit status, standard output, standard error."""
+    process = start(arguments, devices=devices, **environment)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def metrics(workdir: Path) -> list[dict]:
+    """The lines of a run's log; a half-written last line is left out."""
+    file = workdir / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,79 @@
+"""The guards of .ci/ refuse what they are there to refuse."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKS = ROOT / ".ci"
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+
+
+def finished_run(workdir: Path, top1: float) -> Path:
+    for name in ("config.json", "metrics.jsonl", "checkpoints", "depth_maps.png"):
+        (workdir / name).touch()
+    (workdir / "summary.json").write_text(json.dumps({"top1": top1}))
+    return workdir
+
+
+@pytest.mark.parametrize(("top1", "accepted"), [(0.9, True), (0.8999, False), (97.5, False)])
+def test_a_run_is_held_to_its_bar_as_a_share_of_images(
+    tmp_path: Path, top1: float, accepted: bool
+) -> None:
+    workdir = finished_run(tmp_path, top1)
+    checked = run(sys.executable, CHECKS / "check_run.py", workdir, "--top1", "0.9")
+    assert (checked.returncode == 0) is accepted, checked.stderr
+
+
+@pytest.mark.parametrize("name", ["summary.json", "depth_maps.png", "metrics.jsonl"])
+def test_a_run_that_left_a_file_out_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    (finished_run(tmp_path, 0.95) / name).unlink()
+    checked = run(sys.executable, CHECKS / "check_run.py", tmp_path, "--top1", "0.9")
+    assert checked.returncode == 1
+    assert name in checked.stderr
+
+
+def test_a_readme_without_a_command_is_refused(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("pip install -e '.[test]' && pytest\n")
+    checked = run(sys.executable, CHECKS / "check_readme.py", readme)
+    assert checked.returncode == 1
+    assert "configs/avit_digits.py" in checked.stderr
+
+
+def test_the_interpreter_that_is_found_has_the_version_asked_for() -> None:
+    version = "{}.{}".format(*sys.version_info[:2])
+    found = subprocess.run(
+        [CHECKS / "find_python", version],
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run(found.stdout.strip(), "--version").stdout.startswith(f"Python {version}.")
+
+
+def test_a_version_that_no_machine_has_gets_a_reason_and_a_bad_one_a_remedy() -> None:
+    missing = run(CHECKS / "find_python", "3.999")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("no usable Python 3.999 on this machine")
+    assert run(CHECKS / "find_python", "three").returncode == 2
+
+
+def test_every_script_of_ci_and_launch_may_be_executed() -> None:
+    scripts = [CHECKS / "run", CHECKS / "find_python", *(ROOT / "launch").glob("*.s*")]
+    assert [script.name for script in scripts if not os.access(script, os.X_OK)] == []
+
+
+def test_the_version_can_be_read_without_importing_anything() -> None:
+    version_file = (ROOT / "avit_jax" / "version.py").read_text()
+    assert re.search(r'^__version__ = "\d+\.\d+\.\d+"$', version_file, flags=re.MULTILINE)
+    assert re.search(r"^(from|import) ", version_file, flags=re.MULTILINE) is None

@@ -1,0 +1,187 @@
+"""Evaluation counts every valid image once, against a plain loop over the same images."""
+
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from avit_jax import create_model
+from avit_jax.data.mix import normalise
+from avit_jax.evaluate import evaluate, make_eval_step, summarise, token_depth
+from avit_jax.sharding import make_mesh
+from avit_jax.types import Output, Usage
+
+IMAGES, CLASSES, LAYERS = 37, 7, 3
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh(4, 2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_model(
+        "avit_micro_patch4_32",
+        method={"gate_scale": 3.0, "gate_center": 0.5},
+        patch_size=8,
+        embed_dim=24,
+        depth=LAYERS,
+        num_heads=2,
+        num_classes=CLASSES,
+    )
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    """Weights spread out enough for the answers and the depths to differ."""
+    generator = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(generator.normal(0, 0.3, leaf.shape), jnp.float32),
+        model.abstract_params(),
+    )
+
+
+@pytest.fixture(scope="module")
+def split():
+    """37 images of 6 of the 7 classes; the last class has none, and three could not be read."""
+    generator = np.random.default_rng(1)
+    valid = np.ones(IMAGES, bool)
+    valid[[3, 17, 36]] = False
+    return {
+        "image": generator.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8),
+        "label": generator.integers(0, CLASSES - 1, IMAGES, dtype=np.int32),
+        "valid": valid,
+    }
+
+
+def batches(split, size: int):
+    """The split in batches; the last is filled up with rows that look like images."""
+    for start in range(0, IMAGES, size):
+        part = {name: rows[start : start + size] for name, rows in split.items()}
+        missing = size - len(part["label"])
+        filling = {
+            "image": np.full((missing, 32, 32, 3), 200, np.uint8),
+            "label": np.zeros(missing, np.int32),
+            "valid": np.zeros(missing, bool),
+        }
+        yield {name: np.concatenate([part[name], filling[name]]) for name in part}
+
+
+@pytest.fixture(scope="module")
+def expected(model, params, split):
+    """The figures from one forward pass over the valid images and a loop in NumPy."""
+    valid = split["valid"]
+    labels = split["label"][valid]
+    output = jax.jit(model.apply)(params, normalise(jnp.asarray(split["image"][valid])))
+    logits = np.asarray(output.logits, np.float64)
+    depth = np.asarray(output.aux["depth"])
+    gmacs = np.asarray(model.gmacs(output), np.float64)
+    top1 = top5 = nats = 0.0
+    for row, label in zip(logits, labels, strict=True):
+        better = sum(value > row[label] for value in row)
+        top1 += better < 1
+        top5 += better < 5
+        nats += np.log(np.exp(row).sum()) - row[label]
+    count = len(labels)
+    return {
+        "images": count,
+        "top1": top1 / count,
+        "top5": top5 / count,
+        "cross_entropy": nats / count,
+        "mean_depth": depth.mean(),
+        "halted": 1 - depth.mean() / LAYERS,
+        "gmacs": gmacs.mean(),
+        "gmacs_std": gmacs.std(),
+        "gmacs_dense": model.dense_gmacs(),
+        "depth_histogram": [(depth == layer).mean() for layer in range(1, LAYERS + 1)],
+        "class_mean_depth": [
+            depth[labels == label].mean() if (labels == label).any() else None
+            for label in range(CLASSES)
+        ],
+    }
+
+
+@pytest.mark.parametrize("size", [8, 16, 40])
+def test_figures_are_exact_whatever_the_batch_size(size, model, params, split, mesh, expected):
+    step = make_eval_step(model, mesh)
+    found = evaluate(step, params, batches(split, size), mesh, model=model)
+    speed = found.pop("images_per_second")
+    assert (speed is None) == (size >= IMAGES)  # of the first batch nothing can be said
+    assert found.keys() == expected.keys()
+    for name in ("images", "top1", "top5"):
+        assert found[name] == expected[name], name
+    for name in ("cross_entropy", "mean_depth", "halted", "gmacs", "gmacs_dense"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-5), name
+    assert found["gmacs_std"] == pytest.approx(expected["gmacs_std"], rel=1e-3)
+    np.testing.assert_allclose(found["depth_histogram"], expected["depth_histogram"], rtol=1e-9)
+    assert found["class_mean_depth"][-1] is None
+    assert found["class_mean_depth"][:-1] == pytest.approx(expected["class_mean_depth"][:-1])
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_split_tells_right_from_wrong_and_deep_from_shallow(expected):
+    assert 0 < expected["top1"] < expected["top5"] < 1
+    assert min(expected["depth_histogram"]) > 0.02
+    assert expected["gmacs_std"] > 0.01 * expected["gmacs_dense"]
+
+
+def test_dense_execution_halts_nothing(model, params, split, mesh):
+    step = make_eval_step(model, mesh, execution="dense")
+    found = evaluate(step, params, batches(split, 40), mesh, model=model)
+    assert found["halted"] == 0
+    assert found["depth_histogram"] == [0] * (LAYERS - 1) + [1]
+    assert found["gmacs"] == pytest.approx(model.dense_gmacs(), rel=1e-6)
+    assert found["gmacs_std"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_model_that_has_lost_its_mind_scores_nothing(model, params, split, mesh):
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
+    step = make_eval_step(model, mesh)
+    found = evaluate(step, broken, batches(split, 40), mesh, model=model)
+    assert (found["top1"], found["top5"]) == (0, 0)
+    assert np.isnan(found["cross_entropy"])
+    assert found["images"] == 34
+
+
+def totals(**changes) -> dict[str, np.ndarray]:
+    """Sums of three images, two of class 0 and one of class 2, on a model of three layers."""
+    sums = {
+        "count": 3,
+        "top1": 1.0,
+        "top5": 3.0,
+        "cross_entropy": 6.0,
+        "saved_gmacs": 0.0,
+        "saved_gmacs_squared": 0.0,
+        "mean_depth": 6.0,
+        "depth_histogram": np.array([1.0, 1.0, 2.0]),
+        "class_count": np.array([2.0, 0, 1, 0, 0, 0, 0]),
+        "class_depth": np.array([5.0, 0, 1, 0, 0, 0, 0]),
+    }
+    return {name: np.asarray(value, np.float64) for name, value in (sums | changes).items()}
+
+
+def test_a_class_without_an_image_has_no_depth(model):
+    found = summarise(totals(), model)
+    assert found["class_mean_depth"] == [2.5, None, 1.0, None, None, None, None]
+    assert (found["top1"], found["top5"], found["cross_entropy"]) == (1 / 3, 1, 2)
+    assert (found["mean_depth"], found["halted"]) == (2, pytest.approx(1 / 3))
+    assert found["depth_histogram"] == [0.25, 0.25, 0.5]
+
+
+def test_rounding_never_makes_the_spread_imaginary(model):
+    found = summarise(totals(saved_gmacs=3.0, saved_gmacs_squared=3.0 - 1e-9), model)
+    assert found["gmacs_std"] == 0
+    assert found["gmacs"] == pytest.approx(model.dense_gmacs() - 1)
+
+
+def test_token_depth_counts_live_layers_unless_the_method_says_more():
+    tokens = jnp.array([[[1, 1, 1]], [[1, 0, 1]], [[1, 0, 0]]], bool)
+    plain = Output(logits=jnp.zeros((1, 2)), usage=Usage(tokens=tokens))
+    np.testing.assert_array_equal(token_depth(plain), [[3, 1, 2]])
+    said = plain.replace(aux={"depth": jnp.array([[3.0, 2.0, 2.0]])})
+    np.testing.assert_array_equal(token_depth(said), [[3, 2, 2]])
+    chex.assert_type(token_depth(said), jnp.int32)

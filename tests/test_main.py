@@ -1,0 +1,77 @@
+"""The command line: bad input gets one sentence and status 2, and leaves nothing behind."""
+
+import json
+
+import pytest
+
+from tests import commands
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    arguments = commands.command(workdir, train__steps=4)
+    status, out, err = commands.run(arguments)
+    assert status == 0, err
+    return workdir, out
+
+
+def test_a_run_leaves_everything_it_promises(trained):
+    workdir, out = trained
+    summary = json.loads((workdir / "summary.json").read_text())
+    for name in ("top1", "top5", "top1_dense", "mean_depth", "gmacs", "gmacs_dense", "halted"):
+        assert isinstance(summary[name], float), name
+    assert summary["images"] == 510
+    assert summary["steps"] == 4
+    assert sum(summary["depth_histogram"]) == pytest.approx(1.0)
+    for name in ("config.json", "metrics.jsonl", "checkpoints/4", "depth_maps.png"):
+        assert (workdir / name).exists(), name
+        assert str(workdir) in out
+    assert "top-1, adaptive" in out
+    assert not list(workdir.glob("*.partial"))
+
+
+def test_evaluation_agrees_with_the_end_of_training(trained):
+    workdir, _ = trained
+    status, out, err = commands.run(commands.command(workdir, mode="eval", train__steps=4))
+    assert status == 0, err
+    summary = json.loads((workdir / "summary.json").read_text())
+    evaluated = json.loads((workdir / "eval.json").read_text())
+    for name in ("images", "top1", "top5", "cross_entropy", "gmacs", "class_mean_depth"):
+        assert evaluated[name] == summary[name], name
+    assert "mean depth" in out
+
+
+def test_another_config_in_the_same_workdir_is_refused(trained):
+    workdir, _ = trained
+    before = (workdir / "config.json").read_text()
+    status, _, err = commands.run(
+        commands.command(workdir, train__steps=4, method__target_depth=2.0)
+    )
+    assert status == 2
+    assert "method.target_depth: 3.0 -> 2.0" in err
+    assert (workdir / "config.json").read_text() == before
+
+
+BAD = {
+    "an unknown key": (["--config.optim.learning_rat=1"], "learning_rat"),
+    "a value of another type": (["--config.train.batch_size=many"], "batch_size"),
+    "an unknown mode": (["--mode=trian"], "trian"),
+    "a stray argument": (["debug"], "unexpected argument 'debug'"),
+    "contradictory values": (["--config.train.accumulation=3"], "not a multiple"),
+    "a bad prior": (["--config.method.prior=gausian"], "gausian"),
+    "a missing data folder": (["--config.data.name=folder"], "data.dir"),
+    "another number of classes": (["--config.model.num_classes=7"], "--config.model.num_classes"),
+    "nothing to evaluate": (["--mode=eval"], "config.json"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_sentence(case, tmp_path):
+    extra, expected = BAD[case]
+    workdir = tmp_path / "run"
+    status, _, err = commands.run([*commands.command(workdir), *extra])
+    assert status == 2, err
+    assert expected in err
+    assert "Traceback" not in err
+    assert not workdir.exists()

@@ -1,0 +1,71 @@
+"""The mesh is a matter of speed: losses and parameters are the same on any of them."""
+
+import jax
+import numpy as np
+import pytest
+
+from avit_jax import config as configs
+from avit_jax import step
+from avit_jax.experiment import Optimization
+from avit_jax.sharding import make_mesh, replicated, shard_batch, state_shardings
+
+MESHES = {"1x1": (1, 1), "8x1": (8, 1), "2x4": (2, 4), "1x8": (1, 8)}
+STEPS, BATCH = 3, 16
+
+
+def losses_on(data, fsdp):
+    """Losses of a few steps, with everything random switched on, on some of the devices."""
+    config = configs.base(
+        model="avit_micro_patch4_32", method={"gate_center": 0.0, "prior_weight": 0.1}
+    )
+    config.model.update(
+        num_classes=10, patch_size=8, depth=2, embed_dim=64, drop_path_rate=0.2, dropout_rate=0.1
+    )
+    config.train.update(batch_size=BATCH, accumulation=2, ema_decay=0.9)
+    config.data.mix.update(mixup=0.8, cutmix=1.0)
+    config.optim.clip_norm = 1.0
+    optimization = Optimization(config, configs.make_model(config), total_steps=10)
+    mesh = make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
+    shardings = state_shardings(jax.eval_shape(optimization.init_state), mesh)
+    state = jax.jit(optimization.init_state, out_shardings=shardings)()
+    train_step = jax.jit(
+        step.make_train_step(
+            optimization.model,
+            optimization.optimizer,
+            optimization.schedule,
+            optimization.recipe,
+            mesh,
+        ),
+        donate_argnums=0,
+        out_shardings=(shardings, replicated(mesh)),
+    )
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(STEPS):
+        batch = {
+            "image": rng.integers(0, 256, (BATCH, 32, 32, 3), np.uint8),
+            "label": rng.integers(0, 10, BATCH).astype(np.int32),
+            "substituted": np.zeros(BATCH, bool),
+        }
+        state, averages = train_step(state, shard_batch(batch, mesh))
+        found.append({name: float(value) for name, value in averages.items()})
+    return found, state
+
+
+@pytest.fixture(scope="module")
+def single():
+    return losses_on(1, 1)
+
+
+@pytest.mark.parametrize("mesh", [name for name in MESHES if name != "1x1"])
+def test_losses_are_the_same_on_every_mesh(mesh, single):
+    found, state = losses_on(*MESHES[mesh])
+    for ours, reference in zip(found, single[0], strict=True):
+        assert ours == pytest.approx(reference, abs=1e-5, rel=1e-5)
+    for ours, reference in zip(
+        jax.tree.leaves(state.ema), jax.tree.leaves(single[1].ema), strict=True
+    ):
+        np.testing.assert_allclose(ours, reference, atol=1e-5)
+    if MESHES[mesh][1] > 1:
+        split = [leaf for leaf in jax.tree.leaves(state.params) if not leaf.is_fully_replicated]
+        assert split, "no parameter was sharded, so this proved nothing"

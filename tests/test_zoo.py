@@ -1,0 +1,87 @@
+"""Names, sizes and overrides of the models."""
+
+import jax
+import pytest
+
+from avit_jax import create_model, list_models, zoo
+
+PUBLISHED = {
+    "deit_tiny_patch16_224": 5_717_416,
+    "deit_small_patch16_224": 22_050_664,
+    "deit_base_patch16_224": 86_567_656,
+    "deit_tiny_distilled_patch16_224": 5_910_800,
+    "deit_small_distilled_patch16_224": 22_436_432,
+    "deit_base_distilled_patch16_224": 87_338_192,
+}
+
+
+@pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
+def test_parameter_counts_are_the_published_ones(name, count):
+    assert create_model(name).num_params() == count
+
+
+@pytest.mark.parametrize("name", list_models("avit*"))
+def test_every_avit_has_exactly_the_parameters_of_its_deit(name):
+    avit, deit = create_model(name), create_model(name.replace("avit", "deit"))
+    assert avit.shape == deit.shape
+    assert jax.tree.structure(avit.abstract_params()) == jax.tree.structure(deit.abstract_params())
+    assert avit.abstract_params() == deit.abstract_params()
+
+
+def test_list_models_is_sorted_and_knows_shell_patterns():
+    everything = list_models()
+    assert everything == sorted(set(everything))
+    assert set(PUBLISHED) < set(everything)
+    avits = list_models("avit*")
+    assert avits == [name for name in everything if name.startswith("avit")]
+    assert list_models("*_tiny_patch16_???") == [
+        "avit_tiny_patch16_224", "avit_tiny_patch16_384",
+        "deit_tiny_patch16_224", "deit_tiny_patch16_384",
+    ]  # fmt: skip
+    assert list_models("resnet*") == []
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_names_say_what_the_models_are(name):
+    model = create_model(name)
+    *_, patch, image = name.split("_")
+    assert (f"patch{model.shape.patch_size}", str(model.shape.image_size)) == (patch, image)
+    assert model.shape.distilled == ("distilled" in name)
+    assert zoo.entry(name).method == {"avit": "avit", "deit": "dense"}[name.split("_")[0]]
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'avit_huge' is unknown: choose one of") as refusal:
+        create_model("avit_huge")
+    assert all(name in str(refusal.value) for name in list_models())
+
+
+def test_unknown_sizes_are_refused_with_the_valid_ones():
+    with pytest.raises(
+        ValueError, match="unknown settings heads, width: valid ones are"
+    ) as refusal:
+        create_model("avit_micro_patch4_32", width=3, heads=2)
+    assert all(name in str(refusal.value) for name in ("embed_dim", "num_heads", "drop_path_rate"))
+
+
+def test_unknown_settings_of_a_method_are_refused_with_the_valid_ones():
+    with pytest.raises(ValueError, match="unknown settings gate: valid ones are") as refusal:
+        create_model("avit_micro_patch4_32", method={"gate": 5})
+    assert all(name in str(refusal.value) for name in ("gate_scale", "ponder_weight", "prior"))
+    with pytest.raises(ValueError, match="unknown settings gate_scale: valid ones are none"):
+        create_model("deit_micro_patch4_32", method={"gate_scale": 5.0})
+
+
+def test_overrides_reach_backbone_and_method_and_leave_the_rest():
+    model = create_model("avit_tiny_patch16_224", method={"gate_center": 20.0}, num_classes=7)
+    assert (model.shape.num_classes, model.shape.embed_dim) == (7, 192)
+    assert (model.settings.gate_center, model.settings.gate_scale) == (20.0, 10.0)
+
+
+def test_creating_a_model_twice_gives_equal_models_that_can_be_cached():
+    prior = [{"name": "gaussian", "weight": 1.0}]
+    first, second = (
+        create_model("avit_micro_patch4_32", method={"prior": prior}) for _ in range(2)
+    )
+    assert first == second
+    assert hash(first) == hash(second)
