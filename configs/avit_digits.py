@@ -19,13 +19,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = configs.base(
         model="avit_micro_patch4_32",
         method={
-            "gate_scale": 5.0,
-            "gate_center": 10.0,
+            "gate_scale": 10.0,
+            "gate_center": 20.0,
             "ponder_weight": 3e-3,
             "prior": "gaussian",
             "prior_weight": 0.5,
-            "target_depth": 3.0,
-            "scale": 1.0,
+            "target_depth": 3.3,
+            "scale": 1.5,
             "dense_until": 0.3,
             "ramp": 0.2,
         },
@@ -33,10 +33,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.num_classes = 10
     config.data.name = "digits"
     config.data.augment.update(kind="affine", rotation=0.2, zoom=0.12, shift=3.0, crop_ratio=1.0)
-    config.train.update(batch_size=64, epochs=40.0)
-    config.optim.update(learning_rate=2e-3, reference_batch_size=64, warmup=0.05, clip_norm=1.0)
-    config.eval.every = 5.0
-    config.log.every = 20
+    config.train.update(batch_size=32, epochs=36.0, ema_decay=0.99)
+    config.optim.update(learning_rate=2e-3, reference_batch_size=32, warmup=0.1, clip_norm=1.0)
+    config.eval.every = 6.0
+    config.checkpoint.every = 2.0
+    config.log.every = 40
     config.dense_twin = "runs/deit_digits"
     if variant.ci:
         config.train.epochs = 12.0

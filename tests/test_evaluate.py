@@ -18,11 +18,6 @@ IMAGES, CLASSES, LAYERS = 37, 7, 3
 
 
 @pytest.fixture(scope="module")
-def mesh():
-    return make_mesh(4, 2)
-
-
-@pytest.fixture(scope="module")
 def model():
     return create_model(
         "avit_micro_patch4_32",
@@ -43,6 +38,13 @@ def params(model):
         lambda leaf: jnp.asarray(generator.normal(0, 0.3, leaf.shape), jnp.float32),
         model.abstract_params(),
     )
+
+
+@pytest.fixture(scope="module")
+def steps(model):
+    """Number of devices -> mesh and jitted step."""
+    meshes = {1: make_mesh(devices=jax.devices()[:1]), 8: make_mesh(4, 2)}
+    return {count: (mesh, make_eval_step(model, mesh)) for count, mesh in meshes.items()}
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +107,13 @@ def expected(model, params, split):
     }
 
 
-@pytest.mark.parametrize("size", [8, 16, 40])
-def test_figures_are_exact_whatever_the_batch_size(size, model, params, split, mesh, expected):
-    step = make_eval_step(model, mesh)
+@pytest.mark.parametrize(
+    ("size", "devices"), [(10, 1), (16, 8), (40, 8)], ids=["10 on 1", "16 on 8", "40 on 8"]
+)
+def test_figures_are_exact_whatever_the_batch_and_the_devices(
+    size, devices, model, params, split, steps, expected
+):
+    mesh, step = steps[devices]
     found = evaluate(step, params, batches(split, size), mesh, model=model)
     speed = found.pop("images_per_second")
     assert (speed is None) == (size >= IMAGES)  # of the first batch nothing can be said
@@ -129,19 +135,20 @@ def test_the_split_tells_right_from_wrong_and_deep_from_shallow(expected):
     assert expected["gmacs_std"] > 0.01 * expected["gmacs_dense"]
 
 
-def test_dense_execution_halts_nothing(model, params, split, mesh):
+def test_dense_execution_halts_nothing(model, params, split):
+    mesh = make_mesh(devices=jax.devices()[:1])
     step = make_eval_step(model, mesh, execution="dense")
-    found = evaluate(step, params, batches(split, 40), mesh, model=model)
+    found = evaluate(step, params, batches(split, 37), mesh, model=model)
     assert found["halted"] == 0
     assert found["depth_histogram"] == [0] * (LAYERS - 1) + [1]
     assert found["gmacs"] == pytest.approx(model.dense_gmacs(), rel=1e-6)
     assert found["gmacs_std"] == pytest.approx(0, abs=1e-6)
 
 
-def test_a_model_that_has_lost_its_mind_scores_nothing(model, params, split, mesh):
-    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
-    step = make_eval_step(model, mesh)
-    found = evaluate(step, broken, batches(split, 40), mesh, model=model)
+def test_a_model_that_has_lost_its_mind_scores_nothing(model, params, split, steps):
+    mesh, step = steps[1]
+    broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params)
+    found = evaluate(step, broken, batches(split, 10), mesh, model=model)
     assert (found["top1"], found["top5"]) == (0, 0)
     assert np.isnan(found["cross_entropy"])
     assert found["images"] == 34

@@ -21,6 +21,13 @@ def test_a_mesh_uses_every_device_once(asked, sizes):
     assert {device.id for device in mesh.devices.flat} == {device.id for device in jax.devices()}
 
 
+def test_a_mesh_over_some_of_the_devices_uses_those():
+    some = jax.devices()[2:6]
+    mesh = sharding.make_mesh(fsdp=2, devices=some)
+    assert mesh.devices.shape == (2, 2)
+    assert {device.id for device in mesh.devices.flat} == {device.id for device in some}
+
+
 @pytest.mark.parametrize("sizes", [(3, 1), (-1, 3), (8, 8), (-1, 16), (0, 1), (-1, 0), (-8, -1)])
 def test_sizes_that_do_not_use_up_the_devices_are_refused_with_the_number_of_devices(sizes):
     with pytest.raises(UserError, match=r"there are 8: set config\.mesh\.data to -1") as refusal:

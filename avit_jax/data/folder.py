@@ -26,7 +26,7 @@ class FolderSource:
 
         Raises:
             UserError: there is no such folder; the message says which ones there are; a class
-        folder is empty, or validation has a class that training lacks.
+                folder is empty, or validation has a class that training lacks.
         """
         if not os.path.isdir(data_dir):
             raise UserError(

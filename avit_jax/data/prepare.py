@@ -27,7 +27,7 @@ def prepare(name: str, *, data_dir: str, manual_dir: str | None = None) -> str:
 
     Raises:
         UserError: files are missing that have to be downloaded by hand; TensorFlow is not
-    installed; unknown name, or the directory holds the dataset in another file format.
+            installed; unknown name, or the directory holds the dataset in another file format.
     """
     import tensorflow_datasets as tfds
 

@@ -19,7 +19,8 @@ class TfdsSource:
 
         Raises:
             UserError: the dataset is not prepared there; says how to prepare it; a package is
-        missing; says which; unknown name or split, tfrecord files, or not a classification dataset.
+                missing; says which; unknown name or split, tfrecord files, or not a
+                classification dataset.
         """
         import tensorflow_datasets as tfds
 
@@ -110,8 +111,8 @@ def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
         if key not in features or not isinstance(features[key], kind):
             raise UserError(
                 f"dataset {name!r} is not a classification dataset: its features are "
-                f"{', '.join(sorted(features)) or 'not named'}, without an image and a class label under "
-                f"{keys[0]!r} and {keys[1]!r}; choose one that has them"
+                f"{', '.join(sorted(features)) or 'not named'}, without an image and a class label "
+                f"under {keys[0]!r} and {keys[1]!r}; choose one that has them"
             )
     return keys
 

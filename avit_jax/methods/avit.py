@@ -87,9 +87,9 @@ class Settings:
                 f"dense_until {self.dense_until} and ramp {self.ramp} are shares of the training: "
                 "both at least 0, together at most 1."
             )
-        if not isinstance(self.prior, str):  # hashable, so that models can be compared and cached
-            mixture = tuple(tuple(sorted(dict(part).items())) for part in self.prior)
-            object.__setattr__(self, "prior", mixture)
+        if isinstance(self.prior, Sequence) and not isinstance(self.prior, str):
+            # Hashable, so that models can be compared and their skeletons cached.
+            object.__setattr__(self, "prior", tuple(_frozen(part) for part in self.prior))
 
     def strength(self, progress: Array | float) -> Array:
         """How far halting is switched on, 0..1, at a share of the training."""
@@ -100,7 +100,8 @@ class Settings:
 
     def depth_prior(self, depth: int) -> Array:
         """The target distribution over `depth` layers, `[L]`."""
-        prior = self.prior if isinstance(self.prior, str) else [dict(p) for p in self.prior]
+        is_mixture = isinstance(self.prior, tuple)
+        prior = [dict(part) for part in self.prior] if is_mixture else self.prior
         target = depth_prior(
             depth,
             prior,
@@ -113,10 +114,24 @@ class Settings:
         return jnp.asarray(target, jnp.float32)
 
 
+def _frozen(component: Any) -> tuple[tuple[str, Any], ...]:
+    """One component of a mixture as sorted pairs."""
+    if not isinstance(component, Mapping):
+        raise UserError(
+            f"a component of the prior is {component!r}: write a mixture as a list of "
+            'dict(name="gaussian", target_depth=2.0, scale=1.0, weight=0.7).'
+        )
+    return tuple(sorted(component.items()))
+
+
 class Model(base.Model):
     """Token halting on any backbone."""
 
     settings: Settings
+
+    def __post_init__(self):
+        """A prior that cannot be is refused here, not in the middle of tracing."""
+        self.settings.depth_prior(self.shape.depth)
 
     def forward(self, network: ViT, images: Array, call: base.Call) -> Output:
         """See `base.Model.apply`."""

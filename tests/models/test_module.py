@@ -85,9 +85,9 @@ def test_abstract_is_what_create_makes(params):
 
 
 def test_the_key_decides_the_parameters_and_every_layer_gets_its_own(params):
-    chex.assert_trees_all_equal(params, module.create(build, jax.random.key(0)))
-    other = module.create(build, jax.random.key(1))
-    assert not np.array_equal(params["first"]["kernel"], other["first"]["kernel"])
+    first, again, other = (module.create(build_layer, jax.random.key(seed)) for seed in (0, 0, 1))
+    chex.assert_trees_all_equal(first, again)
+    assert not np.array_equal(first["linear"]["kernel"], other["linear"]["kernel"])
     scales = np.asarray(params["layers"]["scale"])
     assert len({scale.tobytes() for scale in scales}) == DEPTH
 

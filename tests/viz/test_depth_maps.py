@@ -119,8 +119,9 @@ def test_the_picture_is_a_png_and_no_partial_file_is_left(count, tmp_path, level
     assert len(np.unique(colours, axis=0)) > 50
 
 
-def test_a_depth_has_the_same_colour_in_every_picture(tmp_path):
-    def colours(depths) -> set[tuple[int, ...]]:
+def test_a_depth_has_the_same_colour_in_every_picture_and_later_layers_are_brighter(tmp_path):
+    def areas(depths) -> list[tuple[int, ...]]:
+        """Colours of large areas beside the black image and the white page, largest first."""
         depth_maps.draw(
             np.zeros((1, SIZE, SIZE, 3), np.uint8),
             np.asarray(depths).reshape(1, 2, 2),
@@ -129,12 +130,16 @@ def test_a_depth_has_the_same_colour_in_every_picture(tmp_path):
             path=tmp_path / "picture.png",
         )
         with Image.open(tmp_path / "picture.png") as picture:
-            array = np.asarray(picture.convert("RGB"))
-        half = array[: array.shape[0] // 2, array.shape[1] // 10 :]
-        values, counts = np.unique(half.reshape(-1, 3), axis=0, return_counts=True)
-        large = values[counts > 500]
-        return {tuple(value) for value in large if np.ptp(value.astype(int)) > 20}
+            found = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+        values, counts = np.unique(found, axis=0, return_counts=True)
+        order = [place for place in np.argsort(-counts, kind="stable") if counts[place] > 2000]
+        colours = [tuple(values[place].tolist()) for place in order]
+        return [colour for colour in colours if sum(colour) not in (0, 3 * 255)]
 
-    middle, mixed = colours([2, 2, 2, 2]), colours([2, 2, 1, 3])
-    assert middle <= mixed
-    assert len(mixed) >= 2
+    mixed = areas([2, 2, 1, 3])
+    assert len(mixed) == 3
+    (middle,) = areas([2, 2, 2, 2])
+    assert middle == mixed[0]
+    (early,), (late,) = areas([1, 1, 1, 1]), areas([3, 3, 3, 3])
+    assert {early, late} == set(mixed[1:])
+    assert sum(early) < sum(middle) < sum(late)
