@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -154,8 +155,11 @@ def validate(config: ConfigDict) -> None:
         "optim.reference_batch_size": config.optim.reference_batch_size,
     }
     for name, value in positive.items():
-        if not value > 0:
-            raise UserError(f"config.{name} is {value}: write a number above 0.")
+        if not 0 < value < math.inf:
+            raise UserError(f"config.{name} is {value}: write a finite number above 0.")
+    for name in ("weight_decay", "clip_norm"):
+        if not 0 <= config.optim[name] < math.inf:
+            raise UserError(f"config.optim.{name} is {config.optim[name]}: write 0 or more.")
     shares = {
         "train.ema_decay": train.ema_decay,
         "train.label_smoothing": train.label_smoothing,

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from avit_jax import losses
 from avit_jax.data.mix import normalise
+from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
 from avit_jax.sharding import replicated, shard_batch
@@ -87,6 +88,9 @@ def evaluate(
     Returns:
       See `summarise`, plus `images_per_second` of everything (decoding included), without the first
       batch, which compiles.
+
+    Raises:
+      UserError: the split has no readable image.
     """
     totals: dict[str, np.ndarray] = {}
     start, timed_images = None, 0
@@ -99,6 +103,11 @@ def evaluate(
             start = time.perf_counter()
         else:
             timed_images += int(sums["count"])
+    if not totals or not totals["count"]:
+        raise UserError(
+            "the evaluation split has no readable image: check config.data.eval_split and the files "
+            "named above."
+        )
     seconds = time.perf_counter() - start if start is not None else 0.0
     results = summarise(totals, model)
     results["images_per_second"] = timed_images / seconds if timed_images else None

@@ -24,7 +24,10 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict:
     """
     experiment = Experiment(config, workdir)
     params = load_weights(workdir, experiment.model, experiment.mesh, weights=config.eval.weights)
-    summary = report.summarise(experiment, *report.evaluate_both(experiment, params))
+    results, dense = (
+        report.evaluate_as(experiment, params, execution) for execution in ("masked", "dense")
+    )
+    summary = report.summarise(experiment, results, dense)
     summary["weights"] = config.eval.weights
     summary["summary"] = str(workdir / "eval.json")
     if jax.process_index() == 0:

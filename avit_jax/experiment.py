@@ -142,7 +142,7 @@ class Optimization:
         self.schedule: optax.Schedule = optim.learning_rate(
             config.optim, batch_size=train.batch_size, total_steps=total_steps
         )
-        self.optimizer: optax.GradientTransformation = optim.build(
+        self.optimizer: optax.GradientTransformationExtraArgs = optim.build(
             config.optim, self.schedule, trainable=model.trainable(model.abstract_params())
         )
 

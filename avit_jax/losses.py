@@ -26,4 +26,4 @@ def hits(logits: Array, labels: Array, *, k: int) -> Array:
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     others = jnp.arange(logits.shape[-1]) != labels[:, None]
     rank = ((logits >= own) & others).sum(-1)
-    return (rank < k) & jnp.isfinite(logits).all(-1)
+    return (rank < k) & jnp.isfinite(logits).all(-1) & jnp.isfinite(own[:, 0])

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import optax
+from jax import Array
 from ml_collections import ConfigDict
 
 from avit_jax.models.module import Params
@@ -23,11 +24,12 @@ def learning_rate(config: ConfigDict, *, batch_size: int, total_steps: int) -> o
       total_steps: steps of the whole training.
     """
     peak = config.learning_rate * batch_size / config.reference_batch_size
+    warmup = max(1, round(config.warmup * total_steps))
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=peak,
-        warmup_steps=max(1, round(config.warmup * total_steps)),
-        decay_steps=max(2, total_steps),
+        warmup_steps=warmup,
+        decay_steps=max(warmup + 1, total_steps),
         end_value=peak * config.min_learning_rate,
     )
 
@@ -37,23 +39,35 @@ def decayed(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
+def scale_by_rate_at_step(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Multiply by minus the learning rate of the `step` that is given to `update`.
+
+    Optax's own schedules count the updates they have seen, and would lag behind the training after
+    a step that a rollback has left out.
+    """
+
+    def update(updates: Any, state: optax.EmptyState, params: Any = None, *, step: Array, **_: Any):
+        rate = -schedule(step)
+        return jax.tree.map(lambda leaf: rate * leaf, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
 def build(
     config: ConfigDict, schedule: optax.Schedule, *, trainable: Any
-) -> optax.GradientTransformation:
-    """The optimiser of `config.optim`; parameters that `trainable` excludes never move."""
+) -> optax.GradientTransformationExtraArgs:
+    """The optimiser of `config.optim`: `update(grads, state, params, step=step)`.
+
+    Parameters that `trainable` excludes never move.
+    """
     transforms = []
     if config.clip_norm > 0:
         transforms.append(optax.clip_by_global_norm(config.clip_norm))
-    transforms.append(
-        optax.adamw(
-            schedule,
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=decayed,
-        )
-    )
+    transforms += [
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        scale_by_rate_at_step(schedule),
+    ]
     labels = jax.tree.map(lambda flag: "train" if flag else "freeze", trainable)
     return optax.partition(
         {"train": optax.chain(*transforms), "freeze": optax.set_to_zero()}, labels

@@ -34,6 +34,13 @@ def print_model(experiment: Experiment) -> None:
     _print(table(rows, "Model"))
 
 
+def shown(values: dict[str, float]) -> dict[str, float]:
+    """What of a log line is worth a look while it runs: losses first, then depth and rate."""
+    penalties = [name for name in values if name.endswith("_penalty")]
+    names = ["loss", "task_loss", *penalties, "mean_depth", "learning_rate"]
+    return {name: values[name] for name in names if name in values}
+
+
 def eval_line(step: int, results: dict[str, Any], images_per_second: float | None) -> str:
     """One line about an evaluation."""
     speed = f"  {images_per_second:,.0f} images/s" if images_per_second else ""
@@ -48,6 +55,7 @@ def eval_line(step: int, results: dict[str, Any], images_per_second: float | Non
 def finish(
     experiment: Experiment,
     params: Params,
+    results: dict[str, Any] | None,
     *,
     step: int,
     seconds: float,
@@ -58,6 +66,7 @@ def finish(
     Args:
         experiment: that was run.
         params: to evaluate.
+        results: of the evaluation after the last step; `None` if this process did no step.
         step: steps done.
         seconds: wall time of the training in this process.
         train_rate: training images per second.
@@ -66,7 +75,8 @@ def finish(
         The summary, as written to `summary.json`.
     """
     workdir = experiment.workdir
-    results, dense = evaluate_both(experiment, params)
+    results = results or evaluate_as(experiment, params, "masked")
+    dense = evaluate_as(experiment, params, "dense")
     summary = summarise(experiment, results, dense) | {
         "steps": step,
         "seconds": seconds,
@@ -85,19 +95,15 @@ def finish(
     return summary
 
 
-def evaluate_both(experiment: Experiment, params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Figures on the evaluation split as the model is, and with nothing skipped."""
-    results = [
-        evaluate(
-            make_eval_step(experiment.model, experiment.mesh, execution=execution),
-            params,
-            experiment.eval_batches(),
-            experiment.mesh,
-            model=experiment.model,
-        )
-        for execution in ("masked", "dense")
-    ]
-    return results[0], results[1]
+def evaluate_as(experiment: Experiment, params: Params, execution: str) -> dict[str, Any]:
+    """Figures on the evaluation split in "masked" or "dense" execution."""
+    return evaluate(
+        make_eval_step(experiment.model, experiment.mesh, execution=execution),
+        params,
+        experiment.eval_batches(),
+        experiment.mesh,
+        model=experiment.model,
+    )
 
 
 def summarise(

@@ -38,7 +38,7 @@ class TrainState:
       opt_state: of optax.
       ema: moving average of `params`, or `None`.
       window: sums of what is logged since the last log line, and `count`.
-      nonfinite: first step whose loss or gradient was not finite, or -1.
+      nonfinite: first step whose loss, gradient or update was not finite, or -1.
     """
 
     step: Array
@@ -68,17 +68,19 @@ class Recipe:
 
 
 class NonFinite(Exception):
-    """The loss or gradient of a step (counted from 0) was NaN or infinite."""
+    """Loss, gradient or update of a step (counted from 0) was NaN or infinite."""
 
     def __init__(self, step: int):
-        super().__init__(f"the loss or gradient of step {step + 1} is not finite")
+        super().__init__(f"the loss, gradient or update of step {step + 1} is not finite")
         self.step = step
 
 
 TrainStep = Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]
 
 
-def init_state(model: Model, optimizer: optax.GradientTransformation, recipe: Recipe) -> TrainState:
+def init_state(
+    model: Model, optimizer: optax.GradientTransformationExtraArgs, recipe: Recipe
+) -> TrainState:
     """The state in front of the first step, drawn from the recipe's seed."""
     params = model.init(jax.random.key(recipe.seed))
     return TrainState(
@@ -93,7 +95,7 @@ def init_state(model: Model, optimizer: optax.GradientTransformation, recipe: Re
 
 def make_train_step(
     model: Model,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     schedule: optax.Schedule,
     recipe: Recipe,
     mesh: Mesh,
@@ -120,13 +122,15 @@ def make_train_step(
             grads, logged = _accumulate(
                 gradient, state.params, (images, targets), model_key, progress, recipe, mesh
             )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
 
-        logged["grad_norm"] = optax.global_norm(grads)
+        logged["grad_norm"] = optax.tree.norm(grads)
         logged["learning_rate"] = schedule(state.step)
         logged["substituted"] = batch["substituted"].mean(dtype=jnp.float32)
-        finite = jnp.isfinite(logged["loss"]) & jnp.isfinite(logged["grad_norm"])
+        # All three, or parameters could be poisoned and saved one step before the loss shows it.
+        sizes = [logged["loss"], logged["grad_norm"], optax.tree.norm(updates)]
+        finite = jnp.isfinite(jnp.stack(sizes)).all()
         window = _running_window(state, recipe)
         window = {name: window[name] + logged.get(name, 1.0) for name in window}
         after = TrainState(

@@ -74,6 +74,7 @@ def train(
     return report.finish(
         experiment,
         evaluated_weights(config, run.state),
+        run.results,
         step=run.step,
         seconds=time.perf_counter() - began,
         train_rate=run.train_rate,
@@ -134,6 +135,7 @@ class Run:
         self.state = restore_or_init(self.experiment, self.checkpoints)
         self.step = int(self.state.step)
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
+        self.results: dict[str, Any] | None = None
         self.in_flight: collections.deque[jax.Array] = collections.deque()
         self.writer = MetricsWriter(
             self.experiment.workdir,
@@ -200,7 +202,7 @@ class Run:
         check_finite(averages)
         values = {name: float(value) for name, value in averages.items() if name != "nonfinite"}
         self.writer.write(at, "train", values)
-        self.progress.update(at, values)
+        self.progress.update(at, report.shown(values))
 
     def evaluate(self) -> None:
         """Evaluate and log."""
@@ -211,8 +213,10 @@ class Run:
             self.experiment.mesh,
             model=self.experiment.model,
         )
-        speed = results.pop("images_per_second")
-        self.writer.write(self.step, "eval", results)
+        self.results = results
+        speed = results["images_per_second"]
+        logged = {name: results[name] for name in results if name != "images_per_second"}
+        self.writer.write(self.step, "eval", logged)
         self.progress.write(report.eval_line(self.step, results, speed))
 
     def save(self) -> None:
@@ -247,7 +251,7 @@ class Run:
 
 
 def check_finite(averages: dict[str, jax.Array]) -> None:
-    """Raise `NonFinite` if any step so far had a loss or gradient that was not finite."""
+    """Raise `NonFinite` if any step so far had a loss, gradient or update not finite."""
     first = int(averages["nonfinite"])
     if first != step.NEVER:
         raise step.NonFinite(first)

@@ -17,14 +17,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = configs.base(
         model="avit_tiny_patch16_224",
         method={
-            "gate_scale": 5.0,
-            "gate_center": 10.0,
+            "gate_scale": 10.0,
+            "gate_center": 20.0,
             "ponder_weight": 3e-3,
+            "kl_reading": "halting",
             "prior": "gaussian",
             "prior_weight": 0.5,
-            "target_depth": 7.0,
-            "scale": 2.0,
-            "dense_until": 0.4,
+            "target_depth": 8.0,
+            "scale": 3.0,
+            "dense_until": 0.3,
             "ramp": 0.2,
         },
     )

@@ -133,7 +133,7 @@ def test_the_shortened_digits_config_differs_in_its_length_only():
     full, short = load("avit_digits"), load("avit_digits", "ci")
     differing = configs.differences(short, configs.to_json(full))
     assert len(differing) == 1
-    assert differing[0].startswith("train.epochs: 40.0 -> ")
+    assert differing[0].startswith("train.epochs: ")
     assert short.train.epochs < full.train.epochs
 
 

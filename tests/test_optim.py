@@ -40,7 +40,7 @@ def everything(flag: bool, params: dict) -> dict:
 
 def one_update(config: ConfigDict, params: dict, grads: dict, trainable: dict) -> dict:
     optimizer = optim.build(config, optax.constant_schedule(1.0), trainable=trainable)
-    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params, step=0)
     return updates
 
 
@@ -108,12 +108,25 @@ def test_two_steps_equal_adamw_written_out():
     state = optimizer.init(params)
     value, mean, square = np.array([[0.3, -2.0]]), 0.0, 0.0
     for number, grad in enumerate(grads, start=1):
-        updates, state = optimizer.update({"kernel": jnp.asarray(grad)}, state, params)
+        updates, state = optimizer.update({"kernel": jnp.asarray(grad)}, state, params, step=number)
         params = optax.apply_updates(params, updates)
         mean, square = 0.8 * mean + 0.2 * grad, 0.9 * square + 0.1 * grad**2
         direction = mean / (1 - 0.8**number) / (np.sqrt(square / (1 - 0.9**number)) + 1e-8)
         value = value - 0.01 * (direction + 0.1 * value)
     np.testing.assert_allclose(params["kernel"], value, rtol=1e-5)
+
+
+def test_the_rate_is_that_of_the_step_however_many_updates_there_were():
+    optimizer = optim.build(
+        settings(weight_decay=0.0),
+        lambda step: jnp.asarray([0.1, 0.2, 0.4, 0.8])[step],
+        trainable={"kernel": True},
+    )
+    params, grads = {"kernel": jnp.zeros((1, 1))}, {"kernel": jnp.ones((1, 1))}
+    state = optimizer.init(params)
+    for step, rate in ((0, 0.1), (1, 0.2), (3, 0.8)):  # step 2 is left out by a rollback
+        updates, state = optimizer.update(grads, state, params, step=jnp.int32(step))
+        np.testing.assert_allclose(updates["kernel"], -rate, rtol=1e-3)
 
 
 def test_clipping_scales_all_gradients_by_their_common_norm():

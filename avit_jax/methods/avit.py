@@ -34,7 +34,7 @@ from avit_jax.models.vit import ViT
 from avit_jax.priors import depth_prior, divergence
 from avit_jax.types import Gates, Output, Usage
 
-KL_READINGS = ("paper", "upstream")
+KL_READINGS = ("paper", "upstream", "halting")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,12 @@ class Settings:
       df: degrees of freedom (student_t).
       skew: shape (skew_normal).
       prior_compat: `None` (a proper distribution), "nvlabs" or "borgi" (as published).
-      kl_reading: "paper": mean scores over the patches of all images. "upstream": as the published
-        code slices them, over all tokens of all images but the first.
+      kl_reading: what is compared with the prior. "paper": the mean score of each layer over the
+        patches of all images. "upstream": as the published code slices them, over all tokens of all
+        images but the first. "halting": the mean weight of each layer in its patches' outputs,
+        which is the distribution of halting itself; unlike the other two it ignores the scores that
+        halted tokens go on producing, so it holds the depths where the prior wants them even where
+        all tokens would rather halt at once, as they would from scratch.
       dense_until: share of the training, 0..1, in which nothing halts yet. For training from
         scratch, where gates set for pretrained weights would collapse all tokens to one depth.
       ramp: share of the training in which halting scores and penalties then rise from 0 to full.
@@ -78,7 +82,7 @@ class Settings:
     def __post_init__(self):
         if self.kl_reading not in KL_READINGS:
             raise UserError(
-                f"kl_reading {self.kl_reading!r} is unknown: write {' or '.join(KL_READINGS)}."
+                f"kl_reading {self.kl_reading!r} is unknown: write one of {', '.join(KL_READINGS)}."
             )
         if not 0.0 < self.eps < 1.0:
             raise UserError(f"eps is {self.eps}: the halting threshold 1 - eps needs 0 < eps < 1.")
@@ -174,12 +178,12 @@ class Model(base.Model):
         mask = jnp.concatenate([record["mask"], state.live[None]])
         unfinished = mask[:-1, :, :prefix].any(-1, keepdims=True)
         heads = network.readout(answer)
-        penalties, metrics = self.penalties(record["halting_scores"], state, strength)
+        penalties, metrics = self.penalties(record, state, strength)
         return Output(
             logits=heads.mean(0),
             usage=Usage(tokens=mask[:-1] & unfinished),
             penalties={} if call.dense else penalties,
-            metrics=metrics | {"halted": 1.0 - mask[:-1].mean(dtype=jnp.float32)},
+            metrics=metrics | {"halted": (~mask[:-1]).mean(dtype=jnp.float32)},
             aux=record
             | {"mask": mask, "ponder": state.ponder, "depth": state.depth, "head_logits": heads},
         )
@@ -190,19 +194,19 @@ class Model(base.Model):
         return jax.nn.sigmoid(self.settings.gate_scale * channel - self.settings.gate_center)
 
     def penalties(
-        self, scores: Array, state: halting.Halting, strength: Array
+        self, record: dict[str, Array], state: halting.Halting, strength: Array
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Weighted penalties, and the plain quantities behind them.
 
         Args:
-          scores: `[L, B, N]` as the layers computed them.
+          record: per layer, see `halting_profile`.
           state: behind the last layer.
           strength: how far halting is switched on.
         """
         settings = self.settings
         ponder = state.ponder.mean()
         target = settings.depth_prior(self.shape.depth)
-        distance = divergence(target, self.mean_scores(scores))
+        distance = divergence(target, self.halting_profile(record))
         penalties = {
             "ponder": strength * settings.ponder_weight * ponder,
             # Only where positive, as published: targets that are no distributions may go below 0,
@@ -216,8 +220,13 @@ class Model(base.Model):
         }
         return penalties, metrics
 
-    def mean_scores(self, scores: Array) -> Array:
-        """Mean halting score per layer `[L]`, in the chosen reading, from `[L, B, N]`."""
+    def halting_profile(self, record: dict[str, Array]) -> Array:
+        """What is compared with the prior, in the chosen reading: a quantity per layer, `[L]`.
+
+        Args:
+            record: `halting_scores` and `weights`, `[L, B, N]`.
+        """
         if self.settings.kl_reading == "upstream":
-            return scores[:, 1:].mean((1, 2))  # NaN for a batch of one, as upstream's
-        return scores[:, :, self.shape.num_prefix_tokens :].mean((1, 2))
+            return record["halting_scores"][:, 1:].mean((1, 2))  # NaN for a batch of one, as theirs
+        name = "weights" if self.settings.kl_reading == "halting" else "halting_scores"
+        return record[name][:, :, self.shape.num_prefix_tokens :].mean((1, 2))

@@ -59,10 +59,13 @@ class ViTShape:
     remat: bool = False
 
     def __post_init__(self):
+        for name in ("depth", "num_classes", "image_size", "patch_size", "num_heads", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1.")
         if self.image_size % self.patch_size:
             raise UserError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}: "
-                f"use {self.image_size // self.patch_size * self.patch_size} or another patch_size."
+                f"use {max(1, self.image_size // self.patch_size) * self.patch_size} or another patch_size."
             )
         if self.embed_dim % self.num_heads:
             raise UserError(
@@ -71,9 +74,6 @@ class ViTShape:
             )
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f'dtype {self.dtype!r} is unknown: write "float32" or "bfloat16".')
-        for name in ("depth", "num_classes", "patch_size", "num_heads", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1.")
         for name in ("drop_path_rate", "dropout_rate"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"{name} is {getattr(self, name)}: it must lie in [0, 1).")

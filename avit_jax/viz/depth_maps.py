@@ -22,7 +22,8 @@ from avit_jax.sharding import batch_sharding
 
 SHOWN = 20  # images in the picture
 MEASURED = 1024  # images behind the figures
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+_ALIKE = 1e-6  # spread below which quantities in 0..1 or in layers are rounding only
 
 
 def write(experiment: Experiment, params: Params, path: Path) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def statistics(images: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
         the depths' variance that the mean map explains. Each with a `text` for people.
     """
     grid = maps.shape[1]
-    luminance = images.astype(np.float32) @ _LUMINANCE / 255.0
+    luminance = images.astype(np.float64) @ _LUMINANCE / 255.0
     rows, columns = np.gradient(luminance, axis=(1, 2))
     quantities = {
         "brightness": _per_patch(luminance, grid),
@@ -122,10 +123,13 @@ def _per_patch(values: np.ndarray, grid: int) -> np.ndarray:
 
 
 def _relation(values: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
-    if maps.std() == 0 or values.std() == 0:
-        return {"correlation": None, "text": "all depths are equal"}
+    for quantity, alike in ((maps, "all depths are equal"), (values, "all patches are alike")):
+        if np.ptp(quantity) < _ALIKE:
+            return {"correlation": None, "text": alike}
     correlation = float(np.corrcoef(values.ravel(), maps.ravel())[0, 1])
     upper = values > np.median(values)
+    if not upper.any():  # more than half of the patches share the largest value, as on white paper
+        upper = values >= np.median(values)
     high, low = float(maps[upper].mean()), float(maps[~upper].mean())
     return {
         "correlation": correlation,
@@ -170,5 +174,8 @@ def draw(
     )
     bar.set_label("layer at which a patch halted (dark: early, bright: late)", fontsize=9)
     temporary = path.with_name(path.name + ".partial")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    try:
+        figure.savefig(temporary, format="png")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
