@@ -105,8 +105,8 @@ def evaluate(
             timed_images += int(sums["count"])
     if not totals or not totals["count"]:
         raise UserError(
-            "the evaluation split has no readable image: check config.data.eval_split and the files "
-            "named above."
+            "the evaluation split has no readable image: check config.data.eval_split and the "
+            "files named above."
         )
     seconds = time.perf_counter() - start if start is not None else 0.0
     results = summarise(totals, model)

@@ -63,9 +63,10 @@ class ViTShape:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1.")
         if self.image_size % self.patch_size:
+            nearest = max(1, self.image_size // self.patch_size) * self.patch_size
             raise UserError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}: "
-                f"use {max(1, self.image_size // self.patch_size) * self.patch_size} or another patch_size."
+                f"use {nearest} or another patch_size."
             )
         if self.embed_dim % self.num_heads:
             raise UserError(
