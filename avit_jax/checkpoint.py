@@ -43,8 +43,8 @@ class Checkpoints:
     the manifest and deletes.
 
     Args:
-      directory: local directory or object store (`gs://...`); made when first saved to.
-      keep: how many of the newest checkpoints are kept.
+        directory: local directory or object store (`gs://...`); made when first saved to.
+        keep: how many of the newest checkpoints are kept.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3) -> None:
@@ -66,13 +66,13 @@ class Checkpoints:
         abandoned continuation has left to `<step>.superseded`.
 
         Args:
-          step: number of training steps done, 0 or more.
-          state: pytree of arrays (sharded, PRNG keys, NumPy) and Python numbers.
-          extra: JSON values to keep with it; `extra` reads them.
+            step: number of training steps done, 0 or more.
+            state: pytree of arrays (sharded, PRNG keys, NumPy) and Python numbers.
+            extra: JSON values to keep with it; `extra` reads them.
 
         Raises:
-          RuntimeError: the previous save failed.
-          ValueError: a leaf of `state` cannot be saved.
+            RuntimeError: the previous save failed.
+            ValueError: a leaf of `state` cannot be saved.
         """
         self.wait()
         if step < 0:
@@ -97,7 +97,7 @@ class Checkpoints:
         """Returns when the checkpoint being written, if any, is complete.
 
         Raises:
-          RuntimeError: it could not be written.
+            RuntimeError: it could not be written.
         """
         if self._pending is None:
             return
@@ -138,15 +138,17 @@ class Checkpoints:
         Weakly typed arrays come back strongly typed.
 
         Args:
-          target: pytree like the saved one, of arrays or `jax.ShapeDtypeStruct`s that have a
-            sharding; the state comes back on the shardings of `target`, whatever it was saved from.
-          step: raises, rather than use another one, if this checkpoint is missing or damaged.
+            target: pytree like the saved one, of arrays or `jax.ShapeDtypeStruct`s that have a
+              sharding; the state comes back on the shardings of `target`, whatever it was saved
+              from.
+            step: raises, rather than use another one, if this checkpoint is missing or damaged.
 
         Returns:
-          The step and the state, or `None` if there is no complete checkpoint yet.
+            The step and the state, or `None` if there is no complete checkpoint yet.
 
         Raises:
-          UserError: there are checkpoints but no sound one, or it holds other arrays than `target`.
+            UserError: there are checkpoints but no sound one, or it holds other arrays than
+        `target`.
         """
         self.wait()
         chosen = _decided_by_process_zero(lambda: self._choose(step))

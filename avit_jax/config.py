@@ -93,11 +93,11 @@ def parse_arg(arg: str | None, **flags: bool) -> ConfigDict:
     """The part behind the colon of `--config file.py:debug,other` as a dict of switches.
 
     Args:
-      arg: the text, or `None`.
-      **flags: valid names and their defaults.
+        arg: the text, or `None`.
+        **flags: valid names and their defaults.
 
     Raises:
-      UserError: an unknown name.
+        UserError: an unknown name.
     """
     switches = ConfigDict({"debug": False, **flags})
     for name in filter(None, (arg or "").split(",")):
@@ -127,7 +127,7 @@ def make_model(config: ConfigDict) -> Model:
     """The model that a config describes.
 
     Raises:
-      UserError: values that contradict each other.
+        UserError: values that contradict each other.
     """
     overrides = config.model.to_dict()
     return zoo.create_model(
@@ -139,7 +139,7 @@ def validate(config: ConfigDict) -> None:
     """Refuse values that contradict each other, with one sentence that says what to write.
 
     Raises:
-      UserError: the first contradiction found.
+        UserError: the first contradiction found.
     """
     train = config.train
     positive = {
@@ -204,9 +204,9 @@ def differences(config: ConfigDict, saved: str, *, ignored: tuple[str, ...] = ()
     """Keys in which `config` differs from a saved JSON, as "key: saved -> now" lines.
 
     Args:
-      config: of this run.
-      saved: from `to_json`.
-      ignored: prefixes of keys that may change between two parts of one run.
+        config: of this run.
+        saved: from `to_json`.
+        ignored: prefixes of keys that may change between two parts of one run.
     """
     now, then = _flat(json.loads(to_json(config))), _flat(json.loads(saved))
     return [

@@ -79,18 +79,18 @@ def evaluate(
     """Run a split and return its figures.
 
     Args:
-      eval_step: from `make_eval_step`.
-      params: on the mesh.
-      batches: this process's rows, each batch with `image`, `label` and `valid`.
-      mesh: of the run.
-      model: for its costs.
+        eval_step: from `make_eval_step`.
+        params: on the mesh.
+        batches: this process's rows, each batch with `image`, `label` and `valid`.
+        mesh: of the run.
+        model: for its costs.
 
     Returns:
-      See `summarise`, plus `images_per_second` of everything (decoding included), without the first
-      batch, which compiles.
+        See `summarise`, plus `images_per_second` of everything (decoding included), without the
+        first batch, which compiles.
 
     Raises:
-      UserError: the split has no readable image.
+        UserError: the split has no readable image.
     """
     totals: dict[str, np.ndarray] = {}
     start, timed_images = None, 0
@@ -118,10 +118,11 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
     """Figures of a split from its summed counts.
 
     Returns:
-      `images` (count), `top1` and `top5` (shares), `cross_entropy` (nats), `mean_depth` (layers per
-      token), `halted` (share of token-layers that did not run because tokens halted), `gmacs`,
-      `gmacs_std` (per image, over images), `gmacs_dense`, `depth_histogram` (share of the tokens
-      whose last layer is 1, 2, ..., L), `class_mean_depth` (`None` for a class without an image).
+        `images` (count), `top1` and `top5` (shares), `cross_entropy` (nats), `mean_depth` (layers
+        per token), `halted` (share of token-layers that did not run because tokens halted),
+        `gmacs`, `gmacs_std` (per image, over images), `gmacs_dense`, `depth_histogram` (share of
+        the tokens whose last layer is 1, 2, ..., L), `class_mean_depth` (`None` for a class
+    without an image).
     """
     count = float(totals["count"])
     mean = {name: float(totals[name]) / count for name in totals if np.ndim(totals[name]) == 0}

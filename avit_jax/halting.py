@@ -20,11 +20,11 @@ class Halting:
     """State of every token between two layers; all `[B, N]`, float32 except `live`.
 
     Attributes:
-      live: bool, the token takes part in the next layer.
-      cumulative: sum of the scores so far; goes on growing after the token has halted.
-      remainder: 1 minus the scores spent so far; frozen once the token has halted.
-      ponder: layers executed, plus the remainder once the token has halted.
-      depth: layers executed, from 1: the token's last layer once it has halted.
+        live: bool, the token takes part in the next layer.
+        cumulative: sum of the scores so far; goes on growing after the token has halted.
+        remainder: 1 minus the scores spent so far; frozen once the token has halted.
+        ponder: layers executed, plus the remainder once the token has halted.
+        depth: layers executed, from 1: the token's last layer once it has halted.
     """
 
     live: Array
@@ -47,13 +47,14 @@ def step(halting: Halting, score: Array, *, eps: float) -> tuple[Halting, Array]
     """Account for one executed layer.
 
     Args:
-      halting: state in front of the layer.
-      score: `[B, N]` float32, this layer's halting score; 1 everywhere in the last layer.
-      eps: a token halts once its cumulative score is above `1 - eps`.
+        halting: state in front of the layer.
+        score: `[B, N]` float32, this layer's halting score; 1 everywhere in the last layer.
+        eps: a token halts once its cumulative score is above `1 - eps`.
 
     Returns:
-      The state behind the layer, and `[B, N]` weights with which the layer's token states enter the
-      tokens' outputs: the score while a token goes on, the remainder where it halts, 0 afterwards.
+        The state behind the layer, and `[B, N]` weights with which the layer's token states enter
+        the tokens' outputs: the score while a token goes on, the remainder where it halts, 0
+    afterwards.
     """
     live = halting.live.astype(jnp.float32)
     cumulative = halting.cumulative + score

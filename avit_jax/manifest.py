@@ -29,8 +29,9 @@ def write(directory: epath.Path, content: Mapping[str, Any]) -> None:
     without its files.
 
     Args:
-      directory: the checkpoint, with all its data files in place.
-      content: what else the manifest shall hold; the names "files" and "manifest_sha256" are taken.
+        directory: the checkpoint, with all its data files in place.
+        content: what else the manifest shall hold; the names "files" and "manifest_sha256" are
+    taken.
     """
     paths = sorted(os.fspath(path) for path in _files(directory))
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -48,8 +49,8 @@ def read(directory: epath.Path) -> dict[str, Any]:
     """Reads the manifest of a checkpoint.
 
     Raises:
-      ValueError: if it is not what was written.
-      FileNotFoundError: if there is none.
+        ValueError: if it is not what was written.
+        FileNotFoundError: if there is none.
     """
     try:
         manifest = json.loads((directory / NAME).read_text())

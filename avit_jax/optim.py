@@ -19,9 +19,9 @@ def learning_rate(config: ConfigDict, *, batch_size: int, total_steps: int) -> o
     scaling rule of Goyal et al. (arXiv 1706.02677), with 512 as reference in DeiT and A-ViT.
 
     Args:
-      config: `config.optim`; `warmup` and `min_learning_rate` are shares of training and peak.
-      batch_size: images per step.
-      total_steps: steps of the whole training.
+        config: `config.optim`; `warmup` and `min_learning_rate` are shares of training and peak.
+        batch_size: images per step.
+        total_steps: steps of the whole training.
     """
     peak = config.learning_rate * batch_size / config.reference_batch_size
     warmup = max(1, round(config.warmup * total_steps))

@@ -23,12 +23,12 @@ class Component:
     """One peak of a depth prior; lengths are in layers.
 
     Attributes:
-      name: a key of `FAMILIES`.
-      target_depth: location, layers counted from 1.
-      scale: width.
-      df: degrees of freedom (student_t only).
-      skew: shape alpha (skew_normal only).
-      weight: share in a mixture, relative to the other weights.
+        name: a key of `FAMILIES`.
+        target_depth: location, layers counted from 1.
+        scale: width.
+        df: degrees of freedom (student_t only).
+        skew: shape alpha (skew_normal only).
+        weight: share in a mixture, relative to the other weights.
     """
 
     name: str

@@ -47,22 +47,22 @@ def depth_prior(
     """Target probability of halting at each layer, `[L]` float64, summing to 1.
 
     Args:
-      depth: number of layers L, at least 1.
-      prior: a family of `prior_families.FAMILIES`, or a mixture: a list of
-        `dict(name=..., target_depth=..., scale=..., df=..., skew=..., weight=...)`. All but the
-        name may be left out; a weight (1 if left out) is the component's share of all halting.
-      target_depth: location in layers counted from 1, also between or beyond the layers: mean of
-        gaussian, laplace and geometric, median of student_t, cauchy and lognormal, mode of
-        skew_normal. Has no effect on uniform.
-      scale: width in layers: the standard deviation, for cauchy the half-width at half height, for
-        student_t with df <= 2 the scale parameter. Has no effect on geometric and uniform.
-      df: degrees of freedom of student_t.
-      skew: shape alpha of skew_normal, positive for a long tail towards deep layers.
-      compat: "nvlabs" or "borgi" for the targets of these implementations (see `prior_compat`): not
-        normalised, and under "nvlabs" with that code's own count of `target_depth`, from 0.
+        depth: number of layers L, at least 1.
+        prior: a family of `prior_families.FAMILIES`, or a mixture: a list of
+          `dict(name=..., target_depth=..., scale=..., df=..., skew=..., weight=...)`. All but the
+          name may be left out; a weight (1 if left out) is the component's share of all halting.
+        target_depth: location in layers counted from 1, also between or beyond the layers: mean of
+          gaussian, laplace and geometric, median of student_t, cauchy and lognormal, mode of
+          skew_normal. Has no effect on uniform.
+        scale: width in layers: the standard deviation, for cauchy the half-width at half height,
+          for student_t with df <= 2 the scale parameter. Has no effect on geometric and uniform.
+        df: degrees of freedom of student_t.
+        skew: shape alpha of skew_normal, positive for a long tail towards deep layers.
+        compat: "nvlabs" or "borgi" for the targets of these implementations (see `prior_compat`):
+          not normalised, and under "nvlabs" with that code's own count of `target_depth`, from 0.
 
     Raises:
-      UserError: (a ValueError) naming the value that is unknown or out of range.
+        UserError: (a ValueError) naming the value that is unknown or out of range.
     """
     if isinstance(depth, bool) or not isinstance(depth, numbers.Integral) or depth < 1:
         raise UserError(f"depth is {depth!r}: a prior needs a whole number of layers from 1.")
@@ -142,15 +142,15 @@ def divergence(
     1, can make the value negative. NaN scores give NaN.
 
     Args:
-      target: `[L]`, not negative; need not sum to 1.
-      scores: `[L]`, not negative: mean halting score per layer, in any unit.
-      clip: range of p: (0.01, 0.99) in A-ViT's published code, (0.001, 0.999) in Borgi's.
+        target: `[L]`, not negative; need not sum to 1.
+        scores: `[L]`, not negative: mean halting score per layer, in any unit.
+        clip: range of p: (0.01, 0.99) in A-ViT's published code, (0.001, 0.999) in Borgi's.
 
     Returns:
-      A float32 scalar in nats per layer.
+        A float32 scalar in nats per layer.
 
     Raises:
-      ValueError: shapes that differ, or a clipping range outside 0 < low < high <= 1.
+        ValueError: shapes that differ, or a clipping range outside 0 < low < high <= 1.
     """
     target, scores = jnp.asarray(target, jnp.float32), jnp.asarray(scores, jnp.float32)
     if target.ndim != 1 or target.shape != scores.shape:

@@ -20,12 +20,12 @@ class Progress:
     """Shows how far the training is, how fast it goes, and the latest metrics.
 
     Args:
-      total_steps: steps of the whole run.
-      start: the step that this process starts from.
-      batch_size: images in one step, over all devices and processes.
-      stream: a terminal gets a bar, anything else one line per `update`.
-      title: put in front of the bar and the lines.
-      clock: returns seconds.
+        total_steps: steps of the whole run.
+        start: the step that this process starts from.
+        batch_size: images in one step, over all devices and processes.
+        stream: a terminal gets a bar, anything else one line per `update`.
+        title: put in front of the bar and the lines.
+        clock: returns seconds.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ def make_mesh(
     """A `data` x `fsdp` mesh over `devices` (all of all processes); -1 means "what is left".
 
     Raises:
-      UserError: the sizes do not use up the devices.
+        UserError: the sizes do not use up the devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
@@ -51,8 +51,8 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
     """One rule for every array of a state: its largest dimension that 'fsdp' divides is split.
 
     Args:
-      tree: arrays or `ShapeDtypeStruct`s.
-      mesh: from `make_mesh`.
+        tree: arrays or `ShapeDtypeStruct`s.
+        mesh: from `make_mesh`.
     """
     parts = mesh.shape["fsdp"]
 

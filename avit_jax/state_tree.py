@@ -59,7 +59,7 @@ def check_same(saved: dict[str, str], wanted: dict[str, str], path: epath.Path) 
     """Compares two results of `describe`: what a checkpoint holds and what a model needs.
 
     Raises:
-      UserError: they differ; the sentence lists the differing paths.
+        UserError: they differ; the sentence lists the differing paths.
     """
     differences = [
         f"{name} is {saved.get(name, 'missing')} in the checkpoint and "

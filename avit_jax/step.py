@@ -33,12 +33,12 @@ class TrainState:
     """Everything that training changes.
 
     Attributes:
-      step: steps done, int32.
-      params: nested dict, float32.
-      opt_state: of optax.
-      ema: moving average of `params`, or `None`.
-      window: sums of what is logged since the last log line, and `count`.
-      nonfinite: first step whose loss, gradient or update was not finite, or -1.
+        step: steps done, int32.
+        params: nested dict, float32.
+        opt_state: of optax.
+        ema: moving average of `params`, or `None`.
+        window: sums of what is logged since the last log line, and `count`.
+        nonfinite: first step whose loss, gradient or update was not finite, or -1.
     """
 
     step: Array

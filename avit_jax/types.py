@@ -15,13 +15,13 @@ class Gates:
     """What a block may skip; `None` means that everything runs.
 
     Attributes:
-      tokens: `[B, N]`, 0..1. Tokens at 0 are no keys and enter the block as zeros. Acts as a
-        boolean and carries no gradient.
-      write: `[B, N]`, 0..1. Which tokens the residual update reaches; carries gradient. A-ViT
-        leaves it open (a halted token's residual is never read again), token policies set it.
-      heads: `[B, H]`, 0..1. A dropped head leaves q, k, v, the attention output and its channels of
-        the MLP's input; carries gradient.
-      branches: `[B, 2]`, 0..1. Attention half and MLP half of the block; carries gradient.
+        tokens: `[B, N]`, 0..1. Tokens at 0 are no keys and enter the block as zeros. Acts as a
+          boolean and carries no gradient.
+        write: `[B, N]`, 0..1. Which tokens the residual update reaches; carries gradient. A-ViT
+          leaves it open (a halted token's residual is never read again), token policies set it.
+        heads: `[B, H]`, 0..1. A dropped head leaves q, k, v, the attention output and its channels
+          of the MLP's input; carries gradient.
+        branches: `[B, 2]`, 0..1. Attention half and MLP half of the block; carries gradient.
     """
 
     tokens: Array | None = None
@@ -35,9 +35,9 @@ class Usage:
     """What really had to run: all that `flops.py` needs beside the model's shape.
 
     Attributes:
-      tokens: `[L, B, N]` bool, tokens live in each layer, of images that are not finished yet.
-      heads: `[L, B, H]` or `None` where every head ran.
-      branches: `[L, B, 2]` (attention, MLP) or `None` where both halves ran.
+        tokens: `[L, B, N]` bool, tokens live in each layer, of images that are not finished yet.
+        heads: `[L, B, H]` or `None` where every head ran.
+        branches: `[L, B, 2]` (attention, MLP) or `None` where both halves ran.
     """
 
     tokens: Array
@@ -50,13 +50,13 @@ class Output:
     """Everything a model says about a batch; the same fields whatever the method.
 
     Attributes:
-      logits: `[B, C]` float32, the answer.
-      usage: what ran.
-      exits: `[E, B, C]`, every exit's answer (cascades), or `None`.
-      penalties: weighted scalars that the trainer adds to the task loss.
-      metrics: scalars worth logging.
-      aux: per-token and per-layer arrays for pictures and parity tests; `docs/architecture.md`
-        lists the names.
+        logits: `[B, C]` float32, the answer.
+        usage: what ran.
+        exits: `[E, B, C]`, every exit's answer (cascades), or `None`.
+        penalties: weighted scalars that the trainer adds to the task loss.
+        metrics: scalars worth logging.
+        aux: per-token and per-layer arrays for pictures and parity tests; `docs/architecture.md`
+          lists the names.
     """
 
     logits: Array

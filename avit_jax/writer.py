@@ -68,7 +68,7 @@ def plain(value: Any) -> Any:
     "inf" and "-inf", which `float` reads back.
 
     Raises:
-      TypeError: for anything else.
+        TypeError: for anything else.
     """
     if value is None or isinstance(value, str | bool | int):
         return value
@@ -98,14 +98,14 @@ class MetricsWriter:
     `train/loss`, lists only to the JSON lines. Only process 0 writes.
 
     Args:
-      workdir: local directory of the run.
-      restored_step: the step the run continues from. Lines and events of later steps, left by the
-        interrupted run, are cut, and so is a half-written last line. 0 (nothing restored) starts an
-        empty log.
-      tensorboard: whether to write event files to `workdir/tensorboard`.
+        workdir: local directory of the run.
+        restored_step: the step the run continues from. Lines and events of later steps, left by the
+          interrupted run, are cut, and so is a half-written last line. 0 (nothing restored) starts
+          an empty log.
+        tensorboard: whether to write event files to `workdir/tensorboard`.
 
     Raises:
-      ValueError: if `workdir` is in an object store, where files cannot be appended to.
+        ValueError: if `workdir` is in an object store, where files cannot be appended to.
     """
 
     def __init__(
@@ -140,9 +140,9 @@ class MetricsWriter:
         """Appends one line.
 
         Args:
-          step: number of training steps done.
-          kind: what was measured, such as "train" or "eval".
-          values: scalars or (nested) lists of them; names "step" and "kind" are taken.
+            step: number of training steps done.
+            kind: what was measured, such as "train" or "eval".
+            values: scalars or (nested) lists of them; names "step" and "kind" are taken.
         """
         taken = {"step", "kind"} & values.keys()
         if taken:

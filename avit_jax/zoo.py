@@ -79,7 +79,7 @@ def entry(name: str) -> Entry:
     """The settings behind a model's name.
 
     Raises:
-      UserError: unknown name.
+        UserError: unknown name.
     """
     if name not in _entries():
         raise UserError(f"model {name!r} is unknown: choose one of {', '.join(list_models())}.")
@@ -90,13 +90,13 @@ def create_model(name: str, *, method: Mapping[str, Any] | None = None, **overri
     """A named model, with some of its settings changed.
 
     Args:
-      name: one of `list_models()`.
-      method: settings of the method (`gate_scale`, `ponder_weight`, `prior`, ...).
-      **overrides: sizes of the backbone (`image_size`, `num_classes`, `embed_dim`, ...).
+        name: one of `list_models()`.
+        method: settings of the method (`gate_scale`, `ponder_weight`, `prior`, ...).
+        **overrides: sizes of the backbone (`image_size`, `num_classes`, `embed_dim`, ...).
 
     Raises:
-      UserError: unknown model, unknown setting (the valid ones are listed), or values that
-        contradict each other.
+        UserError: unknown model, unknown setting (the valid ones are listed), or values that
+          contradict each other.
     """
     chosen = entry(name)
     settings_type = methods.load(chosen.method).Settings

@@ -25,10 +25,10 @@ class Mix:
     """How often and how strongly images are mixed.
 
     Attributes:
-      mixup: alpha of mixup's Beta(alpha, alpha); 0 switches it off.
-      cutmix: alpha of cutmix's Beta(alpha, alpha); 0 switches it off.
-      probability: share of the images that are mixed at all.
-      cutmix_share: share of the mixed images that take cutmix, where both are on.
+        mixup: alpha of mixup's Beta(alpha, alpha); 0 switches it off.
+        cutmix: alpha of cutmix's Beta(alpha, alpha); 0 switches it off.
+        probability: share of the images that are mixed at all.
+        cutmix_share: share of the mixed images that take cutmix, where both are on.
     """
 
     mixup: float = 0.0

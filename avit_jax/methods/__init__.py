@@ -18,7 +18,7 @@ def load(name: str) -> ModuleType:
     """The file of method `name`: its `Settings` and its `Model`.
 
     Raises:
-      UserError: there is no such method.
+        UserError: there is no such method.
     """
     if name not in available():
         raise UserError(f"method {name!r} is unknown: choose one of {', '.join(available())}.")

@@ -42,26 +42,26 @@ class Settings:
     """Options of A-ViT.
 
     Attributes:
-      gate_scale: slope of the halting score in channel 0. 10 for fine-tuning DeiT weights.
-      gate_center: offset of the halting score: 30 (DeiT-T) or 75 (DeiT-S) for fine-tuning.
-      eps: a token halts above a cumulative score of `1 - eps`.
-      ponder_weight: weight of the mean ponder, which pulls all depths down.
-      prior_weight: weight of the divergence from the depth prior.
-      prior: family of the depth prior or a list of components (mixture), see `priors.py`.
-      target_depth: where the prior is centred, in layers counted from 1.
-      scale: width of the prior, in layers.
-      df: degrees of freedom (student_t).
-      skew: shape (skew_normal).
-      prior_compat: `None` (a proper distribution), "nvlabs" or "borgi" (as published).
-      kl_reading: what is compared with the prior. "paper": the mean score of each layer over the
-        patches of all images. "upstream": as the published code slices them, over all tokens of all
-        images but the first. "halting": the mean weight of each layer in its patches' outputs,
-        which is the distribution of halting itself; unlike the other two it ignores the scores that
-        halted tokens go on producing, so it holds the depths where the prior wants them even where
-        all tokens would rather halt at once, as they would from scratch.
-      dense_until: share of the training, 0..1, in which nothing halts yet. For training from
-        scratch, where gates set for pretrained weights would collapse all tokens to one depth.
-      ramp: share of the training in which halting scores and penalties then rise from 0 to full.
+        gate_scale: slope of the halting score in channel 0. 10 for fine-tuning DeiT weights.
+        gate_center: offset of the halting score: 30 (DeiT-T) or 75 (DeiT-S) for fine-tuning.
+        eps: a token halts above a cumulative score of `1 - eps`.
+        ponder_weight: weight of the mean ponder, which pulls all depths down.
+        prior_weight: weight of the divergence from the depth prior.
+        prior: family of the depth prior or a list of components (mixture), see `priors.py`.
+        target_depth: where the prior is centred, in layers counted from 1.
+        scale: width of the prior, in layers.
+        df: degrees of freedom (student_t).
+        skew: shape (skew_normal).
+        prior_compat: `None` (a proper distribution), "nvlabs" or "borgi" (as published).
+        kl_reading: what is compared with the prior. "paper": the mean score of each layer over the
+          patches of all images. "upstream": as the published code slices them, over all tokens of
+          all images but the first. "halting": the mean weight of each layer in its patches'
+          outputs, which is the distribution of halting itself; unlike the other two it ignores the
+          scores that halted tokens go on producing, so it holds the depths where the prior wants
+          them even where all tokens would rather halt at once, as they would from scratch.
+        dense_until: share of the training, 0..1, in which nothing halts yet. For training from
+          scratch, where gates set for pretrained weights would collapse all tokens to one depth.
+        ramp: share of the training in which halting scores and penalties then rise from 0 to full.
     """
 
     gate_scale: float = 10.0
@@ -199,9 +199,9 @@ class Model(base.Model):
         """Weighted penalties, and the plain quantities behind them.
 
         Args:
-          record: per layer, see `halting_profile`.
-          state: behind the last layer.
-          strength: how far halting is switched on.
+            record: per layer, see `halting_profile`.
+            state: behind the last layer.
+            strength: how far halting is switched on.
         """
         settings = self.settings
         ponder = state.ponder.mean()

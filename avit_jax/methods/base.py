@@ -33,12 +33,13 @@ class Call:
     """The arguments of one `Model.apply` that a method's `forward` may look at.
 
     Attributes:
-      train: dropout, stochastic depth and a method's own draws are on.
-      key: randomness of this call, or `None`.
-      noise: a method's random draws given from outside (parity tests), or `None`.
-      progress: share of the training that is done, 0..1, for methods that change while they learn.
-      dense: run everything, with the same weights.
-      features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
+        train: dropout, stochastic depth and a method's own draws are on.
+        key: randomness of this call, or `None`.
+        noise: a method's random draws given from outside (parity tests), or `None`.
+        progress: share of the training that is done, 0..1, for methods that change while they
+        learn.
+        dense: run everything, with the same weights.
+        features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
     """
 
     train: bool = struct.field(pytree_node=False, default=False)
@@ -54,8 +55,8 @@ class Model:
     """A method on a backbone: pure functions of parameters, which are a plain nested dict.
 
     Attributes:
-      shape: the backbone's sizes.
-      settings: the method's options.
+        shape: the backbone's sizes.
+        settings: the method's options.
     """
 
     shape: ViTShape
@@ -92,17 +93,17 @@ class Model:
         """Run the model on a batch with static shapes: skipped work is masked, not left out.
 
         Args:
-          params: from `init` or `from_torch`.
-          images: `[B, H, W, 3]`, normalised.
-          train: training mode; needs `key` where the model draws anything at random.
-          key: randomness of this call.
-          noise: a method's random draws, injected (for parity tests).
-          execution: "masked", or "dense" for the same weights with nothing skipped.
-          progress: share of the training that is done, 0..1; 1 is the finished model.
-          features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
+            params: from `init` or `from_torch`.
+            images: `[B, H, W, 3]`, normalised.
+            train: training mode; needs `key` where the model draws anything at random.
+            key: randomness of this call.
+            noise: a method's random draws, injected (for parity tests).
+            execution: "masked", or "dense" for the same weights with nothing skipped.
+            progress: share of the training that is done, 0..1; 1 is the finished model.
+            features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
 
         Raises:
-          UserError: unknown execution, images of another size, or a missing key.
+            UserError: unknown execution, images of another size, or a missing key.
         """
         if execution not in EXECUTIONS:
             raise UserError(
@@ -131,7 +132,7 @@ class Model:
         """Parameters from a mapping of upstream (timm, DeiT, A-ViT) names to arrays.
 
         Raises:
-          UserError: lists every missing, unknown and misshapen name at once.
+            UserError: lists every missing, unknown and misshapen name at once.
         """
         return names.from_torch(state_dict, self.shape, self.abstract_params())
 

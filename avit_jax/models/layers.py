@@ -95,10 +95,10 @@ class Attention(nnx.Module):
         """`[B, N, D]` to `[B, N, D]`.
 
         Args:
-          x: normalised tokens.
-          keys: `[B, N]` bool, which tokens may be attended to.
-          heads: `[B, H]`, factor on q, k, v and the output of each head.
-          bias: `[B, H, N, N]` added to the scores before the softmax.
+            x: normalised tokens.
+            keys: `[B, N]` bool, which tokens may be attended to.
+            heads: `[B, H]`, factor on q, k, v and the output of each head.
+            bias: `[B, H, N, N]` added to the scores before the softmax.
         """
         batch, tokens, dim = x.shape
         query, key, value = self._query_key_value(x, heads)
@@ -162,12 +162,12 @@ class Block(nnx.Module):
         """The attention half.
 
         Args:
-          x: tokens `[B, N, D]`.
-          gates: what to skip.
-          normed: `norm1(x)` where the caller has computed it already to decide the gates.
-          bias: `[B, H, N, N]` added to the attention scores (relation reuse).
-          drop_path_rate: probability of dropping the whole update of an image.
-          key: draws of dropout and stochastic depth; without one, neither runs.
+            x: tokens `[B, N, D]`.
+            gates: what to skip.
+            normed: `norm1(x)` where the caller has computed it already to decide the gates.
+            bias: `[B, H, N, N]` added to the attention scores (relation reuse).
+            drop_path_rate: probability of dropping the whole update of an image.
+            key: draws of dropout and stochastic depth; without one, neither runs.
         """
         gates = gates or Gates()
         normed = _mask_tokens(self.norm1(x) if normed is None else normed, gates)

@@ -66,14 +66,14 @@ def scan_layers(
     One compiled body for all layers: faster to compile and steadier to train than unrolled code.
 
     Args:
-      layer: one layer as a function of its module.
-      stacked: a module from `stack`.
-      carry: what passes from layer to layer.
-      per_layer: pytree with leading axis L, whatever differs between the layers.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
+        layer: one layer as a function of its module.
+        stacked: a module from `stack`.
+        carry: what passes from layer to layer.
+        per_layer: pytree with leading axis L, whatever differs between the layers.
+        remat: recompute each layer in the backward pass instead of keeping its activations.
 
     Returns:
-      The last carry, and the outputs stacked on a leading layer axis.
+        The last carry, and the outputs stacked on a leading layer axis.
     """
     graph, params = nnx.split(stacked)
 

@@ -27,21 +27,21 @@ class ViTShape:
     """All that determines a ViT's parameters and arithmetic.
 
     Attributes:
-      image_size: height and width of the images, in pixels.
-      patch_size: height and width of a patch; divides `image_size`.
-      embed_dim: channels D of a token; a multiple of `num_heads`.
-      depth: number of blocks L.
-      num_heads: attention heads H.
-      mlp_ratio: hidden width of the MLPs over `embed_dim`.
-      qkv_bias: whether q, k and v have a bias.
-      num_classes: classes C.
-      distilled: whether there is a distillation token with a head of its own; logits are then the
-        mean of both heads.
-      drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
-      dropout_rate: dropout on the embedded tokens and on every update.
-      dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
-        softmax and halting are float32 always.
-      remat: recompute blocks in the backward pass, for memory.
+        image_size: height and width of the images, in pixels.
+        patch_size: height and width of a patch; divides `image_size`.
+        embed_dim: channels D of a token; a multiple of `num_heads`.
+        depth: number of blocks L.
+        num_heads: attention heads H.
+        mlp_ratio: hidden width of the MLPs over `embed_dim`.
+        qkv_bias: whether q, k and v have a bias.
+        num_classes: classes C.
+        distilled: whether there is a distillation token with a head of its own; logits are then the
+          mean of both heads.
+        drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
+        dropout_rate: dropout on the embedded tokens and on every update.
+        dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
+          softmax and halting are float32 always.
+        remat: recompute blocks in the backward pass, for memory.
     """
 
     image_size: int = 224

@@ -67,12 +67,12 @@ def from_torch(state_dict: Mapping[str, Any], shape: ViTShape, expected: Params)
     """Upstream's parameters as ours.
 
     Args:
-      state_dict: names to arrays.
-      shape: of the model they are for.
-      expected: tree of shapes that the model wants.
+        state_dict: names to arrays.
+        shape: of the model they are for.
+        expected: tree of shapes that the model wants.
 
     Raises:
-      ValueError: lists every missing, unknown and misshapen name at once.
+        ValueError: lists every missing, unknown and misshapen name at once.
     """
     wanted = {}
     for path, leaf in _leaves(expected):

@@ -1,0 +1,367 @@
+"""Time of one training step: dense model, masked A-ViT, and PyTorch's ViT of the same size.
+
+    python benchmarks/train_step.py --model tiny --image_size 224 --batch_size 16
+    pip install -e '.[benchmark]' && python benchmarks/train_step.py --peers eager,compile
+
+A step is: normalise uint8 images, forward, cross-entropy with label smoothing, backward, AdamW.
+
+  dense    this package's plain vision transformer, through the trainer's own step
+  avit     masked A-ViT on the same backbone, likewise
+  eager    transformers' ViT from a config with the same sizes, AdamW fused or foreach, whichever
+           is faster here
+  compile  the same under `torch.compile`, with the same optimiser
+
+All take turns in one process on the same batch, in a new random order each turn, so that none
+always follows the same other. What to read are the *paired* ratios, taken within a turn, because
+the speed of a shared machine drifts between turns: the median, with the range to say how far to
+trust it. Wall time suffers from what else runs
+on the machine, CPU time (user and system, all threads) hardly does, so both are given.
+
+Both sides get the same number of threads, and the same allocator settings where the C library is
+glibc: by default it returns large temporaries to the kernel after every step, and the page faults
+cost more than some of the differences measured here. The settings must stand in the environment
+before a process starts, so the script starts itself once more with them. OpenMP threads are told
+to sleep when idle; otherwise PyTorch's would take the cores from XLA's between their turns.
+
+The state is donated, and our side also computes what the trainer logs (gradient norm, check for
+finite numbers). Before anything is printed three things are checked: all contenders have the same
+number of parameters, every parameter gets a gradient, and every loss fell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from avit_jax import config as configs
+from avit_jax.experiment import Optimization
+from avit_jax.models.vit import ViTShape
+from avit_jax.sharding import make_mesh, replicated, shard_batch
+from avit_jax.step import make_train_step
+from avit_jax.writer import columns, write_json_atomic
+
+NAMES = {"dense": "deit_{model}_patch16_224", "avit": "avit_{model}_patch16_224"}
+PEERS = ("eager", "compile")
+PAIRS = [("avit", "dense"), *((ours, peer) for peer in PEERS for ours in NAMES)]
+MALLOC = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8589934592:"
+    "glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456:glibc.malloc.arena_max=1"
+)
+WARM_UP_STEPS = 2
+TOTAL_STEPS = 10_000
+WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.1
+
+
+class Contender(NamedTuple):
+    """One step on a fixed batch, returning the loss when all is done; its number of parameters."""
+
+    step: Callable[[], float]
+    num_params: int
+
+
+class Sample(NamedTuple):
+    """Seconds of one step."""
+
+    wall: float
+    cpu: float
+
+
+def prepare_environment() -> None:
+    """Start this script again with threads and allocator set, unless they are."""
+    threads = str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())
+    wanted = {
+        "NPROC": threads,  # of XLA
+        "OMP_NUM_THREADS": threads,  # of PyTorch
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
+    }
+    if platform.libc_ver()[0] == "glibc":
+        wanted["GLIBC_TUNABLES"] = MALLOC
+    missing = {name: value for name, value in wanted.items() if name not in os.environ}
+    if missing:
+        settings = " ".join(f"{name}={value}" for name, value in missing.items())
+        print(f"starting again with {settings}", flush=True)
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | missing)
+
+
+def random_batch(shape: ViTShape, batch_size: int) -> dict[str, np.ndarray]:
+    """A batch as the input pipeline delivers it."""
+    rng = np.random.default_rng(0)
+    size = (batch_size, shape.image_size, shape.image_size, 3)
+    return {
+        "image": rng.integers(0, 256, size, np.uint8),
+        "label": rng.integers(0, shape.num_classes, batch_size).astype(np.int32),
+        "substituted": np.zeros(batch_size, bool),
+    }
+
+
+def make_config(name: str, args: argparse.Namespace, batch_size: int):
+    """The config of one of our two contenders."""
+    config = configs.base(model=NAMES[name].format(model=args.model))
+    config.model.update(image_size=args.image_size, dtype=args.dtype)
+    config.train.update(batch_size=batch_size, label_smoothing=LABEL_SMOOTHING)
+    config.optim.weight_decay = WEIGHT_DECAY
+    config.optim.warmup = 0.0
+    config.log.every = 1  # so that the averages are those of the step
+    return config
+
+
+def ours(config, batch: dict[str, np.ndarray]) -> Contender:
+    """This package's step, jitted as in the trainer."""
+    model, mesh = configs.make_model(config), make_mesh()
+    optimization = Optimization(config, model, TOTAL_STEPS)
+    places = jax.tree.map(lambda leaf: leaf.sharding, optimization.abstract_state(mesh))
+    step = jax.jit(
+        make_train_step(
+            model, optimization.optimizer, optimization.schedule, optimization.recipe, mesh
+        ),
+        donate_argnums=0,
+        out_shardings=(places, replicated(mesh)),
+    )
+    state = jax.jit(optimization.init_state, out_shardings=places)()
+    rows = shard_batch(batch, mesh)
+
+    def run() -> float:
+        nonlocal state
+        state, averages = step(state, rows)
+        jax.block_until_ready(state)
+        return float(averages["loss"])
+
+    run()
+    moments = jax.tree.leaves(optax.tree_utils.tree_get(state.opt_state, "mu"))
+    if len(moments) != len(jax.tree.leaves(state.params)) or not all(m.any() for m in moments):
+        sys.exit(f"a parameter of {config.model.name} got no gradient")
+    return Contender(run, model.num_params())
+
+
+def peer(
+    kind: str, shape: ViTShape, batch: dict[str, np.ndarray], learning_rate: float
+) -> Contender:
+    """PyTorch's step, eager or compiled."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
+    from avit_jax.data.mix import MEAN, STD
+
+    torch.manual_seed(0)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    model = ViTForImageClassification(
+        ViTConfig(
+            image_size=shape.image_size,
+            patch_size=shape.patch_size,
+            hidden_size=shape.embed_dim,
+            num_hidden_layers=shape.depth,
+            num_attention_heads=shape.num_heads,
+            intermediate_size=shape.block.mlp_dim,
+            layer_norm_eps=shape.block.norm_eps,
+            qkv_bias=shape.qkv_bias,
+            hidden_act="gelu",
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            num_labels=shape.num_classes,
+            attn_implementation="sdpa",
+        )
+    ).train()
+    mean, std = (torch.tensor(value)[:, None, None] for value in (MEAN, STD))
+    images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(batch["label"]).long()
+
+    def loss_of(images: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16, enabled=shape.dtype == "bfloat16"):
+            logits = model((images.float() / 255.0 - mean) / std).logits
+        return torch.nn.functional.cross_entropy(
+            logits.float(), labels, label_smoothing=LABEL_SMOOTHING
+        )
+
+    function = torch.compile(loss_of) if kind == "compile" else loss_of
+    function(images).backward()
+    missing = [name for name, value in model.named_parameters() if value.grad is None]
+    if missing:
+        sys.exit(f"PyTorch parameters without a gradient: {', '.join(missing)}")
+    optimizer = fastest_adamw(model, learning_rate)
+
+    def run() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = function(images)
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return Contender(run, sum(value.numel() for value in model.parameters()))
+
+
+def fastest_adamw(model: Any, learning_rate: float) -> Any:
+    """AdamW, fused or foreach, by their shortest time of five; no decay for norms and biases."""
+    import torch
+
+    def decays(name: str, value: Any) -> bool:
+        return value.ndim > 1 and "embeddings.cls" not in name and "embeddings.pos" not in name
+
+    seconds, optimizers = {}, {}
+    for implementation in ("fused", "foreach"):
+        groups = [
+            {
+                "params": [v for n, v in model.named_parameters() if decays(n, v) == flag],
+                "weight_decay": WEIGHT_DECAY * flag,
+            }
+            for flag in (True, False)
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=learning_rate, **{implementation: True})
+        seconds[implementation] = min(measure(optimizer.step).cpu for _ in range(5))
+        optimizers[implementation] = optimizer
+    best = min(seconds, key=seconds.get)
+    print(f"PyTorch's AdamW: {best}", *(f"{n} {s * 1e3:.1f} ms" for n, s in seconds.items()))
+    return optimizers[best]
+
+
+def measure(function: Callable[[], Any]) -> Sample:
+    """Seconds of one call."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    function()
+    return Sample(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def race(contenders: dict[str, Contender], repeats: int) -> dict[str, list[Sample]]:
+    """Times of all contenders, taking turns; ends the program if a loss did not fall."""
+    first = {name: contender.step() for name, contender in contenders.items()}
+    for _ in range(WARM_UP_STEPS):
+        for contender in contenders.values():
+            contender.step()
+    samples: dict[str, list[Sample]] = {name: [] for name in contenders}
+    names = list(contenders)
+    rng = np.random.default_rng(0)
+    for _ in range(repeats):
+        for name in rng.permutation(names).tolist():
+            samples[name].append(measure(contenders[name].step))
+    for name, contender in contenders.items():
+        last = contender.step()
+        print(f"{name}: loss {first[name]:.3f} -> {last:.3f}")
+        if not last < first[name]:
+            sys.exit(f"the loss of {name} did not fall")
+    return samples
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median and range."""
+    middle, least, most = (
+        f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{middle} ({least}-{most})"
+
+
+def compare(args: argparse.Namespace, batch_size: int) -> dict[str, list[Sample]]:
+    """Build, check and time all contenders at one batch size, and print two tables."""
+    made = {name: make_config(name, args, batch_size) for name in NAMES}
+    shape = configs.make_model(made["dense"]).shape
+    batch = random_batch(shape, batch_size)
+    contenders = {name: ours(config, batch) for name, config in made.items()}
+    optim = made["dense"].optim
+    learning_rate = optim.learning_rate * batch_size / optim.reference_batch_size
+    contenders |= {kind: peer(kind, shape, batch, learning_rate) for kind in args.peers}
+    counts = {name: contender.num_params for name, contender in contenders.items()}
+    if len(set(counts.values())) > 1:
+        sys.exit(f"not the same model, numbers of parameters differ: {counts}")
+
+    samples = race(contenders, args.repeats)
+    print(
+        f"\n{args.model} ({counts['dense']:,} parameters), {args.image_size} px, batch "
+        f"{batch_size}, {args.dtype}, {args.repeats} turns: median (range)"
+    )
+    rows = [
+        (
+            name,
+            spread([s.wall * 1e3 for s in taken], 0),
+            spread([s.cpu * 1e3 for s in taken], 0),
+            f"{batch_size / statistics.median(s.wall for s in taken):.1f}",
+        )
+        for name, taken in samples.items()
+    ]
+    print(columns(["step", "wall ms", "CPU ms", "images/s"], rows))
+    rows = [
+        (f"{a} / {b}", *(spread(ratios(samples[a], samples[b], i), 2) for i in range(2)))
+        for a, b in PAIRS
+        if a in samples and b in samples
+    ]
+    print(columns(["paired ratio", "wall", "CPU"], rows), end="\n\n", flush=True)
+    return samples
+
+
+def ratios(numerator: list[Sample], denominator: list[Sample], field: int) -> list[float]:
+    """Ratios within each turn of wall (field 0) or CPU time (field 1)."""
+    return [a[field] / b[field] for a, b in zip(numerator, denominator, strict=True)]
+
+
+def processor() -> str:
+    """Its name, as well as the system tells."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def environment(args: argparse.Namespace) -> dict[str, str]:
+    """What the figures depend on."""
+    packages = ["jax", "flax", "optax", *(["torch", "transformers"] if args.peers else [])]
+    device = jax.devices()[0]
+    return {
+        "processor": processor(),
+        "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
+        "threads": os.environ["NPROC"],
+        "malloc": os.environ.get("GLIBC_TUNABLES", "as the system has it"),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def main() -> None:
+    """Runs the comparison and prints it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=("tiny", "small"), default="tiny")
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--batch_size", type=int, nargs="+", default=[16])
+    parser.add_argument("--repeats", type=int, default=12, help="turns measured")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--peers", default="eager,compile", help="comma-separated; '' for none")
+    parser.add_argument("--json", help="file for all samples")
+    args = parser.parse_args()
+    args.peers = [name for name in args.peers.split(",") if name]
+    if not set(args.peers) <= set(PEERS):
+        parser.error(f"--peers takes {', '.join(PEERS)}, not {', '.join(args.peers)}")
+    prepare_environment()
+    if args.peers and not all(map(importlib.util.find_spec, ("torch", "transformers"))):
+        print("no PyTorch peer: install the extra `benchmark`")
+        args.peers = []
+    if args.peers and jax.devices()[0].platform != "cpu":
+        print("no PyTorch peer: it runs on the CPU, JAX does not")
+        args.peers = []
+
+    surroundings = environment(args)
+    print(json.dumps(surroundings, indent=2), flush=True)
+    results = {size: compare(args, size) for size in args.batch_size}
+    if args.json:
+        samples = {
+            str(size): {name: [s._asdict() for s in taken] for name, taken in result.items()}
+            for size, result in results.items()
+        }
+        arguments = {name: value for name, value in vars(args).items() if name != "json"}
+        write_json_atomic(args.json, {"environment": surroundings, **arguments, "seconds": samples})
+
+
+if __name__ == "__main__":
+    main()
