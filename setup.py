@@ -38,7 +38,7 @@ RUNTIME = [
     f"flax>=0.12.12,<0.13; {FROM_PYTHON_312}",
     "optax>=0.2.8,<0.3",
     # 1.0 renames the top-level interface.
-    "orbax-checkpoint>=0.12,<1",
+    "orbax-checkpoint>=0.12.8,<1",
     "chex>=0.1.92,<0.2",
     "ml-collections>=1.1,<2",
     "absl-py>=2.3.1,<3",

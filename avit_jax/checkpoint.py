@@ -131,7 +131,9 @@ class Checkpoints:
         """What was given to `save` as `extra`."""
         return manifest.read(self._path(step))["extra"]
 
-    def restore(self, target: Any, *, step: int | None = None) -> tuple[int, Any] | None:
+    def restore(
+        self, target: Any, *, step: int | None = None, partial: bool = False
+    ) -> tuple[int, Any] | None:
         """Reads the newest sound checkpoint, or the one of `step`.
 
         A damaged one is named in a warning, moved to `<step>.corrupt`, and the one before it used.
@@ -142,13 +144,14 @@ class Checkpoints:
               sharding; the state comes back on the shardings of `target`, whatever it was saved
               from.
             step: raises, rather than use another one, if this checkpoint is missing or damaged.
+            partial: `target` names a part of what was saved, as nested dicts; only that is read.
 
         Returns:
             The step and the state, or `None` if there is no complete checkpoint yet.
 
         Raises:
             UserError: there are checkpoints but no sound one, or it holds other arrays than
-        `target`.
+                `target`.
         """
         self.wait()
         chosen = _decided_by_process_zero(lambda: self._choose(step))
@@ -156,8 +159,14 @@ class Checkpoints:
             return None
         path = self._path(chosen)
         target = jax.tree_util.tree_map_with_path(state_tree.restorable, target)
-        state_tree.check_same(manifest.read(path)["leaves"], state_tree.describe(target), path)
-        state = ocp.load(path, target)
+        saved, wanted = manifest.read(path)["leaves"], state_tree.describe(target)
+        if partial:
+            saved = {name: leaf for name, leaf in saved.items() if name in wanted}
+        state_tree.check_same(saved, wanted, path)
+        context = ocp.Context()
+        context.pytree.loading.partial_load = partial
+        with context:
+            state = ocp.load(path, target)
         self._current = chosen
         return chosen, state
 

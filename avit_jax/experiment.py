@@ -21,7 +21,7 @@ from avit_jax.data.mix import Mix
 from avit_jax.data.sources import Source, open_source
 from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
-from avit_jax.sharding import make_mesh, state_shardings
+from avit_jax.sharding import abstract_on, make_mesh
 from avit_jax.step import Recipe, TrainState, init_state
 
 Batches = Generator[dict[str, np.ndarray], None, None]
@@ -152,9 +152,4 @@ class Optimization:
 
     def abstract_state(self, mesh: Mesh) -> TrainState:
         """Shapes, dtypes and shardings of the training state."""
-        shapes = jax.eval_shape(self.init_state)
-        return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            shapes,
-            state_shardings(shapes, mesh),
-        )
+        return abstract_on(mesh, jax.eval_shape(self.init_state))

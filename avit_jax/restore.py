@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax.checkpoint import Checkpoints
 from avit_jax.errors import UserError
-from avit_jax.experiment import Experiment, Optimization
+from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
+from avit_jax.sharding import abstract_on
 from avit_jax.step import TrainState
 
 logger = logging.getLogger(__name__)
@@ -69,19 +70,19 @@ def load_weights(workdir: Path, model: Model, mesh: Mesh, *, weights: str = "aut
             f"the weights in {workdir} ({config.model.name}) have other sizes than this model: "
             "make embed_dim, depth, image_size, patch_size and num_classes the same."
         )
-    abstract = Optimization(config, trained, total_steps=1).abstract_state(mesh)
+    # Only the weights are read: a run may be used after its optimiser has gone out of fashion.
+    averaged = config.train.ema_decay and (weights or config.eval.weights) != "raw"
+    name = "ema" if averaged else "params"
+    target = {name: abstract_on(mesh, trained.abstract_params())}
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
-    restored = checkpoints.restore(abstract)
+    restored = checkpoints.restore(target, partial=True)
     checkpoints.close()
     if restored is None:
         raise UserError(f"{workdir} holds no checkpoint yet: train that run first.")
-    logger.info("weights of step %d in %s", restored[0], workdir)
-    return evaluated_weights(config, restored[1], weights=weights)
+    logger.info("weights (%s) of step %d in %s", name, restored[0], workdir)
+    return restored[1][name]
 
 
-def evaluated_weights(
-    config: ConfigDict, state: TrainState, *, weights: str | None = None
-) -> Params:
-    """The parameters that evaluation uses, by `config.eval.weights` unless told otherwise."""
-    weights = weights or config.eval.weights
-    return state.params if weights == "raw" or state.ema is None else state.ema
+def evaluated_weights(config: ConfigDict, state: TrainState) -> Params:
+    """The parameters that evaluation uses: the moving average, if there is one and it is on."""
+    return state.params if config.eval.weights == "raw" or state.ema is None else state.ema

@@ -66,6 +66,15 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(sharding, tree)
 
 
+def abstract_on(mesh: Mesh, shapes: Any) -> Any:
+    """`shapes` as `ShapeDtypeStruct`s that know where they belong on the mesh."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        state_shardings(shapes, mesh),
+    )
+
+
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows of a batch as global arrays; processes hold consecutive rows."""
     return {

@@ -387,3 +387,14 @@ def test_killed_while_saving_leaves_a_sound_checkpoint(tmp_path):
         assert set(os.listdir(tmp_path)) == {str(step), str(step + 1)}
         for left in checkpoints.steps():
             shutil.rmtree(tmp_path / str(left))
+
+
+def test_a_named_part_is_read_alone(copy_of_two):
+    checkpoints, _ = copy_of_two
+    step, whole = checkpoints.restore(make_state())
+    part = {"params": {"bias": make_state().params["bias"]}}
+    found_step, found = checkpoints.restore(part, partial=True)
+    assert found_step == step
+    chex.assert_trees_all_equal(found, {"params": {"bias": whole.params["bias"]}})
+    with pytest.raises(UserError, match="params/scale"):
+        checkpoints.restore({"params": {"scale": part["params"]["bias"]}}, partial=True)
