@@ -156,7 +156,7 @@ def validate(config: ConfigDict) -> None:
     }
     for name, value in positive.items():
         if not 0 < value < math.inf:
-            raise UserError(f"config.{name} is {value}: write a finite number above 0.")
+            raise UserError(f"config.{name} is {value}: write a number above 0.")
     for name in ("weight_decay", "clip_norm"):
         if not 0 <= config.optim[name] < math.inf:
             raise UserError(f"config.optim.{name} is {config.optim[name]}: write 0 or more.")

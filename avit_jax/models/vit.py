@@ -41,7 +41,7 @@ class ViTShape:
         dropout_rate: dropout on the embedded tokens and on every update.
         dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
           softmax and halting are float32 always.
-        remat: recompute blocks in the backward pass, for memory.
+        remat: recompute whole blocks in the backward pass, linear layers included, for memory.
     """
 
     image_size: int = 224
