@@ -39,7 +39,7 @@ def write(experiment: Experiment, params: Params, path: Path) -> dict[str, Any]:
     maps = depths[:, prefix:].reshape(-1, grid, grid)
     names = experiment.eval_source.class_names
     titles = [
-        f"{names[label]}" + ("" if label == answer else f" taken for {names[answer]}")
+        names[label] + ("" if label == answer else f"\ntaken for {names[answer]}")
         for label, answer in zip(labels, answers, strict=True)
     ]
     chosen = spread(labels, SHOWN)
@@ -94,8 +94,9 @@ def statistics(images: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
     Returns:
         `brightness` and `edges`: Pearson correlation of a patch's depth with its mean luminance and
         with the mean magnitude of its luminance gradient (`None` where either is constant), and
-        mean depth of the upper and lower half of the patches by that quantity. `position`: share of
-        the depths' variance that the mean map explains. Each with a `text` for people.
+        mean depth of the upper and lower half of the patches by that quantity. `position` and
+        `image`: share of the depths' variance that the mean map explains, and that the images' mean
+        depths explain. Each with a `text` for people.
     """
     grid = maps.shape[1]
     luminance = images.astype(np.float64) @ _LUMINANCE / 255.0
@@ -105,15 +106,16 @@ def statistics(images: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
         "edges": _per_patch(np.hypot(rows, columns), grid),
     }
     result = {name: _relation(values, maps) for name, values in quantities.items()}
-    variance = maps.var()
-    explained = float(maps.mean(0).var() / variance) if variance > 0 else None
-    result["position"] = {
-        "variance_explained": explained,
-        "text": "all depths are equal"
-        if explained is None
-        else f"position alone explains {explained:.0%} of the variance",
-    }
-    return result
+    means = {"position": maps.mean(0), "image": maps.mean((1, 2))}
+    return result | {name: _explained(mean, maps) for name, mean in means.items()}
+
+
+def _explained(means: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
+    """Share of the variance of all depths that lies between the means of groups."""
+    if np.ptp(maps) < _ALIKE:
+        return {"variance_explained": None, "text": "all depths are equal"}
+    share = float(means.var() / maps.var())
+    return {"variance_explained": share, "text": f"alone explains {share:.0%} of the variance"}
 
 
 def _per_patch(values: np.ndarray, grid: int) -> np.ndarray:
