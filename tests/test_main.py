@@ -49,7 +49,7 @@ def test_another_config_in_the_same_workdir_is_refused(trained):
         commands.command(workdir, train__steps=4, method__target_depth=2.0)
     )
     assert status == 2
-    assert "method.target_depth: 3.0 -> 2.0" in err
+    assert "method.target_depth: 3.3 -> 2.0" in err
     assert (workdir / "config.json").read_text() == before
 
 

@@ -62,6 +62,9 @@ class Model:
     shape: ViTShape
     settings: Any
 
+    def __post_init__(self):
+        """A method may refuse here what its settings and the backbone cannot be together."""
+
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """All parameters of the model as one NNX module."""
         return ViT(self.shape, rngs=rngs)
