@@ -9,6 +9,7 @@ from PIL import Image
 
 from avit_jax.data import opencv
 from avit_jax.data.augment import Augment, eval_image, random_box, train_image
+from avit_jax.errors import UserError
 
 
 def train(image, seed=0, size=16, **settings):
@@ -157,9 +158,7 @@ def test_senseless_settings_are_named(settings, message):
 def test_opencv_missing_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setattr(opencv.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        ImportError, match=r"OpenCV is not installed; run pip install 'avit_jax\[op"
-    ):
+    with pytest.raises(UserError, match=r"OpenCV is not installed; run pip install 'avit_jax\[op"):
         opencv.require_opencv()
 
 

@@ -115,9 +115,7 @@ def test_unreadable_examples_give_way_to_the_next_readable(list_source):
 
 def test_the_search_for_a_substitute_is_bounded(make_source):
     source = make_source([None] * 500, [0] * 500)
-    with pytest.raises(
-        RuntimeError, match=rf"{MAX_SUBSTITUTES} examples in a row from list\[.*gone"
-    ):
+    with pytest.raises(UserError, match=rf"{MAX_SUBSTITUTES} examples in a row from list\[.*gone"):
         take(source, 1)
 
 

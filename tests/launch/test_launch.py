@@ -26,6 +26,12 @@ BAD_USAGE, PREEMPTED = 2, 75
 PATIENCE = 30  # seconds until a process that should have answered is given up
 
 
+def heed_signals() -> None:
+    """A shell cannot trap what it was started to ignore, as under nohup or in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Sandbox:
     """A copy of the launch scripts beside one config, with stand-ins first on the path."""
 
@@ -58,6 +64,7 @@ class Sandbox:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_signals,
         )
         self.processes.append(process)
         return process
