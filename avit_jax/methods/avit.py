@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from avit_jax import halting
@@ -102,8 +103,11 @@ class Settings:
         rise = (progress - self.dense_until) / max(self.ramp, 1e-6)
         return jnp.clip(jnp.asarray(rise, jnp.float32), 0.0, 1.0)
 
-    def depth_prior(self, depth: int) -> Array:
-        """The target distribution over `depth` layers, `[L]`."""
+    def depth_prior(self, depth: int) -> np.ndarray:
+        """The target distribution over `depth` layers, `[L]`; no array of JAX.
+
+        Models are made before `jax.distributed` is initialised, which must come first.
+        """
         is_mixture = isinstance(self.prior, tuple)
         prior = [dict(part) for part in self.prior] if is_mixture else self.prior
         target = depth_prior(
@@ -115,7 +119,7 @@ class Settings:
             skew=self.skew,
             compat=self.prior_compat,
         )
-        return jnp.asarray(target, jnp.float32)
+        return np.asarray(target, np.float32)
 
 
 def _frozen(component: Any) -> tuple[tuple[str, Any], ...]:
@@ -205,7 +209,7 @@ class Model(base.Model):
         """
         settings = self.settings
         ponder = state.ponder.mean()
-        target = settings.depth_prior(self.shape.depth)
+        target = jnp.asarray(settings.depth_prior(self.shape.depth))
         distance = divergence(target, self.halting_profile(record))
         penalties = {
             "ponder": strength * settings.ponder_weight * ponder,
