@@ -132,6 +132,7 @@ def _frozen(component: Any) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(component.items()))
 
 
+@dataclasses.dataclass(frozen=True)
 class Model(base.Model):
     """Token halting on any backbone."""
 

@@ -7,6 +7,7 @@ method with parameters of its own overrides `build` as well. Everything else sta
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +52,7 @@ class Call:
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class Model(abc.ABC):
     """A method on a backbone: pure functions of parameters, which are a plain nested dict.
 
     Attributes:
@@ -62,16 +63,13 @@ class Model:
     shape: ViTShape
     settings: Any
 
-    def __post_init__(self):
-        """A method may refuse here what its settings and the backbone cannot be together."""
-
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """All parameters of the model as one NNX module."""
         return ViT(self.shape, rngs=rngs)
 
+    @abc.abstractmethod
     def forward(self, network: Any, images: Array, call: Call) -> Output:
         """The method itself; see `apply`."""
-        raise NotImplementedError(f"{type(self).__module__} must define forward().")
 
     def init(self, key: Array) -> module.Params:
         """Fresh parameters, drawn from `key` (`jax.random.key(seed)`)."""
