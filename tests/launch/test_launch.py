@@ -1,5 +1,6 @@
 """The launch scripts, run against stand-ins for Python, gcloud and Slurm."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -26,10 +27,16 @@ BAD_USAGE, PREEMPTED = 2, 75
 PATIENCE = 30  # seconds until a process that should have answered is given up
 
 
-def heed_signals() -> None:
+@contextlib.contextmanager
+def heeding_signals() -> Iterator[None]:
     """A shell cannot trap what it was started to ignore, as under nohup or in the background."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Sandbox:
@@ -55,17 +62,17 @@ class Sandbox:
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            ["bash", f"launch/{script}", *arguments],
-            cwd=self.directory,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=heed_signals,
-        )
+        with heeding_signals():
+            process = subprocess.Popen(
+                ["bash", f"launch/{script}", *arguments],
+                cwd=self.directory,
+                env=self.environment | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
         self.processes.append(process)
         return process
 
