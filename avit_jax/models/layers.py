@@ -17,9 +17,8 @@ from jax.typing import DTypeLike
 from avit_jax.types import Gates
 
 NORM_EPS = 1e-6  # of DeiT and A-ViT
-# Variance 1 / inputs keeps signals at their size whatever the width. DeiT's fixed 0.02 is about
-# that for wide models only: at width 48 the same recipe reached 88 % of the digits with it, 98 %
-# with this.
+# Variance 1 / inputs keeps signals at their size whatever the width; DeiT's fixed 0.02 is far below
+# that for narrow models (docs/results.md has what was measured at width 48).
 _weights = nnx.initializers.lecun_normal()
 # Finite, so that a row without any live key stays finite; far below any score.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
