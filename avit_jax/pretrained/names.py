@@ -19,6 +19,7 @@ from avit_jax.errors import UserError
 from avit_jax.models.module import Params
 from avit_jax.models.vit import ViTShape
 
+_PATCHES = "patch_embed.proj.weight"
 # Path of our modules -> name upstream; parameters of a linear or norm follow below.
 _LINEAR = {"kernel": "weight", "bias": "bias"}
 _NORM = {"scale": "weight", "bias": "bias"}
@@ -112,9 +113,32 @@ def _check(state_dict: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]])
     ]
     if problems:
         raise UserError(
-            f"these weights do not fit the model ({len(problems)} names): {'; '.join(problems)}. "
-            "Create the model with the sizes that the weights were trained with."
+            f"these weights do not fit the model ({len(problems)} names): {'; '.join(problems)}; "
+            f"{_advice(found, wanted)}."
         )
+
+
+def _advice(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """What to do about the most frequent misfits."""
+    advice = []
+    if ("dist_token" in found) != ("dist_token" in wanted):
+        kind = "are distilled" if "dist_token" in found else "have no distillation token"
+        advice.append(f"the weights {kind}: set distilled={'dist_token' in found}")
+    patch = found.get(_PATCHES, ())[-1:]
+    if patch and patch != wanted.get(_PATCHES, ())[-1:]:
+        advice.append(f"the weights embed patches of {patch[0]} pixels: set patch_size={patch[0]}")
+    if any(name.startswith("pre_logits.") for name in found):
+        advice.append(
+            "the classifier reads a layer pre_logits that this model lacks: set another "
+            "num_classes, which replaces both, or take weights without it"
+        )
+    if any("embeddings.patch_embeddings" in name for name in found):
+        advice.append(
+            "the names are those of the package transformers: take timm's weights of the same model"
+        )
+    return ", and ".join(advice) or (
+        "create the model with the sizes that the weights were trained with"
+    )
 
 
 def _leaves(params: Params) -> list[tuple[str, Any]]:

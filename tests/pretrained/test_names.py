@@ -128,7 +128,7 @@ def test_every_missing_unknown_and_misshapen_name_is_listed_at_once(upstream):
         "head_dist.weight": np.zeros((5, 24)),
         "blocks.2.norm1.bias": np.zeros(24),
         "head.weight": np.zeros((1000, 24)),
-        "pos_embed": np.zeros((1, 197, 24)),
+        "pos_embed": np.zeros((1, 196, 24)),
     }
     with pytest.raises(ValueError, match=r"do not fit the model \(6 names\)") as refusal:
         model_of().from_torch(broken)
@@ -138,17 +138,33 @@ def test_every_missing_unknown_and_misshapen_name_is_listed_at_once(upstream):
         "unknown head_dist.weight (5, 24)",
         "unknown blocks.2.norm1.bias (24,)",
         "head.weight has shape (1000, 24), the model wants (5, 24)",
-        "pos_embed has shape (1, 197, 24), the model wants (1, 17, 24)",
+        "pos_embed has shape (1, 196, 24), the model wants (1, 17, 24)",
     ):
         assert problem in str(refusal.value)
+    assert str(refusal.value).endswith("with the sizes that the weights were trained with.")
 
 
 def test_a_plain_model_refuses_distilled_weights_and_the_other_way_round(upstream):
     distilled = model_of(True).to_torch(counting_params(model_of(True)))
-    with pytest.raises(ValueError, match=r"unknown dist_token .*pos_embed has shape \(1, 18, 24\)"):
+    with pytest.raises(
+        ValueError, match=r"unknown dist_token .*pos_embed has .*: set distilled=True"
+    ):
         model_of().from_torch(distilled)
-    with pytest.raises(ValueError, match=r"missing dist_token .*missing head_dist\.weight"):
+    with pytest.raises(
+        ValueError, match=r"missing dist_token .*missing head_dist.*distilled=False"
+    ):
         model_of(True).from_torch(upstream)
+
+
+def test_another_patch_size_is_refused_with_the_right_one(upstream):
+    with pytest.raises(ValueError, match=r"embed patches of 8 pixels: set patch_size=8\.$"):
+        model_of(patch_size=16, image_size=64).from_torch(upstream)
+
+
+def test_names_of_another_library_are_recognised(upstream):
+    theirs = {"vit.embeddings.patch_embeddings.projection.weight": np.zeros((24, 3, 8, 8))}
+    with pytest.raises(ValueError, match=r"those of the package transformers: take timm's"):
+        model_of().from_torch(theirs)
 
 
 def test_a_parameter_without_an_upstream_name_is_an_error():

@@ -1,0 +1,206 @@
+"""What the pickle of a PyTorch file may name, and what that means here: descriptions, no objects.
+
+A name that is not listed is refused; no name leads to code outside this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+_MAX_AXES = 32
+STORAGES = {
+    "torch.DoubleStorage": np.dtype(np.float64),
+    "torch.FloatStorage": np.dtype(np.float32),
+    "torch.HalfStorage": np.dtype(np.float16),
+    "torch.BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "torch.LongStorage": np.dtype(np.int64),
+    "torch.IntStorage": np.dtype(np.int32),
+    "torch.ShortStorage": np.dtype(np.int16),
+    "torch.CharStorage": np.dtype(np.int8),
+    "torch.ByteStorage": np.dtype(np.uint8),
+    "torch.BoolStorage": np.dtype(np.bool_),
+}
+_DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool"
+_BUILTINS = (
+    "object set frozenset list dict tuple int long float bool str "
+    "unicode bytes bytearray complex slice range xrange"
+)
+# What training scripts leave beside the weights: options, paths, best accuracies, dates.
+_INERT = {
+    "_codecs.encode",
+    "argparse.Namespace",
+    "collections.Counter",
+    "collections.defaultdict",
+    "copy_reg._reconstructor",
+    "copyreg._reconstructor",
+    "datetime.date",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "torch.Size",
+    "torch.Tensor",
+    "torch.device",
+    "torch.nn.parameter.Parameter",
+    "torch.serialization._get_layout",
+    "torch.torch_version.TorchVersion",
+    *(f"torch.{name}" for name in _DTYPES.split()),
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS.split()),
+    *(
+        f"numpy.{core}.{name}"
+        for core in ("core", "_core")
+        for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")
+    ),
+    *(
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")
+        for name in ("Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+    ),
+}
+
+
+class Unreadable(Exception):
+    """Why a file is not read, as the predicate of a sentence that begins with its name."""
+
+
+DAMAGED = "is damaged or incomplete: download or copy it again"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Global:
+    """A name that a pickle refers to, and nothing behind it."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inert:
+    """Stands for an object that was not built."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Storage:
+    """A run of `numel` elements from element `start` of the file's record `key`."""
+
+    dtype: np.dtype
+    key: str
+    numel: int
+    start: int
+    record_numel: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tensor:
+    """A view of a storage, in elements; as the file claims it, not yet checked."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def shown(name: str) -> str:
+    """A name from a file made fit for a message: short, and without control characters."""
+    name = name if len(name) <= 100 else name[:97] + "..."
+    return name if name.isprintable() else ascii(name)
+
+
+def _tensor_from(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
+    """Arguments of `_rebuild_tensor` and, after gradient flag and hooks, metadata in version 2."""
+    if len(rest) > 2 and rest[2]:
+        raise Unreadable("holds a tensor that is a lazily negated or conjugated view: clone it")
+    if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
+        raise TypeError("a storage, a shape and strides were expected")
+    counts = (_count(offset), *map(_count, shape), *map(_count, strides))
+    if len(shape) != len(strides) or len(shape) > _MAX_AXES:
+        raise ValueError("as many strides as axes were expected, and few")
+    return Tensor(storage, counts[0], shape, strides)
+
+
+def _mapping_from() -> dict:
+    """An empty mapping: its items follow as instructions of their own."""
+    return {}
+
+
+def _first(first: Any, *_: Any) -> Any:
+    return first
+
+
+def _typed_from(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
+    """A tensor of a subclass: how to make it, its class, and the arguments for making it."""
+    if not isinstance(function, Global) or function.name == _FROM_TYPE:
+        raise TypeError("a function that makes a tensor was expected")
+    return call(function, arguments)
+
+
+_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+# The only names that mean something, and what they mean: functions of this file, on descriptions.
+_MEANINGS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _mapping_from,
+    "torch._utils._rebuild_tensor": _tensor_from,
+    "torch._utils._rebuild_tensor_v2": _tensor_from,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    _FROM_TYPE: _typed_from,
+}
+_KNOWN = _MEANINGS.keys() | _INERT | STORAGES.keys()
+
+
+def named(name: str) -> Global:
+    """A global by its name.
+
+    Raises:
+        Unreadable: it is not listed.
+    """
+    if name not in _KNOWN:
+        raise Unreadable(
+            f"refers to {shown(name)}, which is not among the few names that weights need, so "
+            "nothing of it was run: save model.state_dict() alone, or take weights from elsewhere"
+        )
+    return Global(name)
+
+
+def call(function: Any, arguments: Any) -> Any:
+    """What a global makes of its arguments: a description, or a placeholder."""
+    if not isinstance(function, Global) or type(arguments) is not tuple:
+        raise TypeError("a global and its arguments were expected")
+    meaning = _MEANINGS.get(function.name)
+    return Inert(function.name) if meaning is None else meaning(*arguments)
+
+
+def storage_of(identifier: Any) -> Storage:
+    """The meaning of torch's ("storage", type, key, device, elements[, view of it])."""
+    kind, storage_type, key, _, numel, *view = identifier
+    if kind != "storage" or storage_type.name not in STORAGES:
+        raise TypeError("a storage was expected")
+    dtype, key, record = STORAGES[storage_type.name], text_of(key), _count(numel)
+    if not view or view[0] is None:
+        return Storage(dtype, key, record, 0, record)
+    _, start, numel = view[0]
+    return Storage(dtype, key, _count(numel), _count(start), record)
+
+
+def mapping_key(key: Any) -> Any:
+    """A key as it is, or a placeholder for one of a kind that no weights are looked up by."""
+    # Nested tuples can take ages to hash.
+    return key if isinstance(key, str | int | float | bytes | None) else Inert(type(key).__name__)
+
+
+def text_of(value: Any) -> str:
+    """A text, and nothing else."""
+    if not isinstance(value, str):
+        raise TypeError("a text was expected")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("a count was expected")
+    return value

@@ -1,0 +1,139 @@
+"""Weights written so that PyTorch opens them, without PyTorch.
+
+`torch.load(path, weights_only=True)` reads the `.pth` files: a zip archive of the tensors' bytes
+and a pickle that describes them. Equal weights give equal files, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import safetensors.numpy
+
+from avit_jax.errors import UserError
+from avit_jax.pretrained.torch_objects import STORAGES
+from avit_jax.writer import sync_directory
+
+_FOLDER = "archive"
+_ALIGNMENT = 64
+_PADDING_FIELD = 0x4246  # the extra field of zip that torch pads its records with
+_STORAGE_NAMES = {dtype: name for name, dtype in STORAGES.items()}
+
+
+def save_torch(path: str | os.PathLike[str], state_dict: Mapping[str, Any]) -> None:
+    """Writes names and arrays as a file of PyTorch, complete or not at all.
+
+    Args:
+        path: `.pth`, `.pt` or `.bin` for the zip format of `torch.save`, or `.safetensors`.
+        state_dict: for example from `Model.to_torch`.
+
+    Raises:
+        UserError: another ending, or a dtype that the format does not have.
+    """
+    address, path = os.fspath(path), Path(path)
+    write = {".safetensors": _write_safetensors}.get(path.suffix)
+    if path.suffix in (".pth", ".pt", ".bin"):
+        write = _write_zip
+    if write is None or "://" in address:
+        raise UserError(
+            f"weights cannot be written to {address}: give a local path that ends in .pth, .pt, "
+            ".bin or .safetensors."
+        )
+    arrays = {name: np.asarray(array, order="C") for name, array in state_dict.items()}
+    for name, array in arrays.items():
+        if array.dtype not in _STORAGE_NAMES:
+            raise UserError(
+                f"{name} has dtype {array.dtype}, which cannot be written to {address}: convert it "
+                "to float32."
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            write(file, arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def _write_safetensors(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    file.write(safetensors.numpy.save(dict(arrays), metadata={"format": "pt"}))
+
+
+def _write_zip(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+
+        def write(name: str, data: bytes | memoryview) -> None:
+            member = zipfile.ZipInfo(f"{_FOLDER}/{name}")
+            start = file.tell() + _header_bytes(member) + 4
+            padding = -start % _ALIGNMENT
+            member.extra = struct.pack("<HH", _PADDING_FIELD, padding) + bytes(padding)
+            archive.writestr(member, data)
+
+        write("data.pkl", _pickled(arrays))
+        write("byteorder", b"little")
+        for index, array in enumerate(arrays.values()):
+            write(f"data/{index}", array.reshape(-1).view(np.uint8).data)
+        write("version", b"3\n")
+
+
+def _header_bytes(member: zipfile.ZipInfo) -> int:
+    """Bytes between the beginning of a member and its extra fields."""
+    return 30 + len(member.filename)
+
+
+def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The pickle of an OrderedDict of tensors, written out: torch's functions need not exist."""
+    items = b"".join(
+        _constant(name) + _tensor(key, array) for key, (name, array) in enumerate(arrays.items())
+    )
+    return (
+        pickle.PROTO + b"\x02" + _EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
+    )
+
+
+def _tensor(key: int, array: np.ndarray) -> bytes:
+    storage = _tuple(
+        _constant("storage"),
+        _global(_STORAGE_NAMES[array.dtype]),
+        _constant(str(key)),
+        _constant("cpu"),
+        _constant(array.size),
+    )
+    strides = tuple(stride // array.itemsize for stride in array.strides)
+    arguments = _tuple(
+        storage + pickle.BINPERSID,
+        _constant(0),
+        _constant(array.shape),
+        _constant(strides),
+        _constant(False),
+        _EMPTY_DICT,
+    )
+    return _global("torch._utils._rebuild_tensor_v2") + arguments + pickle.REDUCE
+
+
+def _constant(value: Any) -> bytes:
+    """Texts, numbers and tuples of them, as instructions without head and end."""
+    return pickle.dumps(value, protocol=2)[2:-1]
+
+
+def _global(name: str) -> bytes:
+    module, _, attribute = name.rpartition(".")
+    return pickle.GLOBAL + f"{module}\n{attribute}\n".encode()
+
+
+def _tuple(*items: bytes) -> bytes:
+    return pickle.MARK + b"".join(items) + pickle.TUPLE
+
+
+_EMPTY_DICT = _global("collections.OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
