@@ -14,14 +14,13 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from avit_jax.models import attention
 from avit_jax.types import Gates
 
 NORM_EPS = 1e-6  # of DeiT and A-ViT
 # Variance 1 / inputs keeps signals at their size whatever the width; DeiT's fixed 0.02 is far below
 # that for narrow models (docs/results.md has what was measured at width 48).
 _weights = nnx.initializers.lecun_normal()
-# Finite, so that a row without any live key stays finite; far below any score.
-_MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,22 +100,29 @@ class Attention(nnx.Module):
             heads: `[B, H]`, factor on q, k, v and the output of each head.
             bias: `[B, H, N, N]` added to the scores before the softmax.
         """
-        batch, tokens, dim = x.shape
         query, key, value = self._query_key_value(x, heads)
-        # A boolean mask, never a bias of -inf: a row without any live key must stay finite.
-        scores = _scores(query, key, bias)
-        if keys is not None:
-            scores = jnp.where(keys[:, None, None, :], scores, _MASKED)
-        weights = jax.nn.softmax(scores).astype(value.dtype)
-        mixed = jnp.einsum("bhnm,bmhd->bnhd", weights, value)
+        mixed = attention.mix(query, key, value, keys=keys, bias=bias)
         if heads is not None:
             mixed = mixed * heads[:, None, :, None].astype(mixed.dtype)
-        return self.proj(mixed.reshape(batch, tokens, dim))
+        return self.proj(mixed.reshape(x.shape))
 
     def scores(self, x: Array, *, heads: Array | None = None, bias: Array | None = None) -> Array:
         """Scaled scores in front of the softmax, `[B, H, N, N]` float32 (`bias` included)."""
         query, key, _ = self._query_key_value(x, heads)
-        return _scores(query, key, bias)
+        return attention.scores(query, key, bias)
+
+    def queries(self, x: Array) -> Array:
+        """Queries alone, `[..., D]`: for the last block, of which few tokens are wanted."""
+        return self._project(x, slice(0, x.shape[-1]))
+
+    def keys_values(self, x: Array) -> Array:
+        """Keys and values alone, `[..., 2 D]`."""
+        return self._project(x, slice(x.shape[-1], None))
+
+    def _project(self, x: Array, columns: slice) -> Array:
+        kernel, bias = self.qkv.kernel[...], self.qkv.bias
+        update = x @ kernel[:, columns].astype(x.dtype)
+        return update if bias is None else update + bias[...][columns].astype(x.dtype)
 
     def _query_key_value(self, x: Array, heads: Array | None) -> tuple[Array, Array, Array]:
         batch, tokens, dim = x.shape
@@ -217,12 +223,6 @@ class Block(nnx.Module):
         if gates.branches is not None:
             update = update * gates.branches[:, branch, None, None].astype(update.dtype)
         return update
-
-
-def _scores(query: Array, key: Array, bias: Array | None) -> Array:
-    scores = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
-    scores = scores * query.shape[-1] ** -0.5
-    return scores if bias is None else scores + bias
 
 
 def _mask_tokens(normed: Array, gates: Gates) -> Array:

@@ -87,6 +87,16 @@ def scan_layers(
     return jax.lax.scan(body, carry, (params, per_layer))
 
 
+def layer_at(stacked: Any, index: int | Array) -> Any:
+    """One layer of a module from `stack`; `index` may be traced."""
+    graph, params = nnx.split(stacked)
+
+    def pick(leaf: Array) -> Array:
+        return jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False)
+
+    return nnx.merge(graph, jax.tree.map(pick, params))
+
+
 def _split_abstract(build: Build) -> tuple[nnx.GraphDef, nnx.State]:
     return nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
 

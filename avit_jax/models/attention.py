@@ -1,0 +1,89 @@
+"""Softmax attention of given queries, keys and values: the arithmetic without the parameters."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+# Finite, so that a row without any live key stays finite; far below any score.
+_MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
+_SMALL = 80 * 80  # scores of one head
+
+
+def scores(query: Array, key: Array, bias: Array | None = None) -> Array:
+    """Scaled scores in front of the softmax, `[B, H, N, M]` float32.
+
+    Args:
+        query: `[B, N, H, d]`.
+        key: `[B, M, H, d]`.
+        bias: `[B, H, N, M]`, added.
+    """
+    products = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
+    products = products * query.shape[-1] ** -0.5
+    return products if bias is None else products + bias
+
+
+def mix(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    keys: Array | None = None,
+    bias: Array | None = None,
+) -> Array:
+    """Values mixed by softmax attention, `[B, N, H, d]`; the softmax is float32 whatever the dtype.
+
+    Args:
+        query: `[B, N, H, d]`.
+        key: `[B, M, H, d]`.
+        value: `[B, M, H, d]`.
+        keys: `[B, M]` bool, which keys exist. What lies at the others may be anything finite; where
+            no key exists at all, the result is the mean of all values, as published.
+        bias: `[B, H, N, M]` added to the scores.
+    """
+    # On a CPU one head after the other stays in the cache, unless the scores are small; elsewhere
+    # few large kernels win.
+    num_heads = query.shape[2]
+    large = query.shape[1] * key.shape[1] > _SMALL
+    step = 1 if large and jax.default_backend() == "cpu" else num_heads
+    mixed = [
+        _mix(
+            query[:, :, head : head + step],
+            key[:, :, head : head + step],
+            value[:, :, head : head + step],
+            keys,
+            None if bias is None else bias[:, head : head + step],
+        )
+        for head in range(0, num_heads, step)
+    ]
+    return jnp.concatenate(mixed, axis=2)
+
+
+def _mix(query: Array, key: Array, value: Array, keys: Array | None, bias: Array | None) -> Array:
+    products = scores(query, key, bias)
+    if keys is None:
+        peak = products.max(-1, keepdims=True)
+    else:
+        peak = jnp.where(keys[:, None, None, :], products, _MASKED).max(-1, keepdims=True)
+    excess = products - jax.lax.stop_gradient(peak)
+    if keys is not None:
+        # Keys that do not exist may score above the peak. They are dropped on the side of the
+        # values, which is a tenth of the work of masking every score.
+        # The comparison is this way round so that what is not a number becomes 0, too.
+        excess = jnp.where(excess <= 0, excess, 0.0)
+        exists = keys | ~keys.any(1, keepdims=True)
+        value = jnp.where(exists[:, :, None, None], value, 0)
+    weights = jnp.exp(excess)
+    if keys is None:
+        total = weights.sum(-1)
+    else:
+        # As a matrix product: on CPU a masked reduction takes longer than all else here together.
+        total = jnp.einsum("bhnm,bm->bhn", weights, exists.astype(jnp.float32))
+    mixed = jnp.einsum(
+        "bhnm,bmhd->bnhd",
+        weights.astype(value.dtype),
+        value,
+        preferred_element_type=jnp.float32,
+    )
+    return (mixed / total.transpose(0, 2, 1)[..., None]).astype(value.dtype)

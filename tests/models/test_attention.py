@@ -1,0 +1,79 @@
+"""Attention against its definition, for few and many tokens, whatever lies where no key exists."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from avit_jax.models import attention
+
+# Below and above the size from which a CPU takes one head after the other.
+LENGTHS = (5, 90)
+
+
+def inputs(length, *, batch=2, heads=3, dim=4):
+    keys = jax.random.split(jax.random.key(length), 3)
+    return tuple(jax.random.normal(key, (batch, length, heads, dim)) for key in keys)
+
+
+def by_definition(query, key, value, exists=None, bias=None):
+    scores = jnp.einsum("bnhd,bmhd->bhnm", query, key) / query.shape[-1] ** 0.5
+    if bias is not None:
+        scores = scores + bias
+    if exists is not None:
+        scores = jnp.where(exists[:, None, None, :], scores, -1e30)
+    return jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(scores), value)
+
+
+def some_keys(length):
+    return jnp.arange(length) < jnp.array([length // 2 + 1, length])[:, None]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_values_and_gradients_are_those_of_the_definition(length, masked):
+    arguments = inputs(length)
+    exists = some_keys(length) if masked else None
+    bias = jax.random.normal(jax.random.key(9), (2, 3, length, length))
+    ours = lambda *a: attention.mix(*a, keys=exists, bias=bias)  # noqa: E731
+    theirs = lambda *a: by_definition(*a, exists, bias)  # noqa: E731
+    np.testing.assert_allclose(ours(*arguments), theirs(*arguments), atol=1e-6)
+    found, expected = (
+        jax.grad(lambda *a, f=f: (f(*a) ** 2).sum(), argnums=(0, 1, 2))(*arguments)
+        for f in (ours, theirs)
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_what_lies_where_no_key_exists_does_not_matter(length):
+    query, key, value = inputs(length)
+    exists = some_keys(length)
+    garbage = jnp.where(exists[:, :, None, None], 0.0, 1e4)
+    clean = attention.mix(query, key, value, keys=exists)
+    dirty = attention.mix(query, key + garbage, value - garbage, keys=exists)
+    np.testing.assert_array_equal(clean, dirty)
+
+
+def test_without_any_key_the_mean_of_all_values_comes_back():
+    query, key, value = inputs(5)
+    answer = attention.mix(query, key, value, keys=jnp.zeros((2, 5), bool))
+    expected = jnp.broadcast_to(value.mean(1, keepdims=True), value.shape)
+    np.testing.assert_allclose(answer, expected, atol=1e-6)
+
+
+def test_fewer_queries_than_keys():
+    query, key, value = inputs(90)
+    exists = some_keys(90)
+    whole = attention.mix(query, key, value, keys=exists)
+    first = attention.mix(query[:, :1], key, value, keys=exists)
+    np.testing.assert_allclose(first, whole[:, :1], atol=1e-6)
+
+
+def test_bfloat16_keeps_the_softmax_in_float32():
+    query, key, value = (x.astype(jnp.bfloat16) for x in inputs(90))
+    assert attention.scores(query, key).dtype == jnp.float32
+    answer = attention.mix(query, key, value)
+    assert answer.dtype == jnp.bfloat16
+    np.testing.assert_allclose(answer.astype(np.float32), by_definition(*inputs(90)), atol=0.03)
