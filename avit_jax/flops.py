@@ -1,4 +1,4 @@
-"""Multiply-adds of a forward pass: the one place that counts.
+"""Multiply-adds of a forward pass, needed and executed: the one place that counts.
 
 One multiply-add counts once, as in the papers' "FLOPs"; only matrix products and attention count,
 not norms, activations or the halting arithmetic (well under 1 %). DeiT-T / S / B at 224 px come out
@@ -8,8 +8,10 @@ as 1.254 / 4.599 / 17.56 GMACs, the published 1.3 / 4.6 / 17.6.
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from avit_jax.inference.plan import Plan
 from avit_jax.models.vit import ViTShape
 from avit_jax.types import Usage
 
@@ -59,3 +61,70 @@ def dense_gmacs(shape: ViTShape) -> float:
     """Multiply-adds of one image with nothing skipped, in units of 1e9."""
     blocks = shape.depth * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
     return (embedding(shape) + blocks + readout(shape)) / GIGA
+
+
+def last_block(shape: ViTShape, tokens: Array | int) -> Array | float:
+    """The last block where only prefix tokens are wanted: inference on `tokens` live ones.
+
+    All of them give keys and values; queries, projection and MLP are those of the prefix.
+    """
+    prefix, dim = shape.num_prefix_tokens, shape.embed_dim
+    attend = 2.0 * tokens * dim * dim + 2.0 * prefix * dim * dim + 2.0 * prefix * tokens * dim
+    return attend + mlp(shape, prefix)
+
+
+def inference_gmacs(shape: ViTShape, usage: Usage) -> np.ndarray:
+    """Multiply-adds that each image needs in inference, `[B]` in units of 1e9.
+
+    As `gmacs`, but the last block computes only what is read (`last_block`), and nothing for an
+    image that is finished by then.
+    """
+    layers = np.asarray(per_layer(shape, usage), np.float64)
+    tokens = np.asarray(usage.tokens[-1].sum(-1), np.float64)
+    layers[-1] = np.where(tokens > 0, last_block(shape, tokens), 0.0)
+    return (layers.sum(0) + embedding(shape) + readout(shape)) / GIGA
+
+
+def dense_inference_gmacs(shape: ViTShape) -> float:
+    """Multiply-adds of one image in the best dense inference, in units of 1e9."""
+    full = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
+    blocks = (shape.depth - 1) * full + last_block(shape, shape.num_tokens)
+    return (embedding(shape) + blocks + readout(shape)) / GIGA
+
+
+def executed_gmacs(shape: ViTShape, tokens: np.ndarray, plan: Plan, *, devices: int = 1) -> float:
+    """Multiply-adds that compacted execution really runs for a batch, padding included, in 1e9.
+
+    Args:
+        shape: of the model.
+        tokens: `[L, B, N]` bool, live tokens as in `Usage`.
+        plan: of the program.
+        devices: that share the images.
+    """
+    if devices > 1:
+        parts = np.split(np.asarray(tokens), devices, axis=1)
+        return sum(executed_gmacs(shape, part, plan) for part in parts)
+    counts = np.asarray(tokens).sum(-1)
+    batch = counts.shape[1]
+    groups = -(-batch // plan.images)
+    size = -(-batch // groups)
+    counts = np.pad(counts, ((0, 0), (0, groups * size - batch)))
+    total = 0.0
+    for group in np.split(counts, groups, axis=1):
+        for layer, live in enumerate(group):
+            last = layer == shape.depth - 1
+            total += _executed_layer(shape, live, plan, last=last)
+    return (total + groups * size * (embedding(shape) + readout(shape))) / GIGA
+
+
+def _executed_layer(shape: ViTShape, live: np.ndarray, plan: Plan, *, last: bool) -> float:
+    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
+    rows = plan.rows_run(live.sum())
+    size = min(plan.attention_images, len(live))
+    largest = np.sort(live)[::-1][::size]
+    lengths = np.asarray(plan.lengths)
+    padded = lengths[np.searchsorted(lengths, largest)][largest > 0].astype(np.float64)
+    if last:
+        fixed = len(live) * prefix * (2.0 * dim * dim) + len(live) * mlp(shape, prefix)
+        return 2.0 * rows * dim * dim + size * (2.0 * prefix * padded * dim).sum() + fixed
+    return (4.0 * rows * dim * dim + mlp(shape, rows)) + size * (2.0 * padded**2 * dim).sum()

@@ -8,9 +8,13 @@ import pytest
 
 import avit_jax
 from avit_jax import methods, zoo
+from avit_jax.inference.plan import Plan
+from avit_jax.sharding import make_mesh
 
 NAMES = {zoo.entry(name).method: name for name in avit_jax.list_models("*tiny_patch16_224")}
 BATCH, SIZE, CLASSES = 3, 32, 7
+TOKENS = 1 + (SIZE // 8) ** 2
+ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
 
 
 def tiny(method, **overrides):
@@ -136,6 +140,22 @@ def test_an_image_does_not_depend_on_the_others(case, images):
     together = model.apply(params, images).logits
     alone = model.apply(params, images[1:2]).logits
     np.testing.assert_allclose(together[1:2], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("execution", ["compact", "dense", "masked"])
+def test_compiled_execution_gives_the_answers_of_apply(case, images, execution):
+    model, params = case
+    plan = Plan(
+        images=2, row_sizes=(8, 32), attention_images=2, lengths=(8, TOKENS), dense_images=2
+    )
+    # Three images in a program for five: groups and batch are both filled up.
+    predict = model.compile(params, batch_size=5, execution=execution, plan=plan, mesh=ONE_DEVICE)
+    answer = predict(np.asarray(images))
+    mode = "dense" if execution == "dense" else "masked"
+    expected = model.apply(params, images, execution=mode)
+    np.testing.assert_allclose(answer.logits, expected.logits, atol=1e-5)
+    chex.assert_trees_all_equal(answer.usage, expected.usage)
+    chex.assert_shape(answer.aux["depth"], (BATCH, TOKENS))
 
 
 def test_weights_travel_to_torch_names_and_back(case):

@@ -24,9 +24,13 @@ def multiply_adds(jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
+            (contracted, _), (batched, _) = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape
-            total += equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+            free = [v.aval.ndim - len(contracted) - len(batched) for v in equation.invars]
+            # A product with a vector is a masked sum in other words (attention's normaliser).
+            if min(free) > 0:
+                size = equation.outvars[0].aval.size
+                total += size * math.prod(left[axis] for axis in contracted)
         turns = equation.params["length"] if equation.primitive.name == "scan" else 1
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=has_equations):
             if has_equations(inner):

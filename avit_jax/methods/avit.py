@@ -28,6 +28,8 @@ from jax import Array
 
 from avit_jax import halting
 from avit_jax.errors import UserError
+from avit_jax.inference import budget, halting_tokens
+from avit_jax.inference.plan import Plan
 from avit_jax.methods import base
 from avit_jax.models.layers import Block
 from avit_jax.models.module import scan_layers
@@ -191,6 +193,18 @@ class Model(base.Model):
             metrics=metrics | {"halted": (~mask[:-1]).mean(dtype=jnp.float32)},
             aux=record
             | {"mask": mask, "ponder": state.ponder, "depth": state.depth, "head_logits": heads},
+        )
+
+    def compact(self, network: ViT, images: Array, exists: Array, plan: Plan) -> Output:
+        """See `base.Model.compact`."""
+        return halting_tokens.compact(
+            network, images, exists, plan, score=self.score, eps=self.settings.eps
+        )
+
+    def budget(self, network: ViT, images: Array, exists: Array, plan: Plan) -> Output:
+        """See `base.Model.budget`."""
+        return budget.budgeted(
+            network, images, exists, plan, score=self.score, eps=self.settings.eps
         )
 
     def score(self, x: Array) -> Array:

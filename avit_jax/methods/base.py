@@ -17,13 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 from jax import Array
+from jax.sharding import Mesh
 
 from avit_jax import flops
 from avit_jax.errors import UserError
+from avit_jax.inference.plan import Plan
+from avit_jax.inference.predictor import Predictor
 from avit_jax.models import module
 from avit_jax.models.layers import dropout
 from avit_jax.models.vit import ViT, ViTShape
 from avit_jax.pretrained import names
+from avit_jax.pretrained.fit import fit
 from avit_jax.types import Output
 
 EXECUTIONS = ("masked", "dense")
@@ -125,17 +129,71 @@ class Model(abc.ABC):
         )
         return self.forward(module.bind(self.build, params), images, call)
 
+    @abc.abstractmethod
+    def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
+        """The same answers from live work only, for one group of images; see `compile`.
+
+        Args:
+            network: the bound backbone.
+            images: `[B, H, W, 3]`, normalised.
+            exists: `[B]` bool; False for images that only fill up the batch.
+            plan: static sizes.
+
+        Returns:
+            `logits` and `usage`.
+        """
+
+    def budget(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
+        """As `compact`, with the plan's fixed number of tokens per layer; not always exact."""
+        raise UserError(
+            f'{type(self).__module__.rpartition(".")[2]} has no execution="budget": use "compact".'
+        )
+
+    def compile(
+        self,
+        params: module.Params,
+        *,
+        batch_size: int,
+        execution: str = "compact",
+        plan: Plan | None = None,
+        mesh: Mesh | None = None,
+    ) -> Predictor:
+        """A compiled function of images for inference.
+
+        Args:
+            params: from `init` or `from_torch`.
+            batch_size: images that a call takes at most; fewer are filled up, at no cost when
+                compact.
+            execution: "compact" (live tokens only, same answers), "dense" (same weights, nothing
+                skipped), "masked" (as in training) or "budget" (fixed numbers of tokens).
+            plan: static sizes, from calibration or by hand; sensible ones by default.
+            mesh: devices to share the images among; all of them by default.
+
+        Raises:
+            UserError: unknown execution, sizes that do not fit, or a method without a budget.
+        """
+        return Predictor(
+            self, params, batch_size=batch_size, execution=execution, plan=plan, mesh=mesh
+        )
+
     def trainable(self, params: module.Params) -> Any:
         """Tree of bools: parameters that are False get neither update nor weight decay."""
         return jax.tree.map(lambda _: True, params)
 
     def from_torch(self, state_dict: Mapping[str, Any]) -> module.Params:
-        """Parameters from a mapping of upstream (timm, DeiT, A-ViT) names to arrays.
+        """Parameters from other people's weights, such as `avit_jax.load_torch` returns.
+
+        Positions are interpolated where the number of patches differs, and a classifier of another
+        number of classes is replaced by a fresh one, with a warning.
+
+        Args:
+            state_dict: names of timm, DeiT or A-ViT, or of google-research/vision_transformer's
+              `.npz` files, to arrays.
 
         Raises:
             UserError: lists every missing, unknown and misshapen name at once.
         """
-        return names.from_torch(state_dict, self.shape, self.abstract_params())
+        return names.from_torch(fit(state_dict, self.shape), self.shape, self.abstract_params())
 
     def to_torch(self, params: module.Params) -> dict[str, np.ndarray]:
         """The inverse of `from_torch`, bit for bit."""

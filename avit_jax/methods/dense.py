@@ -11,6 +11,8 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
+from avit_jax.inference.dense import dense
+from avit_jax.inference.plan import Plan
 from avit_jax.methods import base
 from avit_jax.models.layers import Block
 from avit_jax.models.module import scan_layers
@@ -49,3 +51,7 @@ class Model(base.Model):
             usage=Usage(tokens=jnp.ones((self.shape.depth, *x.shape[:2]), bool)),
             aux={"head_logits": heads} | ({"features": features} if call.features else {}),
         )
+
+    def compact(self, network: ViT, images: Array, exists: Array, plan: Plan) -> Output:
+        """See `base.Model.compact`; there is nothing to leave out."""
+        return dense(network, images, plan)

@@ -1,0 +1,88 @@
+"""Compacted execution of methods whose tokens halt for good: halted tokens leave the buffers.
+
+Exact: a halted token is no key and is never read again, and only the prefix tokens' weighted means
+reach the head, so an image whose prefix tokens have halted is finished and leaves as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from avit_jax import halting
+from avit_jax.inference import packed_block
+from avit_jax.inference.packing import pack, unpack
+from avit_jax.inference.plan import Plan
+from avit_jax.models.module import layer_at
+from avit_jax.models.vit import ViT
+from avit_jax.types import Output, Usage
+
+Score = Callable[[Array], Array]
+
+
+def compact(
+    network: ViT, images: Array, exists: Array, plan: Plan, *, score: Score, eps: float
+) -> Output:
+    """Logits of one group of images, computing live tokens only.
+
+    Args:
+        network: the backbone with its parameters.
+        images: `[B, H, W, 3]`, normalised.
+        exists: `[B]` bool; images that only fill up the batch are False and cost nothing.
+        plan: static sizes.
+        score: halting scores `[1, rows]` of tokens `[1, rows, D]`.
+        eps: a token halts above a cumulative score of `1 - eps`.
+
+    Returns:
+        `logits` and `usage`.
+    """
+    shape = network.shape
+    prefix = shape.num_prefix_tokens
+    tokens = network.embed(images)
+    everything = jnp.broadcast_to(exists[:, None], tokens.shape[:2])
+    # All tokens lie in the buffer at first, those of images that do not exist among them.
+    packing = pack(jnp.ones_like(everything))
+    state = halting.start(everything.shape)
+
+    def account(
+        state: halting.Halting, live: Array, spent: Array, prefix_states: Array, answer: Array
+    ) -> tuple[halting.Halting, Array]:
+        state, weight = halting.step(state.replace(live=live), spent, eps=eps)
+        weight = weight[:, :prefix, None]
+        # Where the weight is 0, the rows may be another image's: not even NaN may come through.
+        spoken = jnp.where(weight != 0, weight * prefix_states.astype(jnp.float32), 0.0)
+        return state, answer + spoken
+
+    def running(state: halting.Halting) -> Array:
+        live = state.live & everything
+        return live & live[:, :prefix].any(1, keepdims=True)
+
+    def layer(carry: tuple, index: Array) -> tuple[tuple, Array]:
+        buffers, before, state, answer = carry
+        live = running(state)
+        after = pack(live)
+        buffers = packed_block.run(layer_at(network.blocks, index), buffers, before, after, plan)
+        spent = unpack(score(buffers.tokens[None])[0], after)
+        rows = jnp.clip(after.positions()[:, :prefix], 0, buffers.tokens.shape[0] - 1)
+        state, answer = account(state, live, spent, buffers.tokens[rows], answer)
+        return (buffers, after, state, answer), live
+
+    answer = jnp.zeros((*tokens.shape[:1], prefix, tokens.shape[2]), jnp.float32)
+    carry = (packed_block.start(tokens, plan), packing, state, answer)
+    (buffers, before, state, answer), lives = jax.lax.scan(
+        layer, carry, jnp.arange(shape.depth - 1)
+    )
+    live = running(state)
+    last = packed_block.run_last(
+        layer_at(network.blocks, shape.depth - 1), buffers, before, pack(live), plan, prefix=prefix
+    )
+    state, answer = account(state, live, jnp.where(live, 1.0, 0.0), last, answer)
+    lives = jnp.concatenate([lives, live[None]])
+    heads = network.readout(answer)
+    return Output(
+        logits=heads.mean(0),
+        usage=Usage(tokens=lives),
+    )

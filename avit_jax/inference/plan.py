@@ -1,0 +1,122 @@
+"""How live work of varying size is cut into a small set of static shapes."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import math
+
+import jax
+import numpy as np
+
+from avit_jax.errors import UserError
+
+CACHED_ROWS = 788  # token rows whose activations stay in a core's cache while a block runs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Static sizes of an inference program; whatever the sizes, the answers are the same.
+
+    Attributes:
+        images: images that are packed together, one such group after the other. Few keep the
+            working set in the cache, many lose less in the last, partly filled block of rows.
+        row_sizes: numbers of token rows that the linear layers are compiled for, ascending. Live
+            rows are treated in blocks of the last size; what is left takes the smallest that fits.
+        attention_images: images whose attention is computed together, after sorting by size.
+        lengths: numbers of tokens of an image that attention is compiled for, ascending; the last
+            is the model's number of tokens.
+        dense_images: images that dense execution treats together.
+        capacities: static budget of tokens for each layer ("budget" execution), or `None`.
+    """
+
+    images: int
+    row_sizes: tuple[int, ...]
+    attention_images: int
+    lengths: tuple[int, ...]
+    dense_images: int
+    capacities: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        for name in ("row_sizes", "lengths", "capacities"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        for name in ("images", "attention_images", "dense_images"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} of the plan is {getattr(self, name)}: write at least 1.")
+        for name in ("row_sizes", "lengths"):
+            sizes = getattr(self, name)
+            if not sizes or sizes[0] < 1 or any(np.diff(sizes) <= 0):
+                raise UserError(
+                    f"{name} of the plan are {list(sizes)}: write numbers above 0 that rise."
+                )
+        if any(capacity < 1 for capacity in self.capacities or ()):
+            raise UserError(
+                f"capacities of the plan are {list(self.capacities)}: write at least 1 a layer."
+            )
+
+    def check(self, *, num_tokens: int, depth: int) -> None:
+        """Refuse a plan that was made for another model."""
+        if self.lengths[-1] != num_tokens:
+            raise UserError(
+                f"the plan's lengths end with {self.lengths[-1]}, but the model has {num_tokens} "
+                "tokens: calibrate again for this model and image size, or set "
+                "config.inference.lengths."
+            )
+        if self.capacities is not None and len(self.capacities) != depth:
+            raise UserError(
+                f"the plan has {len(self.capacities)} capacities for a model of {depth} layers: "
+                "calibrate again for this model, or set config.inference.capacities."
+            )
+
+    def to_dict(self) -> dict:
+        """The plan as JSON can hold it."""
+        return dataclasses.asdict(self)
+
+    def rows_run(self, total: int) -> int:
+        """Rows that the linear layers compute for `total` live ones, padding included."""
+        full, rest = divmod(int(total), self.row_sizes[-1])
+        tail = self.row_sizes[bisect.bisect_left(self.row_sizes, rest)] if rest else 0
+        return full * self.row_sizes[-1] + tail
+
+
+def ladder(last: int, *, ratio: float, step: int = 16) -> tuple[int, ...]:
+    """Multiples of `step` that grow by about `ratio`, up to `last`: little padding, few sizes."""
+    sizes = [min(step, last)]
+    while sizes[-1] < last:
+        grown = max(sizes[-1] + step, step * math.ceil(sizes[-1] * ratio / step))
+        sizes.append(grown if 1.1 * grown < last else last)
+    return tuple(sizes)
+
+
+def default_plan(num_tokens: int, batch_size: int, *, platform: str | None = None) -> Plan:
+    """Sizes that do well without calibration.
+
+    On a CPU blocks of 788 rows keep the matrix products large and what they work on in the cache,
+    and groups of eight such blocks lose little in the last, partly filled one
+    (docs/performance.md has the measurements). Accelerators want all rows at once and few loops.
+
+    Args:
+        num_tokens: tokens N of an image.
+        batch_size: images of a batch on one device.
+        platform: as JAX names it; the default backend's if unset.
+    """
+    platform = platform or jax.default_backend()
+    if platform == "cpu":
+        images = min(batch_size, max(1, round(8 * CACHED_ROWS / num_tokens)))
+        return Plan(
+            images=images,
+            row_sizes=ladder(min(CACHED_ROWS, images * num_tokens), ratio=1.33),
+            attention_images=min(4, images),
+            lengths=ladder(num_tokens, ratio=1.2),
+            dense_images=min(batch_size, max(1, round(2 * CACHED_ROWS / num_tokens))),
+        )
+    rows = batch_size * num_tokens
+    return Plan(
+        images=batch_size,
+        row_sizes=ladder(rows, ratio=1.0, step=-(-rows // 16)),
+        # The program holds a slice for each of them.
+        attention_images=min(32, max(1, batch_size // 4)),
+        lengths=ladder(num_tokens, ratio=1.2, step=16),
+        dense_images=batch_size,
+    )

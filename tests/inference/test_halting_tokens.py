@@ -1,0 +1,187 @@
+"""Compacted execution: the same answers from live tokens only, and only those are computed."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import avit_jax
+from avit_jax import flops
+from avit_jax.benchmark import profiles
+from avit_jax.inference.plan import Plan
+from avit_jax.inference.predictor import run
+from avit_jax.sharding import make_mesh
+from tests import parity
+from tests.inference.executed import multiply_adds
+
+ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
+BORDER = 1e-5  # a token so close to the threshold may fall on either side in reordered sums
+
+
+def small_plan(tokens: int, **changes) -> Plan:
+    plan = Plan(
+        images=3, row_sizes=(8, 24), attention_images=2, lengths=(4, tokens), dense_images=2
+    )
+    return dataclasses.replace(plan, **changes)
+
+
+def make(**overrides):
+    sizes = {"image_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3}
+    settings = {"gate_scale": 10.0, "gate_center": 30.0}
+    return avit_jax.create_model(
+        "avit_tiny_patch16_224", num_classes=5, method=settings, **{**sizes, **overrides}
+    )
+
+
+def scripted(model, depth):
+    params = profiles.scripted_params(model, model.init(jax.random.key(0)))
+    return params, profiles.scripted_images(model, profiles.Profile("test", depth))
+
+
+@pytest.mark.parametrize("file", parity.FILES, ids=lambda file: file.stem)
+def test_goldens_give_the_same_logits_masked_and_compact(file):
+    golden = parity.load(file)
+    model = parity.model_of(golden)
+    params = model.from_torch(parity.group(golden, "param/"))
+    images = golden["in/images"].transpose(0, 2, 3, 1)
+    masked = model.apply(params, images)
+    plan = small_plan(model.shape.num_tokens)
+    predict = model.compile(params, batch_size=len(images), plan=plan, mesh=ONE_DEVICE)
+    compact = predict(images)
+    sure = (np.abs(masked.aux["cumulative"] - (1 - model.settings.eps)) > BORDER).all((0, 2))
+    assert sure.any()
+    np.testing.assert_allclose(compact.logits[sure], masked.logits[sure], atol=1e-5)
+    np.testing.assert_array_equal(
+        np.asarray(compact.usage.tokens)[:, sure], np.asarray(masked.usage.tokens)[:, sure]
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 4), min_size=16, max_size=16), min_size=5, max_size=5))
+def test_any_pattern_of_halting_gives_the_masked_answer(depth):
+    depth = np.array(depth)
+    predict, params, apply = compiled()
+    images = profiles.scripted_images(predict.model, profiles.Profile("test", depth))
+    output = predict(images)
+    masked = apply(params, images)
+    np.testing.assert_array_equal(output.usage.tokens, profiles.tokens_of(predict.model, depth))
+    np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
+
+
+@functools.cache
+def compiled():
+    model = make()
+    params = profiles.scripted_params(model, model.init(jax.random.key(0)))
+    predict = model.compile(
+        params, batch_size=5, plan=small_plan(model.shape.num_tokens), mesh=ONE_DEVICE
+    )
+    return predict, params, jax.jit(model.apply)
+
+
+@pytest.mark.parametrize(
+    ("distilled", "plan"),
+    [(False, {}), (True, {"images": 5, "attention_images": 1, "row_sizes": (16,)})],
+)
+def test_counted_multiply_adds_are_those_executed(distilled, plan):
+    model = make(distilled=distilled, depth=3)
+    rng = np.random.default_rng(0)
+    params, images = scripted(model, rng.integers(1, 4, (5, 16)))
+    plan = small_plan(model.shape.num_tokens, **plan)
+    program = functools.partial(run, model, plan=plan, execution="compact")
+    exists = np.ones(5, bool)
+    executed = multiply_adds(program, params, images, exists)
+    tokens = program(params, images, exists).usage.tokens
+    assert flops.executed_gmacs(model.shape, tokens, plan) * 1e9 == pytest.approx(executed)
+    needed = flops.inference_gmacs(model.shape, model.apply(params, images).usage).sum() * 1e9
+    assert needed <= executed
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_dense_execution_runs_what_is_counted_for_it(distilled):
+    model = make(distilled=distilled)
+    params = model.init(jax.random.key(0))
+    plan = small_plan(model.shape.num_tokens, dense_images=2)
+    program = functools.partial(run, model, plan=plan, execution="dense")
+    images = np.zeros((4, 32, 32, 3), np.float32)
+    executed = multiply_adds(program, params, images, np.ones(4, bool))
+    assert flops.dense_inference_gmacs(model.shape) * 4e9 == pytest.approx(executed)
+
+
+def test_groups_of_dense_execution_are_even():
+    model = make()
+    plan = small_plan(model.shape.num_tokens, dense_images=4)
+    program = functools.partial(run, model, plan=plan, execution="dense")
+    images = np.zeros((5, 32, 32, 3), np.float32)
+    params = model.init(jax.random.key(0))
+    executed = multiply_adds(program, params, images, np.ones(5, bool))
+    # Five images in two groups of three, not of four.
+    assert flops.dense_inference_gmacs(model.shape) * 6e9 == pytest.approx(executed, rel=0.01)
+
+
+def test_an_image_that_is_not_finite_spoils_its_own_answer_only():
+    depth = np.random.default_rng(0).integers(1, 5, (5, 16))
+    predict, params, apply = compiled()
+    images = profiles.scripted_images(predict.model, profiles.Profile("test", depth))
+    images[2] = np.nan
+    answer = np.asarray(predict(images).logits)
+    expected = np.asarray(apply(params, images).logits)
+    others = [0, 1, 3, 4]
+    np.testing.assert_allclose(answer[others], expected[others], atol=1e-5)
+
+
+def test_images_that_only_fill_up_cost_nothing():
+    model = make()
+    params, images = scripted(model, np.full((3, 16), 4))
+    plan = small_plan(model.shape.num_tokens)
+    program = functools.partial(run, model, plan=plan, execution="compact")
+    exists = np.array([True, False, False])
+    one = multiply_adds(program, params, images, exists)
+    all_ = multiply_adds(program, params, images, np.ones(3, bool))
+    fixed = flops.embedding(model.shape) + flops.readout(model.shape)
+    assert one - 3 * fixed < 0.5 * (all_ - 3 * fixed)
+    assert not program(params, images, exists).usage.tokens[:, 1:].any()
+
+
+def test_a_finished_image_leaves_with_all_its_tokens():
+    model = make()
+    params, images = scripted(model, np.full((2, 16), 4))
+    # A class token with a score of 1/2 halts after two of four layers.
+    params["cls_token"][:, :, 0] = profiles.scripted_params(model, params)["cls_token"][:, :, 0]
+    params["cls_token"][:, :, 0] = model.settings.gate_center / model.settings.gate_scale
+    predict = model.compile(
+        params, batch_size=2, plan=small_plan(model.shape.num_tokens), mesh=ONE_DEVICE
+    )
+    output = predict(images)
+    assert output.usage.tokens[:2].all() and not output.usage.tokens[2:].any()
+    masked = model.apply(params, images)
+    np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
+
+
+def test_bfloat16_compact_is_as_close_to_masked_as_bfloat16_allows():
+    model = make(dtype="bfloat16")
+    params, images = scripted(model, np.random.default_rng(0).integers(1, 5, (5, 16)))
+    plan = small_plan(model.shape.num_tokens)
+    compact = model.compile(params, batch_size=5, plan=plan, mesh=ONE_DEVICE)(images)
+    masked = model.apply(params, images)
+    np.testing.assert_array_equal(compact.usage.tokens, masked.usage.tokens)
+    scale = np.abs(masked.logits).max()
+    np.testing.assert_allclose(compact.logits, masked.logits, atol=0.03 * scale)
+
+
+def test_devices_share_the_images_without_changing_answers():
+    model = make()
+    depth = np.random.default_rng(1).integers(1, 5, (8, 16))
+    params, images = scripted(model, depth)
+    plan = small_plan(model.shape.num_tokens, images=2)
+    one, eight = (
+        model.compile(params, batch_size=8, plan=plan, mesh=mesh)
+        for mesh in (ONE_DEVICE, make_mesh())
+    )
+    np.testing.assert_allclose(one(images).logits, eight(images).logits, atol=1e-5)
+    np.testing.assert_array_equal(one(images).usage.tokens, eight(images).usage.tokens)
+    text = eight._program.as_text()
+    assert not any(word in text for word in ("all-reduce", "all-gather", "all-to-all", "permute("))

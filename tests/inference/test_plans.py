@@ -1,0 +1,51 @@
+"""Calibrated plans: found again for their own situation only, and open to overrides."""
+
+import pytest
+
+from avit_jax import config as configs
+from avit_jax.inference.plan import default_plan
+from avit_jax.inference.plans import FILE, chosen_plan, save_plan, situation
+
+
+@pytest.fixture
+def config():
+    config = configs.base(model="avit_micro_patch4_32")
+    config.inference.batch_size = 16
+    return config
+
+
+def stored(config, workdir):
+    shape = configs.make_model(config).shape
+    plan = default_plan(shape.num_tokens, 3)
+    save_plan(workdir, situation(shape, config.inference.batch_size), plan, {"chosen": "default"})
+    return plan
+
+
+def test_without_calibration_there_is_nothing_to_say(config, tmp_path):
+    assert chosen_plan(config, tmp_path) is None
+
+
+def test_a_stored_plan_is_found_for_its_own_batch_size_only(config, tmp_path):
+    plan = stored(config, tmp_path)
+    assert chosen_plan(config, tmp_path) == plan
+    config.inference.batch_size = 32
+    assert chosen_plan(config, tmp_path) is None
+
+
+def test_a_second_calibration_replaces_the_first(config, tmp_path):
+    assert stored(config, tmp_path) == stored(config, tmp_path)
+    assert (tmp_path / FILE).read_text().count('"situation"') == 1
+
+
+def test_the_config_has_the_last_word(config, tmp_path):
+    stored(config, tmp_path)
+    config.inference.attention_images = 1
+    config.inference.row_sizes = (64, 128)
+    plan = chosen_plan(config, tmp_path)
+    assert plan.attention_images == 1 and plan.row_sizes == (64, 128)
+
+
+def test_a_damaged_file_is_named_with_its_remedy(config, tmp_path):
+    (tmp_path / FILE).write_text("[{]")
+    with pytest.raises(ValueError, match="delete it and run --mode calibrate again"):
+        chosen_plan(config, tmp_path)

@@ -1,0 +1,45 @@
+"""Compiled inference refuses what it was not compiled for, in one sentence."""
+
+import jax
+import numpy as np
+import pytest
+
+import avit_jax
+
+
+@pytest.fixture(scope="module")
+def model():
+    return avit_jax.create_model("deit_micro_patch4_32", num_classes=5, depth=2)
+
+
+@pytest.fixture(scope="module")
+def predict(model):
+    return model.compile(model.init(jax.random.key(0)), batch_size=8)
+
+
+def test_more_images_than_the_batch_are_refused(predict):
+    with pytest.raises(ValueError, match="9 images are more than the batch_size 8"):
+        predict(np.zeros((9, 32, 32, 3), np.float32))
+
+
+def test_images_of_another_size_are_refused(predict):
+    with pytest.raises(ValueError, match="images have shape"):
+        predict(np.zeros((2, 16, 32, 3), np.float32))
+
+
+def test_a_batch_that_does_not_divide_among_the_devices_is_refused(model):
+    with pytest.raises(ValueError, match="write a multiple of 8"):
+        model.compile(model.init(jax.random.key(0)), batch_size=12)
+
+
+def test_an_unknown_execution_is_refused_with_the_known_ones(model):
+    with pytest.raises(ValueError, match="dense, masked, compact, budget"):
+        model.compile(model.init(jax.random.key(0)), batch_size=8, execution="fast")
+
+
+def test_answers_come_back_for_the_images_that_were_given(predict):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, 32, 32, 3)).astype(np.float32)
+    whole, part = predict(images), predict(images[:3])
+    np.testing.assert_allclose(part.logits, whole.logits[:3], atol=1e-6)
+    assert part.usage.tokens.shape[1] == 3
