@@ -1,0 +1,1 @@
+"""`--mode benchmark`: executions of one model against each other, in one process."""

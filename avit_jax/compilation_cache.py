@@ -1,0 +1,35 @@
+"""Compiled programs kept between runs of the command line, where JAX itself was not told to.
+
+`JAX_COMPILATION_CACHE_DIR` chooses another folder, `JAX_ENABLE_COMPILATION_CACHE=false` none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+SLOW_SECONDS = 1.0  # programs that compile faster are not worth a file
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder."""
+    if jax.config.jax_compilation_cache_dir:
+        return
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "avit_jax" / f"{platform.machine()}-{_processor_features()}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", SLOW_SECONDS)
+
+
+def _processor_features() -> str:
+    """Programs for a CPU hold its own instructions: a home shared by machines needs them apart."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    return hashlib.sha256(features.encode()).hexdigest()[:12]

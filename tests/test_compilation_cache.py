@@ -1,0 +1,28 @@
+"""Compiled programs are kept, unless JAX was told where to keep them or not to."""
+
+import jax
+import pytest
+
+from avit_jax.compilation_cache import use_compilation_cache
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_programs_go_to_the_users_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "avit_jax"))
+
+
+def test_a_folder_chosen_by_the_user_stays(tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path)
