@@ -1,0 +1,154 @@
+"""Image files and folders that a user names on the command line, as a source.
+
+A folder is walked to the bottom, so that class folders and folders by date or camera both work.
+Files are listed once, in an order that depends on their names alone: one command sees the same
+images in the same places today, tomorrow and on every host.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from avit_jax.data.example import BadExample, Example, Source
+from avit_jax.data.sources import open_source
+from avit_jax.errors import UserError
+
+
+class FileSource:
+    """Image files; the class of a file is the innermost folder it lies in that is named like one.
+
+    Args:
+        paths: files and folders. Hidden files and folders are left out, links are followed.
+        class_names: of the model.
+
+    Raises:
+        UserError: there is no such file or folder, a folder that cannot be read, or not one file.
+    """
+
+    name = "files"
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], *, class_names: Sequence[str]):
+        self.class_names = tuple(class_names)
+        self._classes = {name: label for label, name in enumerate(self.class_names)}
+        self._files: list[str] = []  # paths below a root; nothing else, for there may be millions
+        self._roots: list[str] = []
+        self._firsts: list[int] = []  # index of each root's first file
+        for path in map(Path, paths):
+            self._firsts.append(len(self._files))
+            if path.is_dir():
+                self._roots.append(os.fspath(path))
+                self._files += files_below(path)
+            elif path.exists():
+                self._roots.append(os.fspath(path.parent))
+                self._files.append(path.name)
+            else:
+                raise UserError(
+                    f"there is no file or folder {str(path)!r}: write the path of an image, of a "
+                    "folder of images, or of a folder of class folders."
+                )
+        if not self._files:
+            raise UserError(
+                f"there is no image in {', '.join(map(str, paths))}: write a folder with images "
+                "in it or in its subfolders."
+            )
+
+    def __len__(self) -> int:
+        """Returns the number of files."""
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Example:
+        """Returns the file's bytes and its class, 0 where it is not known; may raise BadExample."""
+        try:
+            with open(os.path.join(self._root(index), self._files[index]), "rb") as opened:
+                return Example(opened.read(), self._label(index) or 0)
+        except OSError as error:
+            raise BadExample(f"cannot be read: {error.strerror or error}") from error
+
+    def describe(self, index: int) -> str:
+        """Returns the file's path inside the folder that was given."""
+        return self._files[index]
+
+    def labelled(self, index: int) -> bool:
+        """Returns whether the file lies in a folder with the name of a class."""
+        return self._label(index) is not None
+
+    def _label(self, index: int) -> int | None:
+        folders = os.path.dirname(self._files[index]).split(os.sep)[::-1]
+        for folder in (*folders, os.path.basename(os.path.abspath(self._root(index)))):
+            if folder in self._classes:
+                return self._classes[folder]
+        return None
+
+    def _root(self, index: int) -> str:
+        # Of several roots with the same first index, all but the last have no files.
+        return self._roots[bisect.bisect_right(self._firsts, index) - 1]
+
+
+def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """Paths, relative to `folder`, of the files in it, then of those in its subfolders by name.
+
+    A link to a folder that it lies in is left out, for it has no bottom. A link that leads nowhere
+    counts as a file, which cannot be read; pipes and devices, whose reading may wait for ever, do
+    not.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    yield from _files_below(os.fspath(folder), "", ())
+
+
+def _files_below(root: str, below: str, outer: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    folder = os.path.join(root, below) if below else root
+    try:
+        status = os.stat(folder)
+        with os.scandir(folder) as entries:
+            visible = sorted(
+                (entry for entry in entries if not entry.name.startswith(".")),
+                key=lambda entry: entry.name,
+            )
+    except OSError as error:
+        raise UserError(
+            f"folder {folder!r} cannot be listed ({error.strerror}): make it readable, or move it "
+            "out of the input."
+        ) from error
+    identity = status.st_dev, status.st_ino
+    if identity in outer:
+        return
+    yield from (os.path.join(below, entry.name) for entry in visible if _is_file(entry))
+    for entry in visible:
+        if entry.is_dir():
+            yield from _files_below(root, os.path.join(below, entry.name), (*outer, identity))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+
+
+def evaluation_source(config: ConfigDict) -> Source:
+    """All images of `config.data.eval_split`.
+
+    Raises:
+        UserError: the data are not there, or have another number of classes than the model.
+    """
+    data = config.data
+    source = open_source(data.name, split=data.eval_split, data_dir=data.dir)
+    if len(source.class_names) != config.model.num_classes:
+        raise UserError(
+            f"{source.name} has {len(source.class_names)} classes, the model "
+            f"{config.model.num_classes}: write the data that the model was trained on."
+        )
+    return source
+
+
+def class_names(config: ConfigDict) -> tuple[tuple[str, ...], str | None]:
+    """Names of the model's classes, and why they are numbers where the data are not at hand."""
+    try:
+        return evaluation_source(config).class_names, None
+    except UserError as error:
+        numbers = tuple(f"class {label}" for label in range(config.model.num_classes))
+        return numbers, str(error)
