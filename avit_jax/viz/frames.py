@@ -1,0 +1,111 @@
+"""The layers as frames of an animated GIF: computed patches bright, all others dimmed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from avit_jax.viz import palette
+from avit_jax.viz.look import Looked
+
+SIDE = 336  # pixels of a frame's picture, at most
+LAYER_MILLISECONDS, LAST_MILLISECONDS = 550, 1800
+_CAPTION = 58  # pixels under the picture
+_MARGIN = 10
+_PAPER, _INK, _QUIET, _TRACK = (255, 255, 255), (28, 32, 40), (92, 99, 112), (226, 229, 235)
+# Patches at rest go this far towards a grey that is neither a white nor a black background.
+_REST, _DIMMED = (198, 204, 214), 0.82
+
+
+def frames(looked: Looked, *, grid: int, gmacs_dense: float) -> list[Image.Image]:
+    """One RGB picture per layer, with its number, its live patches and the GMACs so far.
+
+    Args:
+        looked: the image.
+        grid: patches along each side.
+        gmacs_dense: cost of an image with nothing skipped.
+    """
+    side = grid * max(1, SIDE // grid)
+    photograph = Image.fromarray(looked.photograph).resize((side, side), Image.Resampling.LANCZOS)
+    pixels = np.asarray(photograph, np.float64)
+    live = looked.live[:, -(grid**2) :].reshape(-1, grid, grid)
+    colours = palette.colours(len(live))
+    result = []
+    for layer, computed in enumerate(live):
+        any_live = looked.live[layer].any()
+        frame = Image.new("RGB", (side, side + _CAPTION), _PAPER)
+        frame.paste(Image.fromarray(_dimmed(pixels, computed)))
+        _caption(
+            ImageDraw.Draw(frame),
+            side,
+            title=f"layer {layer + 1} of {len(live)}",
+            patches=f"{computed.sum()} of {computed.size} patches" if any_live else "finished",
+            cost=f"{looked.gmacs_until[layer]:.3g} of {gmacs_dense:.3g} GMACs",
+            colour=palette.hexadecimal(colours[layer]),
+            share=(layer + 1) / len(live),
+        )
+        result.append(frame)
+    return result
+
+
+def write(looked: Looked, path: Path, *, grid: int, gmacs_dense: float) -> None:
+    """Write the frames as a GIF that starts again after a pause on the last layer."""
+    drawn = frames(looked, grid=grid, gmacs_dense=gmacs_dense)
+    shared = _shared_palette(drawn)
+    indexed = [frame.quantize(palette=shared, dither=Image.Dither.NONE) for frame in drawn]
+    indexed[0].save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=indexed[1:],
+        duration=[LAYER_MILLISECONDS] * (len(drawn) - 1) + [LAST_MILLISECONDS],
+        loop=0,
+    )
+
+
+def _shared_palette(drawn: list[Image.Image]) -> Image.Image:
+    """One palette for all frames: colours that changed from layer to layer would flicker."""
+    fixed = np.concatenate([palette.colours(len(drawn))[:100], np.uint8([_PAPER, _INK, _TRACK])])
+    # Among the layers, the first has most of the photograph and the last most patches at rest.
+    strip = np.concatenate([np.asarray(drawn[0]), np.asarray(drawn[-1])], axis=1)
+    common = Image.fromarray(strip).quantize(256 - len(fixed), method=Image.Quantize.MEDIANCUT)
+    shared = Image.new("P", (1, 1))
+    shared.putpalette([*common.getpalette()[: 3 * (256 - len(fixed))], *fixed.ravel().tolist()])
+    return shared
+
+
+def _dimmed(pixels: np.ndarray, computed: np.ndarray) -> np.ndarray:
+    """A picture `[S, S, 3]` whose patches `[grid, grid]` at rest are almost grey."""
+    size = len(pixels) // len(computed)
+    resting = np.kron(~computed, np.ones((size, size)))[..., None] * _DIMMED
+    return np.rint(pixels * (1 - resting) + np.array(_REST) * resting).astype(np.uint8)
+
+
+def _caption(
+    draw: ImageDraw.ImageDraw,
+    side: int,
+    *,
+    title: str,
+    patches: str,
+    cost: str,
+    colour: str,
+    share: float,
+) -> None:
+    """Write the caption under a picture of `side` pixels."""
+    draw.rectangle((0, side, side, side + 4), fill=_TRACK)
+    draw.rectangle((0, side, round(side * share), side + 4), fill=colour)
+    top = side + 11
+    draw.text((_MARGIN, top), title, fill=_INK, font=_font(15, bold=True))
+    right = side - _MARGIN
+    draw.text((right, top + 2), patches, fill=_INK, font=_font(13), anchor="ra")
+    draw.text((right, top + 22), cost, fill=_QUIET, font=_font(13), anchor="ra")
+
+
+def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as Matplotlib carries it: the same on every machine."""
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)

@@ -1,0 +1,124 @@
+"""One image of the report's gallery: photograph, map, answer and costs, as HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from avit_jax.viz.look import Looked
+from avit_jax.viz.overlay import blend, part_names, patch_depths, used_parts
+
+SIDE = 336  # pixels of a picture in the page, at most
+JPEG_QUALITY = 86
+
+
+def card(
+    looked: Looked,
+    *,
+    order: int,
+    class_names: Sequence[str],
+    grid: int,
+    gmacs_dense: float,
+    figure: str,
+    animation: str,
+) -> str:
+    """One image of the gallery.
+
+    Args:
+        looked: the image.
+        order: its place among all images.
+        class_names: of the model.
+        grid: patches along each side.
+        gmacs_dense: cost of an image with nothing skipped.
+        figure: address of its PNG, relative to the page.
+        animation: address of its GIF, relative to the page.
+    """
+    layers, depths = len(looked.live), patch_depths(looked, grid)
+    side = grid * max(1, SIDE // grid)
+    name, mean = escaped(looked.name), float(looked.depth.mean())
+    spread = f"from {depths.min()} to {depths.max()} of {layers} layers"
+    live = np.packbits(looked.live[:, -(grid**2) :].ravel())
+    right = "" if looked.label is None else str(int(looked.label == looked.answer))
+    share = looked.gmacs / gmacs_dense
+    return f"""
+<article class="card" data-order="{order}" data-depth="{mean:.6f}" data-gmacs="{looked.gmacs:.9g}"
+  data-confidence="{looked.confidence:.6f}" data-right="{right}" data-grid="{grid}"
+  data-live="{base64.b64encode(live.tobytes()).decode()}">
+<div class="pair"><div><img src="{_jpeg(looked.photograph, side)}" alt="{name}"></div>
+<a href="{figure}" title="open the figure"><img
+  src="{_jpeg(blend(looked.photograph, depths, layers), side)}"
+  alt="Depth map of {name}: patches went through {spread}"><canvas hidden></canvas></a></div>
+<div class="text"><h3 class="name" title="{name}">{name}</h3>
+<p class="answer"><span>{escaped(class_names[looked.answer])}</span>
+<span>{looked.confidence:.0%}</span></p>
+{_truth(looked, class_names)}
+<dl class="measures">{_measure("Depth", f"{mean:.1f} of {layers} layers", mean / layers)}
+{_measure("GMACs", f"{looked.gmacs:.3g} ({share:.0%} of dense)", share)}</dl>
+{_parts(looked)}
+<p class="files"><a href="{figure}">Figure (PNG)</a><a href="{animation}">Layers (GIF)</a></p>
+</div></article>"""
+
+
+def _truth(looked: Looked, class_names: Sequence[str]) -> str:
+    if looked.label is None:
+        return ""
+    if looked.label == looked.answer:
+        return '<p class="truth right">✓ right</p>'
+    name = escaped(class_names[looked.label])
+    return f'<p class="truth"><span class="wrong">✗ wrong</span>, it is {name}</p>'
+
+
+def _measure(name: str, value: str, share: float) -> str:
+    width = 100 * min(max(share, 0.0), 1.0)
+    return (
+        f'<dt>{name}</dt><dd class="track" aria-hidden="true"><i style="width:{width:.1f}%"></i>'
+        f"</dd><dd>{value}</dd>"
+    )
+
+
+def _parts(looked: Looked) -> str:
+    """Which heads and halves of blocks ran, as a small matrix each; layer 1 at the bottom."""
+    figures = [_matrix(name, used) for name, used in used_parts(looked)]
+    return f'<div class="parts">{"".join(figures)}</div>' if figures else ""
+
+
+def _matrix(name: str, used: np.ndarray, size: int = 9) -> str:
+    layers, count = used.shape
+    squares = "".join(
+        f'<rect class="{"on" if used[layer, part] else "off"}" x="{part * (size + 2)}" '
+        f'y="{(layers - 1 - layer) * (size + 2)}" width="{size}" height="{size}" rx="1.5"/>'
+        for layer in range(layers)
+        for part in range(count)
+    )
+    width, height = count * (size + 2) - 2, layers * (size + 2) - 2
+    ran = f"{name} run: {used.mean():.0%}"
+    columns = "attention, MLP" if name == "halves" else ", ".join(part_names(name, count))
+    order = f"columns: {columns}; layer 1 at the bottom"
+    return (
+        f'<figure title="{order}"><figcaption>{ran}</figcaption>'
+        f'<svg width="{width}" height="{height}" role="img" aria-label="{ran}; {order}">'
+        f"{squares}</svg></figure>"
+    )
+
+
+def _jpeg(pixels: np.ndarray, side: int) -> str:
+    """Pixels uint8 `[S, S, 3]` as the data URI of a JPEG, colours at full resolution."""
+    image = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return data_uri(buffer.getvalue(), "jpeg")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """The content of a picture ("png", "jpeg") as an address that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def escaped(text: str) -> str:
+    """Text for HTML; bytes of file names that are no UTF-8 become question marks."""
+    return html.escape(text.encode("utf-8", "replace").decode("utf-8"), quote=True)

@@ -1,0 +1,188 @@
+"""The report as one page that opens without a network and can be mailed as it is.
+
+All that the page shows stands inside it as data URIs, in the size of the screen; the figures for
+papers and the animations lie beside it and are only linked. File and class names come from outside:
+each is escaped, and a content security policy lets no script run but the page's own and no address
+be fetched at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from avit_jax.viz import charts, palette
+from avit_jax.viz.html_card import data_uri, escaped
+from avit_jax.viz.look import Unreadable
+from avit_jax.viz.page_assets import SCRIPT, STYLE
+
+GENERATOR = "avit_jax --mode visualize"  # by which an older report is known
+
+
+def page(
+    cards: Sequence[str],
+    unreadable: Sequence[Unreadable],
+    summary: dict[str, Any],
+    *,
+    model: str,
+    step: int,
+    data: str,
+    total: int,
+    gmacs_dense: float,
+    notes: Sequence[str] = (),
+) -> str:
+    """The whole page.
+
+    Args:
+        cards: from `html_card.card`.
+        unreadable: what could not be shown.
+        summary: from `figures.summarise`.
+        model: its name.
+        step: of the checkpoint.
+        data: what the images are.
+        total: images there are to choose from.
+        gmacs_dense: cost of an image with nothing skipped.
+        notes: sentences for the foot of the page.
+    """
+    depth = len(summary["depth_histogram"])
+    chosen = len(cards) + len(unreadable)
+    shown = f"all {_images(total)}" if chosen == total else f"{chosen:,} of {_images(total)}"
+    spaced = "" if chosen == total else ", evenly spaced"
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:;
+  style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="{GENERATOR}">
+<title>{escaped(model)}: where it computes</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header><div class="wide">
+<p class="kind">Adaptive computation, image by image</p>
+<h1>{escaped(model)}</h1>
+<p class="about">Checkpoint of step {step:,} · {escaped(data)} · {shown}{spaced}.<br>
+All figures are over the images on this page.</p>
+{_figures(summary, len(unreadable), gmacs_dense)}
+</div></header>
+<main>
+<div class="wide"><h2>All images together</h2>
+{_charts(summary)}
+<h2>Image by image</h2></div>
+<div class="bar"><div class="wide">
+<div class="key"><span>Layers</span>{_legend(depth)}</div>
+{_controls(depth, labelled=bool(summary["labelled"]))}
+</div></div>
+<div class="wide"><div class="gallery" id="gallery">{"".join(cards)}</div>
+{_unreadable(unreadable)}</div>
+</main>
+<footer><div class="wide">
+<p>The colour of a patch says how many of the {depth} layers it went through; the photograph shows
+through as light and shade inside each patch only, so that colours can be read off the legend. The
+depth of an image is the mean over all its tokens, the class token included. GMACs are
+10<sup>9</sup> multiply-adds of one image, from embedding to classifier. Once the answer of an image
+is settled nothing of it is computed any more, even where patches had not come to rest.</p>
+<p>Figures for print and animations lie in the folder <code>images</code>, charts in
+<code>charts</code>, numbers in <code>summary.json</code> beside this page. The page itself needs
+none of them and no network.</p>
+{"".join(f"<p>{escaped(note)}</p>" for note in notes)}
+</div></footer>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _figures(summary: dict[str, Any], unreadable: int, gmacs_dense: float) -> str:
+    depth, gmacs = len(summary["depth_histogram"]), summary["gmacs"]
+    images = f"and {unreadable:,} unreadable" if unreadable else "none unreadable"
+    tiles = [
+        ("Images", f"{summary['images']:,}", images),
+        ("Mean depth", f"{summary['mean_depth']:.2f}", f"of {depth} layers per token"),
+        (
+            "Mean GMACs",
+            f"{gmacs:.3g}",
+            f"{gmacs / gmacs_dense:.0%} of {gmacs_dense:.3g} with nothing skipped",
+        ),
+    ]
+    if summary["labelled"]:
+        known = f"of {_images(summary['labelled'])} whose class is known"
+        tiles.append(("Accuracy", f"{summary['top1']:.1%}", known))
+    boxes = "".join(
+        f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>"
+        for name, value, note in tiles
+    )
+    return f'<dl class="figures">{boxes}</dl>'
+
+
+def _charts(summary: dict[str, Any]) -> str:
+    live = " ".join(f"{share:.0%}" for share in summary["live"]["mean"])
+    shares = " ".join(f"{share:.0%}" for share in summary["depth_histogram"])
+    drawn = [
+        ("Depth of all tokens", charts.depth_histogram, f"Share of tokens by depth: {shares}"),
+        ("Tokens computed per layer", charts.live_tokens, f"Tokens computed, by layer: {live}"),
+    ]
+    if summary["classes"]:
+        ends = (summary["classes"][0], summary["classes"][-1])
+        text = " to ".join(f"{one['name']} {one['mean_depth']:.1f}" for one in ends)
+        drawn.append(("Depth per class", charts.class_depth, f"Mean depth per class, from {text}"))
+    blocks = []
+    for title, chart, text in drawn:
+        light, dark = (
+            data_uri(chart(summary, theme), "png") for theme in (charts.LIGHT, charts.DARK)
+        )
+        blocks.append(
+            f"<figure><figcaption>{title}</figcaption><picture>"
+            f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+            f'<img src="{light}" alt="{escaped(text)}"></picture></figure>'
+        )
+    return f'<div class="charts">{"".join(blocks)}</div>'
+
+
+def _legend(depth: int) -> str:
+    entries = "".join(
+        f'<li style="background:{palette.hexadecimal(colour)};color:{palette.ink_on(colour)}">'
+        f"{layer}</li>"
+        for layer, colour in enumerate(palette.colours(depth), start=1)
+    )
+    return f'<ol class="legend" aria-label="{palette.LEGEND}">{entries}</ol>'
+
+
+def _controls(depth: int, *, labelled: bool) -> str:
+    keys = (
+        ("order", "order"),
+        ("depth", "depth"),
+        ("gmacs", "GMACs"),
+        ("confidence", "confidence"),
+    )
+    options = "".join(f'<option value="{key}">{name}</option>' for key, name in keys)
+    show = (
+        '<label>Show <select id="show"><option value="">all</option>'
+        '<option value="1">right answers</option><option value="0">wrong answers</option>'
+        "</select></label>"
+    )
+    return f"""<div class="controls" id="controls" hidden>
+<label>Sort by <select id="sort">{options}</select></label>
+<button id="direction" type="button" aria-label="reverse the order">↑</button>
+{show if labelled else ""}
+<label>Tokens in <input id="layer" type="range" min="0" max="{depth}" value="0">
+<output id="layer-name" for="layer">depth map</output></label>
+<button id="play" type="button">Play</button></div>"""
+
+
+def _unreadable(unreadable: Sequence[Unreadable]) -> str:
+    if not unreadable:
+        return ""
+    entries = "".join(
+        f"<li>{escaped(one.name)} <span>{escaped(one.reason)}</span></li>" for one in unreadable
+    )
+    return f'<h2>Unreadable</h2><ul class="unreadable" id="unreadable">{entries}</ul>'
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"

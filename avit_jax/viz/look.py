@@ -1,0 +1,150 @@
+"""What a model did with each image: its answer, what ran in which layer, and what that cost.
+
+Every method is read through `Output` alone, so whatever skips tokens, heads or halves of blocks
+shows up here without being named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from avit_jax import flops
+from avit_jax.data import pipeline
+from avit_jax.data.augment import Augment, eval_image
+from avit_jax.data.bad_examples import reason_bad
+from avit_jax.data.example import BadExample, read_example
+from avit_jax.data.mix import normalise
+from avit_jax.evaluate import token_depth
+from avit_jax.methods.base import Model
+from avit_jax.models.module import Params
+from avit_jax.sharding import batch_sharding
+from avit_jax.viz.inputs import Selection
+
+SHARP = 448  # pixels; photographs are shown at the first multiple of the model's image size from it
+LARGEST_BATCH = 64
+ARRAYS = ("depth", "live", "gmacs_until", "heads", "branches")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Looked:
+    """One image and everything worth showing of it.
+
+    Attributes:
+        name: of the file or record.
+        photograph: uint8 `[S, S, 3]`, what the model saw, in more pixels where the file has them.
+        label: its class, or `None` where nobody knows.
+        answer: class with the highest probability.
+        confidence: that probability, 0..1.
+        depth: layers that each token went through, int `[N]`.
+        live: bool `[L, N]`, tokens computed in each layer.
+        gmacs: multiply-adds of the whole image, in units of 1e9.
+        gmacs_until: the same after 1, 2, ..., L layers, `[L]`; what belongs to no layer is in each.
+        heads: bool `[L, H]`, or `None` where every head ran.
+        branches: bool `[L, 2]` (attention, MLP), or `None` where both halves ran.
+    """
+
+    name: str
+    photograph: np.ndarray
+    label: int | None
+    answer: int
+    confidence: float
+    depth: np.ndarray
+    live: np.ndarray
+    gmacs: float
+    gmacs_until: np.ndarray
+    heads: np.ndarray | None = None
+    branches: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """An image that could not be used, and why ("cannot be ...")."""
+
+    name: str
+    reason: str
+
+
+def look(
+    model: Model, params: Params, selection: Selection, mesh: Mesh, *, augment: Augment, batch: int
+) -> Iterator[Looked | Unreadable]:
+    """Yield what became of each image, in order; one batch is held at a time.
+
+    Args:
+        model: any method.
+        params: on the mesh.
+        selection: the images.
+        mesh: of the run.
+        augment: holds the evaluation crop.
+        batch: images that go through the model together, at most.
+    """
+    devices = mesh.size
+    batch = devices * math.ceil(min(batch, LARGEST_BATCH, len(selection)) / devices)
+    size = model.shape.image_size
+    sharp = size * math.ceil(SHARP / size)
+    see = jax.jit(_see, static_argnums=0)
+    batches = pipeline.eval_batches(selection, batch_size=batch, image_size=size, augment=augment)
+    with contextlib.closing(batches):
+        for rows in batches:
+            pixels = jax.device_put(rows["image"], batch_sharding(mesh))
+            seen = jax.device_get(see(model, params, pixels))
+            for row in np.flatnonzero(rows["index"] >= 0):  # the others only fill up the batch
+                yield _looked(
+                    selection,
+                    {name: values[row] for name, values in (seen | rows).items()},
+                    size=sharp,
+                    augment=augment,
+                )
+
+
+def _see(model: Model, params: Params, images: Array) -> dict[str, Array]:
+    """The arrays behind `Looked`, the batch in front."""
+    output = model.apply(params, normalise(images))
+    usage = output.usage
+    probabilities = jax.nn.softmax(output.logits)
+    layers = flops.per_layer(model.shape, usage) / flops.GIGA
+    gmacs = model.gmacs(output)
+    seen = {
+        "answer": jnp.argmax(probabilities, -1),
+        "confidence": probabilities.max(-1),
+        "depth": token_depth(output),
+        "live": jnp.moveaxis(usage.tokens, 0, 1),
+        "gmacs": gmacs,
+        "gmacs_until": (gmacs - layers.sum(0) + jnp.cumsum(layers, 0)).T,
+    }
+    for name, used in (("heads", usage.heads), ("branches", usage.branches)):
+        if used is not None:
+            seen[name] = jnp.moveaxis(used, 0, 1) > 0
+    return seen
+
+
+def _looked(
+    selection: Selection, row: dict[str, np.ndarray], *, size: int, augment: Augment
+) -> Looked | Unreadable:
+    """One row of a batch and of what the model did with it; reads the photograph again, sharper."""
+    index = int(row["index"])
+    name = selection.describe(index)
+    if row["bad"]:
+        return Unreadable(name, reason_bad(selection, index))
+    try:
+        image = read_example(selection, index).image
+        photograph = eval_image(image, size=size, augment=augment)
+    except BadExample as error:  # gone since the batch was made
+        return Unreadable(name, str(error))
+    return Looked(
+        name=name,
+        photograph=photograph,
+        label=int(row["label"]) if selection.labelled[index] else None,
+        answer=int(row["answer"]),
+        confidence=float(row["confidence"]),
+        gmacs=float(row["gmacs"]),
+        **{part: np.array(row[part]) for part in ARRAYS if part in row},
+    )

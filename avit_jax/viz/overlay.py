@@ -1,0 +1,133 @@
+"""The halting-depth map over the photograph: as pixels, and as a figure fit for a paper.
+
+The map's colours stay readable off the legend: a photograph laid half-transparently under them
+would make dark patches look shallow. So only the luminance *inside* each patch is added to its
+colour, and the mean colour of a patch is the legend's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from avit_jax.viz import palette
+from avit_jax.viz.look import Looked
+
+SHADING = 0.45  # how strongly the photograph shows through, 0..1
+DOTS_PER_INCH = 300
+_PANEL, _GAP, _TITLE, _BAR, _BETWEEN = 2.1, 0.12, 0.3, 0.52, 0.24  # inches
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+
+
+def blend(photograph: np.ndarray, depths: np.ndarray, depth: int) -> np.ndarray:
+    """The map over the photograph.
+
+    Args:
+        photograph: uint8 `[S, S, 3]`; the grid divides S.
+        depths: layers of each patch, int `[grid, grid]`.
+        depth: layers L of the model.
+
+    Returns:
+        uint8 `[S, S, 3]`.
+    """
+    grid = len(depths)
+    size = len(photograph) // grid
+    luminance = (photograph @ _LUMINANCE).reshape(grid, size, grid, size)
+    inside = luminance - luminance.mean((1, 3), keepdims=True)
+    colours = palette.paint(depths, depth)[:, None, :, None].astype(np.float64)
+    blended = colours + SHADING * inside[..., None]
+    return np.rint(blended).clip(0, 255).astype(np.uint8).reshape(photograph.shape)
+
+
+def patch_depths(looked: Looked, grid: int) -> np.ndarray:
+    """Layers of each patch, int `[grid, grid]`, without the class and distillation tokens."""
+    return looked.depth[-(grid**2) :].reshape(grid, grid)
+
+
+def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
+    """Write photograph, map and legend side by side as a PNG; heads and halves where they differ.
+
+    Args:
+        looked: the image.
+        path: of the PNG.
+        title: in one line, above the photograph.
+        grid: patches along each side.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    depths = patch_depths(looked, grid)
+    layers = len(looked.live)
+    panels = used_parts(looked)
+    shares = [0.11 * (used.shape[1] + 3) for _, used in panels]
+    width = 2 * _PANEL + 3 * _GAP + _BAR + sum(share + _BETWEEN for share in shares)
+    height = _PANEL + _TITLE + _GAP
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
+    FigureCanvasAgg(figure)
+
+    def axes(left: float, breadth: float, tall: float = _PANEL, low: float = _GAP):
+        return figure.add_axes((left / width, low / height, breadth / width, tall / height))
+
+    pictures = (looked.photograph, blend(looked.photograph, depths, layers))
+    captions = (title, f"mean depth {looked.depth.mean():.1f} of {layers} layers")
+    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        axis = axes(_GAP + index * (_PANEL + _GAP), _PANEL)
+        axis.imshow(picture, interpolation="nearest")
+        axis.set_axis_off()
+        axis.set_title(_shortened(caption), fontsize=8, loc="left", pad=4, parse_math=False)
+    left = 3 * _GAP + 2 * _PANEL - 0.02
+    legend(axes(left, 0.13), layers)
+    left += _BAR
+    for (name, used), share in zip(panels, shares, strict=True):
+        matrix(axes(left, share), name, used)
+        left += share + _BETWEEN
+    figure.savefig(path, format="png", metadata={"Software": "avit_jax"})
+
+
+def legend(axis, depth: int) -> None:
+    """Draw one named box per layer count into a tall, narrow matplotlib axis."""
+    colours = palette.colours(depth)[:, None]
+    axis.imshow(colours, origin="lower", aspect="auto", interpolation="nearest")
+    axis.set_yticks(np.arange(depth), [str(layer) for layer in range(1, depth + 1)], fontsize=6)
+    axis.set_yticks(np.arange(depth + 1) - 0.5, minor=True)
+    axis.grid(which="minor", axis="y", color="white", linewidth=0.6)
+    axis.tick_params(which="both", length=0, pad=2)
+    axis.yaxis.tick_right()
+    axis.set_xticks([])
+    axis.set_title("layers", fontsize=7, pad=4, loc="left")
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def matrix(axis, name: str, used: np.ndarray) -> None:
+    """Draw which parts `[L, K]` ran in which layer, layer 1 at the bottom like the legend's."""
+    shown = np.where(used[..., None], np.uint8([52, 58, 70]), np.uint8([226, 229, 235]))
+    axis.imshow(shown, origin="lower", aspect="auto", interpolation="nearest")
+    axis.set_xticks(np.arange(used.shape[1]), part_names(name, used.shape[1]), fontsize=6)
+    axis.xaxis.tick_top()
+    axis.set_yticks([])
+    axis.set_xticks(np.arange(used.shape[1] + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(len(used) + 1) - 0.5, minor=True)
+    axis.grid(which="minor", color="white", linewidth=0.8)
+    axis.tick_params(which="both", length=0, pad=1)
+    axis.set_title(f"{name} run", fontsize=7, pad=3, loc="left")
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def used_parts(looked: Looked) -> list[tuple[str, np.ndarray]]:
+    """The parts beside tokens that the method may skip: name and bool `[L, K]`."""
+    parts = (("heads", looked.heads), ("halves", looked.branches))
+    return [(name, used) for name, used in parts if used is not None]
+
+
+def part_names(name: str, count: int) -> list[str]:
+    """Short names of a matrix's columns."""
+    return ["A", "M"] if name == "halves" else [str(head) for head in range(1, count + 1)]
+
+
+def _shortened(text: str, longest: int = 40) -> str:
+    """Text that fits above a panel, without what no font can draw."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"

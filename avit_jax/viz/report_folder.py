@@ -1,0 +1,133 @@
+"""The files of a report about any stream of images, whichever model they went through.
+
+`index.html` is the page, `summary.json` its numbers, `images/` holds per image a figure for papers
+and an animation over the layers, `charts/` the charts over all images for papers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from avit_jax.errors import UserError
+from avit_jax.viz import charts, figures, frames, html_card, html_report, overlay
+from avit_jax.viz.look import Looked, Unreadable
+from avit_jax.writer import write_json_atomic, write_text_atomic
+
+
+def write_report(
+    images: Iterable[Looked | Unreadable],
+    folder: Path,
+    *,
+    model: str,
+    grid: int,
+    gmacs_dense: float,
+    step: int,
+    class_names: Sequence[str],
+    data: str,
+    total: int,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write a report about any stream of images into an empty folder.
+
+    Args:
+        images: from `look`, read once.
+        folder: exists.
+        model: its name.
+        grid: patches along each side of an image.
+        gmacs_dense: cost of an image with nothing skipped.
+        step: of the checkpoint.
+        class_names: of the model.
+        data: what the images are.
+        total: images there are to choose from.
+        notes: sentences for the foot of the page.
+
+    Returns:
+        What `summary.json` holds.
+
+    Raises:
+        UserError: no image is readable.
+    """
+    rows: list[figures.Row] = []
+    cards: list[str] = []
+    unreadable: list[Unreadable] = []
+    (folder / "images").mkdir()
+    (folder / "charts").mkdir()
+    for order, looked in enumerate(images):
+        if isinstance(looked, Unreadable):
+            unreadable.append(looked)
+            continue
+        stem = f"images/{order:04d}_{file_stem(looked.name)}"
+        figure, animation = f"{stem}_depth.png", f"{stem}_layers.gif"
+        overlay.write(looked, folder / figure, title=_title(looked, class_names), grid=grid)
+        frames.write(looked, folder / animation, grid=grid, gmacs_dense=gmacs_dense)
+        cards.append(
+            html_card.card(
+                looked,
+                order=order,
+                class_names=class_names,
+                grid=grid,
+                gmacs_dense=gmacs_dense,
+                figure=figure,
+                animation=animation,
+            )
+        )
+        rows.append(figures.row(looked))
+    if not rows:
+        raise UserError(
+            f"none of the chosen images of {data} is readable "
+            f"({unreadable[0].name} {unreadable[0].reason}): write the path of image files."
+        )
+    summary = figures.summarise(rows, class_names)
+    _write_charts(summary, folder / "charts")
+    page = html_report.page(
+        cards,
+        unreadable,
+        summary,
+        model=model,
+        step=step,
+        data=data,
+        total=total,
+        gmacs_dense=gmacs_dense,
+        notes=notes,
+    )
+    write_text_atomic(folder / "index.html", page)
+    summary |= {"model": model, "step": step, "data": data, "gmacs_dense": gmacs_dense}
+    summary["rows"] = [_plain_row(row, class_names) for row in rows]
+    summary["unreadable"] = [{"name": one.name, "reason": one.reason} for one in unreadable]
+    write_json_atomic(folder / "summary.json", summary)
+    return summary
+
+
+def file_stem(name: str) -> str:
+    """The end of a name as part of a file name that is safe in any shell, page or system."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).with_suffix("").as_posix())
+    return plain.strip(".-")[-60:] or "image"
+
+
+def _title(looked: Looked, class_names: Sequence[str]) -> str:
+    answer = f"{class_names[looked.answer]} {looked.confidence:.0%}"
+    if looked.label in (None, looked.answer):
+        return answer
+    return f"{answer} (is {class_names[looked.label]})"
+
+
+def _write_charts(summary: dict[str, Any], folder: Path) -> None:
+    drawn = {"depth_histogram": charts.depth_histogram, "live_tokens": charts.live_tokens}
+    if summary["classes"]:
+        drawn["class_depth"] = charts.class_depth
+    for name, chart in drawn.items():
+        (folder / f"{name}.png").write_bytes(chart(summary, charts.PAPER))
+
+
+def _plain_row(row: figures.Row, class_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "label": None if row.label is None else class_names[row.label],
+        "answer": class_names[row.answer],
+        "confidence": row.confidence,
+        "mean_depth": row.mean_depth,
+        "gmacs": row.gmacs,
+    }
