@@ -51,6 +51,9 @@ RUNTIME = [
     "etils[epath]>=1.12,<2",
     "numpy>=2.0,<3",
     "pillow>=11",
+    # Weight files; the second for bfloat16 in NumPy.
+    "safetensors>=0.8,<1",
+    "ml-dtypes>=0.5,<1",
     # Depth priors: special functions and root finding.
     "scipy>=1.14,<2",
     # The picture of halting depths.
@@ -72,6 +75,8 @@ EXTRAS = {
     "prepare": ["tensorflow>=2.20,<3"],
     # Faster random resized crops for training; evaluation always uses Pillow.
     "opencv": ["opencv-python-headless>=4.10,<6"],
+    # Weights by name: hf://timm/deit_small_patch16_224.fb_in1k.
+    "hub": ["huggingface_hub>=1,<3"],
     # Reading gs:// paths.
     "gcs": ["etils[epath-gcs]>=1.12,<2"],
     # "gpu" is CUDA 13; "gpu-cuda12" is for drivers that are too old for it.

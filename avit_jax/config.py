@@ -20,6 +20,7 @@ from avit_jax import zoo
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
+from avit_jax.inference.predictor import EXECUTIONS
 from avit_jax.methods.base import Model
 
 NONFINITE = ("stop", "rollback")
@@ -81,6 +82,31 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             "batch_size": 256,
             "every": 5.0,  # epochs; also saves a checkpoint. The last step always does both
             "weights": "auto",  # "auto": EMA where there is one; "ema"; "raw"
+        }
+    )
+    config.inference = ConfigDict(
+        {
+            "batch_size": 32,  # images that --mode predict and benchmark put through together
+            "execution": "compact",  # or "dense", "masked", "budget"
+            # Static sizes of the program, see inference/plan.py; those of --mode calibrate, or
+            # sensible ones, where unset.
+            "images": placeholder(int),
+            "row_sizes": placeholder(tuple),
+            "attention_images": placeholder(int),
+            "lengths": placeholder(tuple),
+            "dense_images": placeholder(int),
+            "capacities": placeholder(tuple),  # tokens per layer for execution "budget"
+        }
+    )
+    config.benchmark = ConfigDict(
+        {
+            "batch_sizes": (1, 16, 32, 64),
+            "image_sizes": placeholder(tuple),  # the model's own where unset
+            "dtypes": placeholder(tuple),  # the model's own where unset
+            "profiles": ("paper", "half"),  # synthetic: paper, half, none; real: this run's own
+            "executions": ("dense", "masked", "compact", "budget"),
+            "turns": 9,
+            "peers": placeholder(tuple),  # of PyTorch, where it is installed: eager, compile
         }
     )
     config.checkpoint = ConfigDict({"every": 1.0, "keep": 2})  # epochs; number kept
@@ -147,6 +173,7 @@ def validate(config: ConfigDict) -> None:
         "train.accumulation": train.accumulation,
         "train.epochs": train.epochs,
         "eval.batch_size": config.eval.batch_size,
+        "inference.batch_size": config.inference.batch_size,
         "eval.every": config.eval.every,
         "checkpoint.every": config.checkpoint.every,
         "checkpoint.keep": config.checkpoint.keep,
@@ -157,6 +184,12 @@ def validate(config: ConfigDict) -> None:
     for name, value in positive.items():
         if not 0 < value < math.inf:
             raise UserError(f"config.{name} is {value}: write a number above 0.")
+    _validate_benchmark(config.benchmark)
+    if config.inference.execution not in EXECUTIONS:
+        raise UserError(
+            f"config.inference.execution is {config.inference.execution!r}: write one of "
+            f"{', '.join(EXECUTIONS)}."
+        )
     for name in ("weight_decay", "clip_norm"):
         if not 0 <= config.optim[name] < math.inf:
             raise UserError(f"config.optim.{name} is {config.optim[name]}: write 0 or more.")
@@ -187,6 +220,31 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             "config.eval.weights is 'ema', but config.train.ema_decay is 0, so there is no moving "
             "average: write auto or raw, or train with an ema_decay such as 0.9999."
+        )
+
+
+def _validate_benchmark(benchmark: ConfigDict) -> None:
+    known = {
+        "profiles": ("paper", "half", "none", "real"),
+        "executions": EXECUTIONS,
+        "peers": ("eager", "compile"),
+    }
+    for name, values in known.items():
+        given = benchmark[name] or ()
+        unknown = [value for value in given if value not in values]
+        if unknown or (name != "peers" and not given):
+            raise UserError(
+                f"config.benchmark.{name} is {given}: write some of {', '.join(values)}, such as "
+                f'"({values[0]!r},)".'
+            )
+    if "dense" not in benchmark.executions:
+        raise UserError(
+            "config.benchmark.executions has no dense, which is the baseline: add 'dense'."
+        )
+    if benchmark.turns < 1 or not benchmark.batch_sizes or min(benchmark.batch_sizes) < 1:
+        raise UserError(
+            f"config.benchmark has turns {benchmark.turns} and batch_sizes "
+            f"{benchmark.batch_sizes}: write at least one turn and one batch of one image."
         )
 
 

@@ -1,4 +1,4 @@
-"""The one exception whose message is written for the person at the keyboard."""
+"""The exceptions with which a command ends in good order."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The command line prints its sentence without a traceback and exits with status 2.
     """
+
+
+class Preempted(Exception):
+    """The machine asked the command to stop; everything is saved, the same command goes on."""

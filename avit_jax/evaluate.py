@@ -19,51 +19,76 @@ from jax.sharding import Mesh
 from avit_jax import losses
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
+from avit_jax.inference.plan import Plan
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
 from avit_jax.sharding import replicated, shard_batch
+from avit_jax.types import Output
 
 EvalStep = Callable[[Params, dict[str, Array]], dict[str, Array]]
 
 
 def make_eval_step(model: Model, mesh: Mesh, *, execution: str = "masked") -> EvalStep:
     """Jitted sums over one batch (`image`, `label`, `valid`) for `summarise`."""
-    shape = model.shape
 
     def eval_step(params: Params, batch: dict[str, Array]) -> dict[str, Array]:
         output = model.apply(params, normalise(batch["image"]), execution=execution)
-        labels, valid = batch["label"], batch["valid"]
-        targets = losses.soft_targets(labels, shape.num_classes)
-        depth = token_depth(output)
-        gmacs = model.gmacs(output)
-        # Differences from the dense cost keep the sum of squares well conditioned in float32.
-        saved = model.dense_gmacs() - gmacs
-        per_image = {
-            "top1": losses.hits(output.logits, labels, k=1),
-            "top5": losses.hits(output.logits, labels, k=5),
-            "cross_entropy": losses.cross_entropy(output.logits, targets),
-            "saved_gmacs": saved,
-            "saved_gmacs_squared": saved**2,
-            "mean_depth": depth.mean(-1),
-        }
-        sums = {
-            name: jnp.where(valid, values.astype(jnp.float32), 0.0).sum()
-            for name, values in per_image.items()
-        }
-        layers = jnp.arange(1, shape.depth + 1)
-        counts = (depth[:, :, None] == layers) & valid[:, None, None]
-        in_class = jax.nn.one_hot(labels, shape.num_classes) * valid[:, None]
-        return sums | {
-            "count": valid.sum(),
-            "depth_histogram": counts.sum((0, 1)),
-            "class_count": in_class.sum(0),
-            "class_depth": (in_class * per_image["mean_depth"][:, None]).sum(0),
-        }
+        return sums(model, output, batch["label"], batch["valid"])
 
     return jax.jit(eval_step, out_shardings=replicated(mesh))
 
 
-def token_depth(output: Any) -> Array:
+def make_predictor_step(
+    model: Model, params: Params, mesh: Mesh, *, batch_size: int, execution: str, plan: Plan | None
+) -> EvalStep:
+    """The same through compiled inference; `params` are compiled in, the step ignores its own."""
+    predict = model.compile(
+        params, batch_size=batch_size, execution=execution, plan=plan, mesh=mesh
+    )
+    add_up = jax.jit(
+        lambda output, batch: sums(model, output, batch["label"], batch["valid"]),
+        out_shardings=replicated(mesh),
+    )
+
+    def eval_step(params: Params, batch: dict[str, Array]) -> dict[str, Array]:
+        return add_up(predict.run(normalise(batch["image"]), batch["valid"]), batch)
+
+    return eval_step
+
+
+def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str, Array]:
+    """Sums over the valid images of a batch, of everything that `summarise` needs."""
+    shape = model.shape
+    targets = losses.soft_targets(labels, shape.num_classes)
+    depth = token_depth(output)
+    # Differences from the dense cost keep the sum of squares well conditioned in float32.
+    saved = model.dense_gmacs() - model.gmacs(output)
+    dropped = output.aux.get("dropped", jnp.zeros((1, len(labels))))
+    per_image = {
+        "top1": losses.hits(output.logits, labels, k=1),
+        "top5": losses.hits(output.logits, labels, k=5),
+        "cross_entropy": losses.cross_entropy(output.logits, targets),
+        "saved_gmacs": saved,
+        "saved_gmacs_squared": saved**2,
+        "mean_depth": depth.mean(-1),
+        "dropped_images": (dropped > 0).any(0),
+    }
+    totals = {
+        name: jnp.where(valid, values.astype(jnp.float32), 0.0).sum()
+        for name, values in per_image.items()
+    }
+    layers = jnp.arange(1, shape.depth + 1)
+    counts = (depth[:, :, None] == layers) & valid[:, None, None]
+    in_class = jax.nn.one_hot(labels, shape.num_classes) * valid[:, None]
+    return totals | {
+        "count": valid.sum(),
+        "depth_histogram": counts.sum((0, 1)),
+        "class_count": in_class.sum(0),
+        "class_depth": (in_class * per_image["mean_depth"][:, None]).sum(0),
+    }
+
+
+def token_depth(output: Output) -> Array:
     """Layers that each token of a batch went through, `[B, N]` int32."""
     return jnp.round(output.aux.get("depth", output.usage.tokens.sum(0))).astype(jnp.int32)
 
@@ -96,13 +121,13 @@ def evaluate(
     start, timed_images = None, 0
     for batch in batches:
         kept = {name: batch[name] for name in ("image", "label", "valid")}
-        sums = jax.device_get(eval_step(params, shard_batch(kept, mesh)))
-        for name, value in sums.items():
+        added = jax.device_get(eval_step(params, shard_batch(kept, mesh)))
+        for name, value in added.items():
             totals[name] = totals.get(name, 0) + np.asarray(value, np.float64)
         if start is None:
             start = time.perf_counter()
         else:
-            timed_images += int(sums["count"])
+            timed_images += int(added["count"])
     if not totals or not totals["count"]:
         raise UserError(
             "the evaluation split has no readable image: check config.data.eval_split and the "
@@ -119,10 +144,10 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
 
     Returns:
         `images` (count), `top1` and `top5` (shares), `cross_entropy` (nats), `mean_depth` (layers
-        per token), `halted` (share of token-layers that did not run because tokens halted),
-        `gmacs`, `gmacs_std` (per image, over images), `gmacs_dense`, `depth_histogram` (share of
-        the tokens whose last layer is 1, 2, ..., L), `class_mean_depth` (`None` for a class
-    without an image).
+        per token), `dropped_images` (share that lost tokens to a static budget), `halted` (share of
+        token-layers that did not run because tokens halted), `gmacs`, `gmacs_std` (per image, over
+        images), `gmacs_dense`, `depth_histogram` (share of the tokens whose last layer is 1, 2,
+        ..., L), `class_mean_depth` (`None` for a class without an image).
     """
     count = float(totals["count"])
     mean = {name: float(totals[name]) / count for name in totals if np.ndim(totals[name]) == 0}
@@ -135,6 +160,7 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
         "top5": mean["top5"],
         "cross_entropy": mean["cross_entropy"],
         "mean_depth": mean["mean_depth"],
+        "dropped_images": mean["dropped_images"],
         "halted": 1.0 - mean["mean_depth"] / model.shape.depth,
         "gmacs": model.dense_gmacs() - mean["saved_gmacs"],
         "gmacs_std": variance**0.5,

@@ -1,4 +1,4 @@
-"""Command line: `python -m avit_jax.main --config configs/avit_digits.py [--mode train|eval]`.
+"""Command line: `python -m avit_jax.main --config configs/avit_digits.py [--mode train|eval|...]`.
 
 Every setting can be changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something
 the user has to put right (one sentence says what), 75 stopped by SIGTERM with everything saved, so
@@ -17,16 +17,88 @@ from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from avit_jax.errors import UserError
+from avit_jax.benchmark.environment import start_again_prepared
+from avit_jax.compilation_cache import use_compilation_cache
+from avit_jax.errors import Preempted, UserError
 
-MODES = ("train", "eval")
 EXIT_USAGE, EXIT_PREEMPTED = 2, 75
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes; runs/<config name> if unset.")
-MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+INPUT = flags.DEFINE_string(
+    "input",
+    None,
+    "predict, visualize: an image or a folder of them; the evaluation split if unset.",
+)
+OUTPUT = flags.DEFINE_string(
+    "output", None, "predict, benchmark, visualize: where to write; into the workdir if unset."
+)
+LIMIT = flags.DEFINE_integer("limit", 48, "visualize: how many images to draw.")
+
+
+def run_train(config: ConfigDict, workdir: Path) -> None:
+    """Train, or go on training."""
+    from avit_jax.train import train
+
+    train(config, workdir, stop=preemption_notice())
+
+
+def run_eval(config: ConfigDict, workdir: Path) -> None:
+    """Exact figures of a trained run."""
+    from avit_jax.evaluate_run import evaluate_run
+
+    evaluate_run(config, workdir)
+
+
+def run_predict(config: ConfigDict, workdir: Path) -> None:
+    """Answers for every image of a folder or dataset."""
+    from avit_jax.inference.plans import chosen_plan
+    from avit_jax.predict import predict_run
+
+    predict_run(
+        config,
+        workdir,
+        source=INPUT.value,
+        output=_output(),
+        execution=config.inference.execution,
+        batch_size=config.inference.batch_size,
+        plan=chosen_plan(config, workdir),
+        stop=preemption_notice(),
+    )
+
+
+def run_benchmark(config: ConfigDict, workdir: Path) -> None:
+    """Executions against each other, in one process."""
+    from avit_jax.benchmark.run import benchmark_run
+
+    benchmark_run(config, workdir, output=_output())
+
+
+def run_calibrate(config: ConfigDict, workdir: Path) -> None:
+    """Static sizes for this model on this machine."""
+    from avit_jax.calibrate import calibrate_run
+
+    calibrate_run(config, workdir)
+
+
+def run_visualize(config: ConfigDict, workdir: Path) -> None:
+    """A page of pictures."""
+    from avit_jax.viz.visualize import visualize_run
+
+    visualize_run(config, workdir, source=INPUT.value, output=_output(), limit=LIMIT.value)
+
+
+MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
+    "train": run_train,
+    "eval": run_eval,
+    "predict": run_predict,
+    "benchmark": run_benchmark,
+    "calibrate": run_calibrate,
+    "visualize": run_visualize,
+}
+MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 
 
 def main(argv: list[str]) -> None:
@@ -38,22 +110,20 @@ def main(argv: list[str]) -> None:
             raise UserError(f"unexpected argument {argv[1]!r}: every setting is a --flag.")
         if CONFIG.value is None:
             raise UserError("there is no --config: write --config configs/avit_digits.py.")
+        if MODE.value in ("benchmark", "calibrate"):
+            start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
         initialise_processes()
-        workdir = Path(WORKDIR.value or default_workdir())
-        if MODE.value == "train":
-            from avit_jax.train import Preempted, train
-
-            try:
-                train(CONFIG.value, workdir, stop=preemption_notice())
-            except Preempted as notice:
-                logging.warning("%s; start the same command again to go on.", notice)
-                sys.exit(EXIT_PREEMPTED)
-        else:
-            from avit_jax.evaluate_run import evaluate_run
-
-            evaluate_run(CONFIG.value, workdir)
+        use_compilation_cache()
+        MODES[MODE.value](CONFIG.value, Path(WORKDIR.value or default_workdir()))
+    except Preempted as notice:
+        logging.warning("%s; start the same command again to go on.", notice)
+        sys.exit(EXIT_PREEMPTED)
     except UserError as error:
         refuse(str(error))
+
+
+def _output() -> Path | None:
+    return Path(OUTPUT.value) if OUTPUT.value else None
 
 
 def parse_flags(argv: list[str]) -> list[str]:

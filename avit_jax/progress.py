@@ -71,15 +71,17 @@ class Progress:
         self._last = (step, now)
         self._first = self._first or self._last
         parts = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items()]
+        pace = []
         if self._rates:
-            parts += [f"{self.images_per_second:,.0f} images/s", f"ETA {self._remaining(step)}"]
+            pace = [f"{self.images_per_second:,.0f} images/s", f"ETA {self._remaining(step)}"]
         if self._bar is not None:
-            self._bar.set_postfix_str("  ".join(parts), refresh=False)
+            # What a narrow terminal cuts off is the end of the line.
+            self._bar.set_postfix_str("  ".join([*pace, *parts]), refresh=False)
             self._bar.update(step - self._bar.n)
             self._bar.refresh()
         else:
             head = f"{self._title}  " if self._title else ""
-            line = "  ".join([f"{head}step {step}/{self._total}", *parts])
+            line = "  ".join([f"{head}step {step}/{self._total}", *parts, *pace])
             print(line, file=self._stream, flush=True)
 
     def write(self, text: str) -> None:

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax import report, step
 from avit_jax.checkpoint import Checkpoints
-from avit_jax.errors import UserError
+from avit_jax.errors import Preempted, UserError
 from avit_jax.evaluate import evaluate, make_eval_step
 from avit_jax.experiment import Experiment
 from avit_jax.progress import Progress
@@ -33,12 +33,15 @@ from avit_jax.writer import MetricsWriter, write_json_atomic, write_text_atomic
 logger = logging.getLogger(__name__)
 
 # Settings that may differ between two parts of one run: they change no number.
-CHANGEABLE = ("data.dir", "data.workers", "checkpoint.keep", "log.tensorboard", "dense_twin")
+CHANGEABLE = (
+    "data.dir",
+    "data.workers",
+    "checkpoint.keep",
+    "log.tensorboard",
+    "dense_twin",
+    "inference",
+)
 MAX_IN_FLIGHT = 2
-
-
-class Preempted(Exception):
-    """The machine asked the run to stop; everything is saved."""
 
 
 def train(

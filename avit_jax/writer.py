@@ -161,7 +161,10 @@ class MetricsWriter:
                     self._events.add_scalar(f"{kind}/{name}", float(value), int(step))
 
     def flush(self) -> None:
-        """Makes all lines survive a power cut; call it before a checkpoint is saved."""
+        """Makes all lines survive a power cut; call it before a checkpoint is saved.
+
+        TensorBoard's events are written by a thread of tensorboardX and may follow a little later.
+        """
         if self._file is not None:
             os.fsync(self._file.fileno())
         if self._events is not None:

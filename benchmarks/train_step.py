@@ -31,16 +31,12 @@ number of parameters, every parameter gets a gradient, and every loss fell.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +44,8 @@ import numpy as np
 import optax
 
 from avit_jax import config as configs
+from avit_jax.benchmark.environment import environment, start_again_prepared
+from avit_jax.benchmark.peers import PEERS, available, vit_config
 from avit_jax.experiment import Optimization
 from avit_jax.models.vit import ViTShape
 from avit_jax.sharding import make_mesh, replicated, shard_batch
@@ -55,12 +53,7 @@ from avit_jax.step import make_train_step
 from avit_jax.writer import columns, write_json_atomic
 
 NAMES = {"dense": "deit_{model}_patch16_224", "avit": "avit_{model}_patch16_224"}
-PEERS = ("eager", "compile")
 PAIRS = [("avit", "dense"), *((ours, peer) for peer in PEERS for ours in NAMES)]
-MALLOC = (
-    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8589934592:"
-    "glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456:glibc.malloc.arena_max=1"
-)
 WARM_UP_STEPS = 2
 TOTAL_STEPS = 10_000
 WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.1
@@ -78,24 +71,6 @@ class Sample(NamedTuple):
 
     wall: float
     cpu: float
-
-
-def prepare_environment() -> None:
-    """Start this script again with threads and allocator set, unless they are."""
-    threads = str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())
-    wanted = {
-        "NPROC": threads,  # of XLA
-        "OMP_NUM_THREADS": threads,  # of PyTorch
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "KMP_BLOCKTIME": "0",
-    }
-    if platform.libc_ver()[0] == "glibc":
-        wanted["GLIBC_TUNABLES"] = MALLOC
-    missing = {name: value for name, value in wanted.items() if name not in os.environ}
-    if missing:
-        settings = " ".join(f"{name}={value}" for name, value in missing.items())
-        print(f"starting again with {settings}", flush=True)
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | missing)
 
 
 def random_batch(shape: ViTShape, batch_size: int) -> dict[str, np.ndarray]:
@@ -153,29 +128,13 @@ def peer(
 ) -> Contender:
     """PyTorch's step, eager or compiled."""
     import torch
-    from transformers import ViTConfig, ViTForImageClassification
+    import transformers
 
     from avit_jax.data.mix import MEAN, STD
 
     torch.manual_seed(0)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    model = ViTForImageClassification(
-        ViTConfig(
-            image_size=shape.image_size,
-            patch_size=shape.patch_size,
-            hidden_size=shape.embed_dim,
-            num_hidden_layers=shape.depth,
-            num_attention_heads=shape.num_heads,
-            intermediate_size=shape.block.mlp_dim,
-            layer_norm_eps=shape.block.norm_eps,
-            qkv_bias=shape.qkv_bias,
-            hidden_act="gelu",
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            num_labels=shape.num_classes,
-            attn_implementation="sdpa",
-        )
-    ).train()
+    model = transformers.ViTForImageClassification(vit_config(transformers, shape)).train()
     mean, std = (torch.tensor(value)[:, None, None] for value in (MEAN, STD))
     images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(batch["label"]).long()
@@ -305,28 +264,6 @@ def ratios(numerator: list[Sample], denominator: list[Sample], field: int) -> li
     return [a[field] / b[field] for a, b in zip(numerator, denominator, strict=True)]
 
 
-def processor() -> str:
-    """Its name, as well as the system tells."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def environment(args: argparse.Namespace) -> dict[str, str]:
-    """What the figures depend on."""
-    packages = ["jax", "flax", "optax", *(["torch", "transformers"] if args.peers else [])]
-    device = jax.devices()[0]
-    return {
-        "processor": processor(),
-        "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
-        "threads": os.environ["NPROC"],
-        "malloc": os.environ.get("GLIBC_TUNABLES", "as the system has it"),
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
-
-
 def main() -> None:
     """Runs the comparison and prints it."""
     parser = argparse.ArgumentParser(
@@ -343,15 +280,16 @@ def main() -> None:
     args.peers = [name for name in args.peers.split(",") if name]
     if not set(args.peers) <= set(PEERS):
         parser.error(f"--peers takes {', '.join(PEERS)}, not {', '.join(args.peers)}")
-    prepare_environment()
-    if args.peers and not all(map(importlib.util.find_spec, ("torch", "transformers"))):
+    start_again_prepared([sys.executable, *sys.argv])
+    if args.peers and not available():
         print("no PyTorch peer: install the extra `benchmark`")
         args.peers = []
     if args.peers and jax.devices()[0].platform != "cpu":
         print("no PyTorch peer: it runs on the CPU, JAX does not")
         args.peers = []
 
-    surroundings = environment(args)
+    packages = ["jax", "flax", "optax", *(["torch", "transformers"] if args.peers else [])]
+    surroundings = environment(packages)
     print(json.dumps(surroundings, indent=2), flush=True)
     results = {size: compare(args, size) for size in args.batch_size}
     if args.json:

@@ -42,6 +42,18 @@ def test_evaluation_agrees_with_the_end_of_training(trained):
     assert "mean depth" in out
 
 
+def test_predictions_agree_with_the_end_of_training(trained):
+    workdir, _ = trained
+    status, out, err = commands.run(commands.command(workdir, mode="predict", train__steps=4))
+    assert status == 0, err
+    lines = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]
+    summary = json.loads((workdir / "summary.json").read_text())
+    right = sum(line["label"] == line["true_label"] for line in lines)
+    assert right / len(lines) == pytest.approx(summary["top1"], abs=1e-9)
+    assert len(lines) == summary["images"]
+    assert "Predictions" in out
+
+
 def test_another_config_in_the_same_workdir_is_refused(trained):
     workdir, _ = trained
     before = (workdir / "config.json").read_text()

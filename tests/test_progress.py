@@ -59,6 +59,6 @@ def test_a_terminal_gets_a_bar():
     shown = stream.getvalue()
     assert "100/200" in shown
     assert " 50%|" in shown
-    assert "loss 1  640 images/s  ETA 0:10" in shown
+    assert "640 images/s  ETA 0:10  loss 1" in shown
     assert "evaluated\n" in shown
     assert "step" not in shown

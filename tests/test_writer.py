@@ -125,10 +125,17 @@ def test_flushed_lines_are_there_before_closing(tmp_path):
     writer = MetricsWriter(tmp_path)
     writer.write(1, "train", {"loss": 0.5})
     writer.flush()
-    assert len(lines_of(tmp_path)) == 1
+    flushed = lines_of(tmp_path)
+    writer.close()
+    assert len(flushed) == 1
+
+
+def test_events_are_all_there_after_closing(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    writer.write(1, "train", {"loss": 0.5})
+    writer.close()
     (path,) = (tmp_path / "tensorboard").iterdir()
     assert any(event.summary.value for event in read_events(path))
-    writer.close()
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
