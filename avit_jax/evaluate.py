@@ -25,14 +25,20 @@ from avit_jax.models.module import Params
 from avit_jax.sharding import replicated, shard_batch
 from avit_jax.types import Output
 
-EvalStep = Callable[[Params, dict[str, Array]], dict[str, Array]]
+EvalStep = Callable[..., dict[str, Array]]
 
 
 def make_eval_step(model: Model, mesh: Mesh, *, execution: str = "masked") -> EvalStep:
-    """Jitted sums over one batch (`image`, `label`, `valid`) for `summarise`."""
+    """Jitted sums over one batch (`image`, `label`, `valid`) for `summarise`.
 
-    def eval_step(params: Params, batch: dict[str, Array]) -> dict[str, Array]:
-        output = model.apply(params, normalise(batch["image"]), execution=execution)
+    The step also takes `settings` of the method's dial, as data: they compile nothing anew.
+    """
+
+    def eval_step(
+        params: Params, batch: dict[str, Array], settings: dict[str, float] | None = None
+    ) -> dict[str, Array]:
+        images = normalise(batch["image"])
+        output = model.apply(params, images, execution=execution, settings=settings)
         return sums(model, output, batch["label"], batch["valid"])
 
     return jax.jit(eval_step, out_shardings=replicated(mesh))

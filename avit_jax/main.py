@@ -35,6 +35,17 @@ INPUT = flags.DEFINE_string(
 OUTPUT = flags.DEFINE_string(
     "output", None, "predict, benchmark, visualize: where to write; into the workdir if unset."
 )
+BUDGET = flags.DEFINE_list(
+    "budget",
+    None,
+    "calibrate: what an image may cost: 0.8 (share of the dense GMACs), 2.9gmacs, 5ms (a batch of "
+    "config.inference.batch_size); several with commas.",
+)
+OPERATING_POINT = flags.DEFINE_string(
+    "operating_point",
+    None,
+    "all but train and calibrate: a point that --mode calibrate --budget has stored, such as 0.8.",
+)
 LIMIT = flags.DEFINE_integer("limit", 48, "visualize: how many images to draw.")
 
 
@@ -77,7 +88,12 @@ def run_benchmark(config: ConfigDict, workdir: Path) -> None:
 
 
 def run_calibrate(config: ConfigDict, workdir: Path) -> None:
-    """Static sizes for this model on this machine."""
+    """Static sizes for this model on this machine, or with `--budget` a setting that meets it."""
+    if BUDGET.value:
+        from avit_jax.dial import dial_run
+
+        dial_run(config, workdir, BUDGET.value)
+        return
     from avit_jax.calibrate import calibrate_run
 
     calibrate_run(config, workdir)
@@ -114,12 +130,36 @@ def main(argv: list[str]) -> None:
             start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
         initialise_processes()
         use_compilation_cache()
-        MODES[MODE.value](CONFIG.value, Path(WORKDIR.value or default_workdir()))
+        workdir = Path(WORKDIR.value or default_workdir())
+        MODES[MODE.value](chosen_config(workdir), workdir)
     except Preempted as notice:
         logging.warning("%s; start the same command again to go on.", notice)
         sys.exit(EXIT_PREEMPTED)
     except UserError as error:
         refuse(str(error))
+
+
+def chosen_config(workdir: Path) -> ConfigDict:
+    """The config, with `--operating_point` in force.
+
+    Raises:
+        UserError: a flag in a mode that has no use for it, or no such point.
+    """
+    if BUDGET.value and MODE.value != "calibrate":
+        raise UserError(
+            "--budget belongs to --mode calibrate, which finds an operating point for it: "
+            f"use that point with --operating_point {BUDGET.value[0]}."
+        )
+    if not OPERATING_POINT.value:
+        return CONFIG.value
+    if MODE.value in ("train", "calibrate"):
+        raise UserError(
+            f"--operating_point sets a trained model, which --mode {MODE.value} does not take: "
+            "leave it out."
+        )
+    from avit_jax.operating_points import at_operating_point
+
+    return at_operating_point(CONFIG.value, workdir, OPERATING_POINT.value)
 
 
 def _output() -> Path | None:

@@ -1,10 +1,13 @@
-"""The three types that everything else speaks: `Gates` in, `Output` (with its `Usage`) out.
+"""The types that everything else speaks: `Gates` in, `Output` (with its `Usage`) out; `Dial`.
 
 Shapes: `B` images, `N` tokens (class token first, then the distillation token where there is one,
 then the patches row by row), `D` channels, `H` heads, `L` layers, `C` classes, `E` exits.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
 
 from flax import struct
 from jax import Array
@@ -65,3 +68,19 @@ class Output:
     penalties: dict[str, Array] = struct.field(default_factory=dict)
     metrics: dict[str, Array] = struct.field(default_factory=dict)
     aux: dict[str, Array] = struct.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dial:
+    """How a finished model is made to cost more or less without training: one real number.
+
+    Attributes:
+        settings: from a position to the settings of the method there, floats. Position 0 gives the
+            model's own; larger positions cost more, or at least hardly ever less.
+        low: position of the least that the model can cost.
+        high: position of the most.
+    """
+
+    settings: Callable[[float], dict[str, float]]
+    low: float
+    high: float

@@ -35,9 +35,10 @@ from avit_jax.models.layers import Block
 from avit_jax.models.module import scan_layers
 from avit_jax.models.vit import ViT
 from avit_jax.priors import depth_prior, divergence
-from avit_jax.types import Gates, Output, Usage
+from avit_jax.types import Dial, Gates, Output, Usage
 
 KL_READINGS = ("paper", "upstream", "halting")
+SATURATED = 1e4  # logits by which a shifted gate makes every score 0 or 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,8 @@ class Settings:
             )
         if isinstance(self.prior, Sequence) and not isinstance(self.prior, str):
             # Hashable, so that models can be compared and their skeletons cached.
-            object.__setattr__(self, "prior", tuple(_frozen(part) for part in self.prior))
+            frozen = (part if isinstance(part, tuple) else _frozen(part) for part in self.prior)
+            object.__setattr__(self, "prior", tuple(frozen))
 
     def strength(self, progress: Array | float) -> Array:
         """How far halting is switched on, 0..1, at a share of the training."""
@@ -206,6 +208,14 @@ class Model(base.Model):
         return budget.budgeted(
             network, images, exists, plan, score=self.score, eps=self.settings.eps
         )
+
+    def dial(self) -> Dial:
+        """`gate_center`, in logits from the model's own: higher means lower scores, more layers.
+
+        Turning the threshold as well was not found to answer better: docs/results.md.
+        """
+        own = self.settings.gate_center
+        return Dial(lambda position: {"gate_center": own + position}, -SATURATED, SATURATED)
 
     def score(self, x: Array) -> Array:
         """Halting scores `[B, N]` float32 of tokens `[B, N, D]`: one existing channel, squashed."""

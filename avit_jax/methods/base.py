@@ -28,7 +28,7 @@ from avit_jax.models.layers import dropout
 from avit_jax.models.vit import ViT, ViTShape
 from avit_jax.pretrained import names
 from avit_jax.pretrained.fit import fit
-from avit_jax.types import Output
+from avit_jax.types import Dial, Output
 
 EXECUTIONS = ("masked", "dense")
 
@@ -94,6 +94,7 @@ class Model(abc.ABC):
         execution: str = "masked",
         progress: Array | float = 1.0,
         features: bool = False,
+        settings: Mapping[str, Array | float] | None = None,
     ) -> Output:
         """Run the model on a batch with static shapes: skipped work is masked, not left out.
 
@@ -106,6 +107,8 @@ class Model(abc.ABC):
             execution: "masked", or "dense" for the same weights with nothing skipped.
             progress: share of the training that is done, 0..1; 1 is the finished model.
             features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
+            settings: those of the method's `dial`, in place of the model's own. They may be traced,
+                so that one compiled program serves all positions.
 
         Raises:
             UserError: unknown execution, images of another size, or a missing key.
@@ -127,7 +130,16 @@ class Model(abc.ABC):
             progress=progress,
             features=features,
         )
-        return self.forward(module.bind(self.build, params), images, call)
+        network = module.bind(self.build, params)  # by the model itself, which can be hashed
+        model = self if settings is None else self._changed(settings)
+        return model.forward(network, images, call)
+
+    def dial(self) -> Dial | None:
+        """What makes the finished model cost more or less; `None` where nothing does."""
+        return None
+
+    def _changed(self, settings: Mapping[str, Array | float]) -> Model:
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **settings))
 
     @abc.abstractmethod
     def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:

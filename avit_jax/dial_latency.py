@@ -1,0 +1,94 @@
+"""Budgets in milliseconds: time is measured, with the compacted program that prediction runs.
+
+Times are noisy and programs take seconds to compile, so time is not bisected. A few programs
+between the least and the highest cost are raced, the cost for the wanted time is read off between
+them, and the program at that cost is raced with the others; where it misses, it is one point more
+to read from.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from avit_jax.benchmark.race import race
+from avit_jax.dial_search import Probes
+from avit_jax.errors import UserError
+from avit_jax.inference.predictor import Predictor
+
+logger = logging.getLogger(__name__)
+
+PROGRAMS = 4  # raced before the first guess
+ROUNDS = 3  # guesses, at most
+TURNS = 9
+CLOSE = 0.03  # of the wanted time: measured medians repeat about as well
+
+
+class Stopwatch:
+    """Milliseconds per batch at positions of a dial.
+
+    Args:
+        probes: GMACs at positions.
+        compiled: the compacted program at a position.
+        batches: normalised images, each `[B, H, W, 3]`.
+    """
+
+    def __init__(
+        self,
+        probes: Probes,
+        compiled: Callable[[float], Predictor],
+        batches: Sequence[np.ndarray],
+    ):
+        self._probes, self._compiled, self._batches = probes, compiled, batches
+        self._programs: dict[float, Callable[[], Any]] = {}
+        inner = np.linspace(probes.least, probes.most, PROGRAMS)[1:-1]
+        for position in (probes.low, *map(probes.find, inner), probes.high):
+            self._add(position)
+
+    def meet(self, wanted: float, name: str) -> tuple[float, float]:
+        """The position at which a batch takes about `wanted` milliseconds, and what it takes.
+
+        Raises:
+            UserError: it takes more even at the least cost, or less even at the highest.
+        """
+        times = self.race()
+        least, most = times[self._probes.low], times[self._probes.high]
+        if not least <= wanted <= most:
+            raise UserError(
+                f"the budget {name} cannot be met: batches of {len(self._batches[0])} images take "
+                f"{least:.4g} to {most:.4g} ms here, so write a time between, or another "
+                "config.inference.batch_size."
+            )
+        for _ in range(ROUNDS):
+            position = self._probes.find(self._cost_of(wanted, times))
+            self._add(position)
+            times = self.race()
+            logger.info("%s: %.4g ms at position %.4g", name, times[position], position)
+            if abs(times[position] - wanted) <= CLOSE * wanted:
+                break
+        best = min(times, key=lambda position: abs(times[position] - wanted))
+        return best, times[best]
+
+    def race(self) -> dict[float, float]:
+        """Median milliseconds per batch of all programs so far, taking turns."""
+        timings = race({str(p): program for p, program in self._programs.items()}, turns=TURNS)
+        scale = 1e3 / len(self._batches)
+        return {position: scale * timings[str(position)].median() for position in self._programs}
+
+    def _cost_of(self, wanted: float, times: dict[float, float]) -> float:
+        costs, medians = zip(
+            *sorted((self._probes.costs[position], median) for position, median in times.items()),
+            strict=True,
+        )
+        # A dearer program is not quicker: where it seems so, that is noise.
+        return float(np.interp(wanted, np.maximum.accumulate(medians), costs))
+
+    def _add(self, position: float) -> None:
+        if position in self._programs:
+            return
+        program = self._compiled(position)
+        arguments = [program.put(batch) for batch in self._batches]
+        self._programs[position] = lambda: [program.run(*pair).logits for pair in arguments]
