@@ -108,7 +108,7 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
                 textcoords="offset points",
                 fontsize=8,
             )
-    axes.set(xlabel="GMACs per image", ylabel="top-1, %")
+    axes.set(xlabel="GMACs per image", ylabel="top-1, % (bars: one standard error)")
     axes.margins(x=0.06, y=0.15)
     axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)

@@ -49,7 +49,7 @@ class Stopwatch:
             self._add(position)
 
     def meet(self, wanted: float, name: str) -> tuple[float, float]:
-        """The position at which a batch takes about `wanted` milliseconds, and what it takes.
+        """The dearest position tried that keeps to `wanted` milliseconds, and what it takes.
 
         Raises:
             UserError: it takes more even at the least cost, or less even at the highest.
@@ -69,7 +69,8 @@ class Stopwatch:
             logger.info("%s: %.4g ms at position %.4g", name, times[position], position)
             if abs(times[position] - wanted) <= CLOSE * wanted:
                 break
-        best = min(times, key=lambda position: abs(times[position] - wanted))
+        allowed = [p for p, median in self._steady(times) if median <= (1 + CLOSE) * wanted]
+        best = allowed[-1] if allowed else self._probes.low
         return best, times[best]
 
     def race(self) -> dict[float, float]:
@@ -79,12 +80,14 @@ class Stopwatch:
         return {position: scale * timings[str(position)].median() for position in self._programs}
 
     def _cost_of(self, wanted: float, times: dict[float, float]) -> float:
-        costs, medians = zip(
-            *sorted((self._probes.costs[position], median) for position, median in times.items()),
-            strict=True,
-        )
-        # A dearer program is not quicker: where it seems so, that is noise.
-        return float(np.interp(wanted, np.maximum.accumulate(medians), costs))
+        positions, medians = zip(*self._steady(times), strict=True)
+        return float(np.interp(wanted, medians, [self._probes.costs[p] for p in positions]))
+
+    def _steady(self, times: dict[float, float]) -> list[tuple[float, float]]:
+        """Positions by rising cost, with medians that rise: a dearer program is never quicker."""
+        positions = sorted(times, key=self._probes.costs.__getitem__)
+        medians = np.maximum.accumulate([times[position] for position in positions])
+        return list(zip(positions, medians.tolist(), strict=True))
 
     def _add(self, position: float) -> None:
         if position in self._programs:

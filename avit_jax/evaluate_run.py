@@ -29,6 +29,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict:
     )
     summary = report.summarise(experiment, results, dense)
     summary["weights"] = config.eval.weights
+    summary["method"] = config.method.to_dict()  # an operating point changes it
     summary["summary"] = str(workdir / "eval.json")
     if jax.process_index() == 0:
         write_json_atomic(workdir / "eval.json", summary)

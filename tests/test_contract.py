@@ -180,3 +180,16 @@ def test_wrong_images_and_executions_are_named(case):
         model.apply(params, jnp.zeros((1, SIZE + 8, SIZE, 3)))
     with pytest.raises(ValueError, match="masked or dense"):
         model.apply(params, jnp.zeros((1, SIZE, SIZE, 3)), execution="quick")
+
+
+def test_a_dial_reaches_from_its_own_setting_to_dense_and_far_below(case, images):
+    model, params = case
+    dial = model.dial()
+    if dial is None:
+        pytest.skip("the method has no dial")
+    apply = jax.jit(lambda settings: model.apply(params, images, settings=settings))
+    least, own, most = (apply(dial.settings(position)) for position in (dial.low, 0.0, dial.high))
+    chex.assert_trees_all_close(own, jax.jit(model.apply)(params, images), atol=1e-6)
+    assert bool(most.usage.tokens.all())
+    costs = [float(model.gmacs(output).mean()) for output in (least, own, most)]
+    assert costs == sorted(set(costs))
