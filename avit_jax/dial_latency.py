@@ -9,6 +9,7 @@ to read from.
 from __future__ import annotations
 
 import logging
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 PROGRAMS = 4  # raced before the first guess
 ROUNDS = 3  # guesses, at most
-TURNS = 9
+TURNS, MOST_TURNS = 9, 100
+SECONDS = 10.0  # of a race, where that means more turns: short programs need more
+UNSTEADY = 0.1  # of the wanted time
 CLOSE = 0.03  # of the wanted time: measured medians repeat about as well
 
 
@@ -44,6 +47,8 @@ class Stopwatch:
     ):
         self._probes, self._compiled, self._batches = probes, compiled, batches
         self._programs: dict[float, Callable[[], Any]] = {}
+        self._ratios: dict[float, list[float]] = {}  # to the dearest program, by turn
+        self._dearest: list[float] = []  # seconds of that one
         inner = np.linspace(probes.least, probes.most, PROGRAMS)[1:-1]
         for position in (probes.low, *map(probes.find, inner), probes.high):
             self._add(position)
@@ -71,13 +76,32 @@ class Stopwatch:
                 break
         allowed = [p for p, median in self._steady(times) if median <= (1 + CLOSE) * wanted]
         best = allowed[-1] if allowed else self._probes.low
+        if abs(times[best] - wanted) > UNSTEADY * wanted:
+            logger.warning(
+                "the budget %s is met by %.4g ms only: times vary too much on this machine now, so "
+                "repeat it when nothing else runs",
+                name,
+                times[best],
+            )
         return best, times[best]
 
     def race(self) -> dict[float, float]:
-        """Median milliseconds per batch of all programs so far, taking turns."""
-        timings = race({str(p): program for p, program in self._programs.items()}, turns=TURNS)
-        scale = 1e3 / len(self._batches)
-        return {position: scale * timings[str(position)].median() for position in self._programs}
+        """Let all programs so far take turns once more; milliseconds per batch from all turns.
+
+        A shared machine drifts between two races by more than programs differ. So a program's time
+        is its median ratio to the dearest program in the same turn, times that one's median.
+        """
+        programs = {str(position): program for position, program in self._programs.items()}
+        once = sum(timing.median() for timing in race(programs, turns=1).values())
+        turns = int(np.clip(SECONDS / once, TURNS, MOST_TURNS))
+        timings = race(programs, turns=turns)
+        dearest = timings[str(self._probes.high)].wall
+        for position in self._programs:
+            ratios = np.divide(timings[str(position)].wall, dearest)
+            self._ratios.setdefault(position, []).extend(ratios.tolist())
+        self._dearest += dearest
+        scale = 1e3 / len(self._batches) * statistics.median(self._dearest)
+        return {p: scale * statistics.median(ratios) for p, ratios in self._ratios.items()}
 
     def _cost_of(self, wanted: float, times: dict[float, float]) -> float:
         positions, medians = zip(*self._steady(times), strict=True)
