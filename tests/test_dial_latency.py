@@ -57,3 +57,12 @@ def test_the_dearest_setting_that_keeps_to_the_time_is_found(stopwatch):
 def test_a_time_out_of_reach_is_refused_with_the_range(stopwatch):
     with pytest.raises(ValueError, match=r"batches of 16 images take [34]\.\d+ to [78]\.?\d* ms"):
         stopwatch[0].meet(30.0, "30ms")
+
+
+def test_a_time_that_no_program_takes_is_refused_rather_than_undercut(stopwatch, monkeypatch):
+    watch, probes = stopwatch
+    monkeypatch.setattr(probes, "find", lambda cost: probes.high)  # nothing lies between
+    for position in set(watch._programs) - {probes.low, probes.high}:
+        del watch._programs[position]
+    with pytest.raises(ValueError, match="repeat it when nothing else runs"):
+        watch.meet(5.0, "5ms")
