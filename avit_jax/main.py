@@ -33,7 +33,9 @@ INPUT = flags.DEFINE_string(
     "predict, visualize: an image or a folder of them; the evaluation split if unset.",
 )
 OUTPUT = flags.DEFINE_string(
-    "output", None, "predict, benchmark, visualize: where to write; into the workdir if unset."
+    "output",
+    None,
+    "predict, benchmark, visualize, export: where to write; into the workdir if unset.",
 )
 LIMIT = flags.DEFINE_integer("limit", 48, "visualize: how many images to draw.")
 
@@ -90,6 +92,14 @@ def run_visualize(config: ConfigDict, workdir: Path) -> None:
     visualize_run(config, workdir, source=INPUT.value, output=_output(), limit=LIMIT.value)
 
 
+def run_export(config: ConfigDict, workdir: Path) -> None:
+    """A program for other machines."""
+    from avit_jax.export.run import export_run
+    from avit_jax.inference.plans import chosen_plan
+
+    export_run(config, workdir, output=_output(), plan=chosen_plan(config, workdir))
+
+
 MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
     "train": run_train,
     "eval": run_eval,
@@ -97,6 +107,7 @@ MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
     "benchmark": run_benchmark,
     "calibrate": run_calibrate,
     "visualize": run_visualize,
+    "export": run_export,
 }
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 

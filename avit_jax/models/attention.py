@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -9,6 +13,21 @@ from jax import Array
 # Finite, so that a row without any live key stays finite; far below any score.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 _SMALL = 80 * 80  # scores of one head
+_traced_for: ContextVar[str | None] = ContextVar("traced_for", default=None)
+
+
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """Within it, code is traced for `platform` ("cpu", "gpu", "tpu") and not for this machine.
+
+    For programs that one machine traces and others run (`export/program.py`). A trace that JAX has
+    cached is not made again, so functions traced within must not have been traced before.
+    """
+    token = _traced_for.set(platform)
+    try:
+        yield
+    finally:
+        _traced_for.reset(token)
 
 
 def scores(query: Array, key: Array, bias: Array | None = None) -> Array:
@@ -46,7 +65,8 @@ def mix(
     # few large kernels win.
     num_heads = query.shape[2]
     large = query.shape[1] * key.shape[1] > _SMALL
-    step = 1 if large and jax.default_backend() == "cpu" else num_heads
+    platform = _traced_for.get() or jax.default_backend()
+    step = 1 if large and platform == "cpu" else num_heads
     mixed = [
         _mix(
             query[:, :, head : head + step],
