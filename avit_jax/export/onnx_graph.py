@@ -82,6 +82,7 @@ def build(
             ".onnx of --output for a StableHLO export."
         )
     shape, graph = model.shape, Graph()
+    params = jax.tree.map(np.asarray, params)  # JAX would compile a program for every slice
     tokens = _embed(graph, shape, params)
     if execution == "masked" and isinstance(model, avit.Model):
         answer, lives = _halting(graph, model, params, tokens)

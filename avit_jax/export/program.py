@@ -2,7 +2,7 @@
 
 The program holds a branch for CPUs and one for accelerators, because sizes that are fast on the one
 are slow on the other; the compiler keeps the branch of the machine it compiles for. Weights are an
-argument: as constants of the program they would be folded and hashed at every start.
+argument and not constants: then they are a file of their own that anything can read and exchange.
 """
 
 from __future__ import annotations

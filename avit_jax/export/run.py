@@ -72,15 +72,15 @@ def export_run(
     images, title = check_images(config, model, at_hand=problem is None)
     description = describe(config, model, labels)
     if as_onnx:
-        rows = _write_onnx(target, model, params, description, images)
+        rows = write_onnx(target, model, params, description, images)
     else:
-        rows = _write_folder(target, model, params, description, images, plan)
+        rows = write_folder(target, model, params, description, images, plan)
     rows += [("compared on", title), ("written to", str(target))]
     print(table(rows, "Export"), flush=True)
     return target
 
 
-def _write_folder(
+def write_folder(
     target: Path,
     model: Model,
     params: Params,
@@ -103,10 +103,10 @@ def _write_folder(
         np.savez(folder / "weights.npz", **named(params))
         write_json_atomic(folder / "export.json", description)
         shutil.copyfile(load.__file__, folder / load.__file__.rpartition("/")[2])
+        plan = plans["cpu" if jax.default_backend() == "cpu" else "gpu"]
         found = load.load(folder)(images)
+        comparison = compare(model, params, images, found, execution=execution, plan=plan)
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    plan = plans["cpu" if jax.default_backend() == "cpu" else "gpu"]
-    comparison = compare(model, params, images, found, execution=execution, plan=plan)
     batch = f"{batch_size} images, fewer are filled up" if fixed else "any number of images"
     return [
         ("execution, batch", f"{execution}, {batch}"),
@@ -116,7 +116,7 @@ def _write_folder(
     ]
 
 
-def _write_onnx(
+def write_onnx(
     target: Path, model: Model, params: Params, description: dict[str, Any], images: np.ndarray
 ) -> Rows:
     """The file; returns lines for the terminal."""
