@@ -102,7 +102,7 @@ def write_folder(
         (folder / "model.stablehlo").write_bytes(program.serialize())
         np.savez(folder / "weights.npz", **named(params))
         write_json_atomic(folder / "export.json", description)
-        shutil.copyfile(load.__file__, folder / load.__file__.rpartition("/")[2])
+        shutil.copyfile(load.__file__, folder / Path(load.__file__).name)
         plan = plans["cpu" if jax.default_backend() == "cpu" else "gpu"]
         found = load.load(folder)(images)
         comparison = compare(model, params, images, found, execution=execution, plan=plan)

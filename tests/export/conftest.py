@@ -8,7 +8,7 @@ from avit_jax import config as configs
 from avit_jax.checkpoint import Checkpoints
 from avit_jax.inference.plan import Plan
 
-PLAN = Plan(images=2, row_sizes=(16, 34), attention_images=2, lengths=(8, 17), dense_images=2)
+PLAN = Plan(images=2, row_sizes=(34,), attention_images=2, lengths=(17,), dense_images=2)
 
 
 @pytest.fixture(scope="session")

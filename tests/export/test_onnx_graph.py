@@ -29,7 +29,6 @@ def answers(graph, images):
     ("method", "execution", "changes"),
     [
         ("avit", "masked", {"distilled": True}),
-        ("avit", "dense", {}),
         ("dense", "dense", {"qkv_bias": False}),
     ],
 )

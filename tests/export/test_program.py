@@ -15,7 +15,7 @@ from avit_jax.inference.plan import Plan, default_plan
 from tests.export.conftest import PLAN
 from tests.test_contract import tiny
 
-BATCH = 3
+BATCH = 2
 
 
 def images_of(model):
@@ -23,34 +23,44 @@ def images_of(model):
     return np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("method", "execution"),
-    [*((method, "masked") for method in methods.available()), ("avit", "dense")],
-)
-def test_every_method_can_be_exported_for_all_platforms(method, execution):
+def exported(model, execution, plan):
+    plans = plans_for(model, BATCH, plan)
+    return export_program(model, execution=execution, batch_size=BATCH, plans=plans)
+
+
+@pytest.mark.parametrize("method", methods.available())
+def test_every_method_can_be_exported_for_all_platforms(method):
     model = tiny(method)
     params, images = model.init(jax.random.key(0)), images_of(model)
-    plans = plans_for(model, BATCH, None)
-    program = export_program(model, execution=execution, batch_size=BATCH, plans=plans)
+    program = exported(model, "masked", None)
     assert program.platforms == ("cpu", "cuda", "tpu")
     read = export.deserialize(bytearray(program.serialize()))
     found = jax.jit(read.call)(named(params), images, np.ones(BATCH, bool))
-    expected = model.apply(params, normalise(images), execution=execution)
+    expected = jax.jit(model.apply)(params, normalise(images))
     np.testing.assert_allclose(found["logits"], expected.logits, atol=1e-5)
     np.testing.assert_allclose(found["gmacs"], model.gmacs(expected), rtol=1e-6)
 
 
-def test_a_budget_says_how_many_tokens_it_dropped():
+def test_dense_programs_of_an_adaptive_model_skip_nothing():
     model = tiny("avit")
-    params, images = model.init(jax.random.key(0)), images_of(model)
-    plan = dataclasses.replace(PLAN, capacities=(17, 6, 2))
-    program = export_program(
-        model, execution="budget", batch_size=BATCH, plans=plans_for(model, BATCH, plan)
-    )
-    found = jax.jit(program.call)(named(params), images, np.ones(BATCH, bool))
-    assert found["dropped"].shape == (BATCH,)
-    assert np.all(np.asarray(found["dropped"]) > 0)
-    assert np.all(np.asarray(found["depth"]).sum(1) <= sum(plan.capacities))
+    weights = named(model.init(jax.random.key(0)))
+    program = jax.jit(exported(model, "dense", None).call)
+    found = program(weights, images_of(model), np.ones(BATCH, bool))
+    np.testing.assert_array_equal(found["depth"], model.shape.depth)
+    np.testing.assert_allclose(found["gmacs"], model.dense_gmacs(), rtol=1e-6)
+
+
+def test_a_budget_also_says_how_many_tokens_each_image_lost():
+    model = tiny("avit")
+    program = exported(model, "budget", dataclasses.replace(PLAN, capacities=(17, 6, 2)))
+    exists = np.ones(BATCH, bool)
+    found = jax.eval_shape(program.call, named(model.abstract_params()), images_of(model), exists)
+    assert {name: value.shape for name, value in found.items()} == {
+        "logits": (BATCH, 7),
+        "depth": (BATCH, 17),
+        "gmacs": (BATCH,),
+        "dropped": (BATCH,),
+    }
 
 
 def test_each_branch_has_the_sizes_of_its_kind_of_machine():
