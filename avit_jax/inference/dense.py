@@ -61,6 +61,6 @@ def last_block(block: Block, tokens: Array, *, prefix: int, keys: Array | None =
     normed = block.norm1(tokens)
     key, value = split_heads(block.attention.keys_values(normed), 2, block.attention)
     (query,) = split_heads(block.attention.queries(normed[:, :prefix]), 1, block.attention)
-    mixed = attention.mix(query, key, value, keys=keys)
+    mixed = attention.mix(query, key, value, keys=keys, scale=block.attention.scale)
     answer = tokens[:, :prefix]
     return block.feed(answer + block.attention.proj(mixed.reshape(answer.shape)))
