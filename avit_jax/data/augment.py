@@ -1,9 +1,9 @@
 """What happens to an image before it is batched: augmentation in training, a fixed crop otherwise.
 
 `inception` is the random resized crop with a flip (Szegedy et al. 2015, "Going deeper with
-convolutions"), `affine` turns, zooms, slants and shifts the whole image (digits must keep all their
-ink and their handedness), `none` is the evaluation transform. Randomness comes from the generator that is
-passed in and from nothing else.
+convolutions"), `affine` turns, zooms, slants and shifts the whole image (digits must keep all
+their ink and their handedness), `none` is the evaluation transform. Randomness comes from the
+generator that is passed in and from nothing else.
 """
 
 import dataclasses
