@@ -13,13 +13,13 @@ from jax import Array, lax
 from avit_jax.inference.packed_block import split_heads
 from avit_jax.inference.plan import Plan
 from avit_jax.models import attention
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.layers import Block
 from avit_jax.models.module import layer_at
-from avit_jax.models.vit import ViT
 from avit_jax.types import Output, Usage
 
 
-def dense(network: ViT, images: Array, plan: Plan) -> Output:
+def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     """`logits` and `usage` of `[B, H, W, 3]` normalised images, every token in every layer."""
     shape = network.shape
     batch, prefix = images.shape[0], shape.num_prefix_tokens

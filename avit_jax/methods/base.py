@@ -24,8 +24,8 @@ from avit_jax.errors import UserError
 from avit_jax.inference.plan import Plan
 from avit_jax.inference.predictor import Predictor
 from avit_jax.models import module
-from avit_jax.models.layers import dropout
 from avit_jax.models.backbone import Shape
+from avit_jax.models.layers import dropout
 from avit_jax.pretrained import names
 from avit_jax.pretrained.fit import fit
 from avit_jax.types import Output

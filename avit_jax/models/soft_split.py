@@ -64,7 +64,7 @@ class TokenPerformer(nnx.Module):
         self.w = nnx.Param(orthogonal(rngs.params(), (num_features, width)))
 
     def __call__(self, x: Array, *, rate: float, key: Array | None) -> Array:
-        """See the class; dropout of probability `rate` acts on both updates where there is a key."""
+        """See the class; dropout at `rate` acts on both updates where there is a key."""
         attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
         keys, queries, value = jnp.split(self.kqv(self.norm1(x)), 3, axis=-1)
         keys, queries = self.features(keys), self.features(queries)
