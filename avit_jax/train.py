@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax import report, step
+from avit_jax import convert, report, step
 from avit_jax.checkpoint import Checkpoints
 from avit_jax.errors import Preempted, UserError
 from avit_jax.evaluate import evaluate, make_eval_step
@@ -86,6 +86,7 @@ def train(
 
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:
     """Write the config there, or refuse to go on with another one than the run began with."""
+    convert.refuse_to_train_in(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     file = workdir / "config.json"
     if file.exists():
