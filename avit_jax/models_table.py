@@ -13,8 +13,8 @@ _HEAD = """\
 
 Printed by `python -m avit_jax.models_table`. Parameters (1,000 classes) and GMACs (one multiply-add
 counts once, attention included, nothing skipped) are counted in the models themselves. **Top-1** is
-what the linked source reports for these weights on the validation images of ImageNet-1K, in percent;
-none of it was measured with this code.
+what the linked source reports for these weights on the validation images of ImageNet-1K, in
+percent; none of it was measured with this code.
 
 An address in the table starts or evaluates a model, here DeiT-T:
 
@@ -33,8 +33,8 @@ _COLUMNS = (
     "model", "image", "parameters", "GMACs", "top-1", "weights", "crop", "pixels",
 )  # fmt: skip
 _FAMILIES = {
-    "vit": "## ViT: dense ([arXiv 2010.11929](https://arxiv.org/abs/2010.11929)), weights of AugReg "
-    "([arXiv 2106.10270](https://arxiv.org/abs/2106.10270))",
+    "vit": "## ViT: dense ([arXiv 2010.11929](https://arxiv.org/abs/2010.11929)), "
+    "weights of AugReg ([arXiv 2106.10270](https://arxiv.org/abs/2106.10270))",
     "deit": "## DeiT: dense ([arXiv 2012.12877](https://arxiv.org/abs/2012.12877))",
     "avit": "## A-ViT: tokens halt ([arXiv 2112.07658](https://arxiv.org/abs/2112.07658))",
 }
@@ -49,27 +49,26 @@ def page() -> str:
     """The whole page."""
     parts = [_HEAD]
     for family, title in _FAMILIES.items():
-        names = sorted(list_models(f"{family}_*"), key=lambda name: _size(name))
-        parts.append("\n".join([title, "", *_table(names), ""]))
+        rows = sorted(_counted(name) for name in list_models(f"{family}_*"))
+        parts.append("\n".join([title, "", *_table(rows), ""]))
     sources = sorted({published.source for published in PUBLISHED.values()})
     links = [f"[{name}]: {address}\n" for name, address in sources]
     return "\n".join([*parts, _FOOT, "".join(links)])
 
 
-def _size(name: str) -> tuple[int, float, str]:
+def _counted(name: str) -> tuple[int, int, str, float]:
+    """Image size, parameters, name and GMACs, in the order in which rows are sorted."""
     model = create_model(name)
-    return model.shape.image_size, model.num_params(), name
+    return model.shape.image_size, model.num_params(), name, model.dense_gmacs()
 
 
-def _table(names: list[str]) -> list[str]:
+def _table(counted: list[tuple[int, int, str, float]]) -> list[str]:
     rule = ["---"] + ["--:"] * 4 + ["---", "--:", "---"]
-    rows = [_COLUMNS, rule, *(_row(name, PUBLISHED.get(name)) for name in names)]
+    rows = [_COLUMNS, rule, *(_row(*counts, PUBLISHED.get(counts[2])) for counts in counted)]
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def _row(name: str, published: Published | None) -> list[str]:
-    model = create_model(name)
-    size, count, gmacs = model.shape.image_size, model.num_params(), model.dense_gmacs()
+def _row(size: int, count: int, name: str, gmacs: float, published: Published | None) -> list[str]:
     row = [f"`{name}`", str(size), f"{count:,}", f"{gmacs:.4g}"]
     if published is None:
         return [*row, "", "", "", ""]

@@ -51,9 +51,9 @@ def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainSt
     if restored is not None:
         logger.info("going on from step %d in %s", restored[0], experiment.workdir)
         return restored[1]
+    initial = initial_weights(experiment.config, experiment.model, experiment.mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     state = jax.jit(experiment.optimization.init_state, out_shardings=shardings)()
-    initial = initial_weights(experiment.config, experiment.model, experiment.mesh)
     if initial is not None:
         # The step donates its whole state, so the average may not share buffers with the weights.
         params, ema = initial.params, state.ema
