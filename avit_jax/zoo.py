@@ -14,27 +14,51 @@ from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
 from avit_jax.models.vit import ViTShape
 
-# DeiT's Table 1 (arXiv 2012.12877); micro is ours, for 32-pixel images such as the digits.
+# Tiny to base: DeiT's Table 1 (arXiv 2012.12877). Large: Table 1 of the ViT paper
+# (arXiv 2010.11929). Micro is ours, for 32-pixel images such as the digits.
 SIZES = {
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
     "micro": {"embed_dim": 48, "depth": 6, "num_heads": 4},
 }
 GEOMETRIES = {
     "tiny": ((16, 224), (16, 384)),
     "small": ((16, 224), (16, 384)),
     "base": ((16, 224), (16, 384)),
+    "large": ((16, 224), (16, 384)),
     "micro": ((4, 32),),
 }
 # A-ViT's gates and weights for fine-tuning DeiT: README of the published code. Base has no
 # published values; see configs/avit_base.py for the reasoning.
 _PUBLISHED = {"ponder_weight": 5e-4, "prior_weight": 1e-3}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """Models of one method.
+
+    Attributes:
+        method: a file in `methods/`.
+        sizes: that it comes in, with the settings of the method for each.
+        distilled: whether there are variants with a distillation token.
+    """
+
+    method: str
+    sizes: Mapping[str, Mapping[str, Any]]
+    distilled: bool = True
+
+
 FAMILIES = {
-    "deit": ("dense", {}),
-    "avit": (
-        "avit",
-        {
+    # The names of timm: a ViT is a DeiT without distillation, trained by somebody else.
+    "vit": Family(
+        method="dense", sizes={"tiny": {}, "small": {}, "base": {}, "large": {}}, distilled=False
+    ),
+    "deit": Family(method="dense", sizes={"tiny": {}, "small": {}, "base": {}, "micro": {}}),
+    "avit": Family(
+        method="avit",
+        sizes={
             "tiny": {"gate_scale": 10.0, "gate_center": 30.0, **_PUBLISHED},
             "small": {"gate_scale": 10.0, "gate_center": 75.0, **_PUBLISHED},
             "base": {"gate_scale": 10.0, "gate_center": 75.0, **_PUBLISHED},
@@ -56,17 +80,18 @@ class Entry:
 @functools.cache
 def _entries() -> dict[str, Entry]:
     entries = {}
-    for family, (method, settings) in FAMILIES.items():
-        for size, distilled in itertools.product(SIZES, (False, True)):
+    for prefix, family in FAMILIES.items():
+        variants = (False, True) if family.distilled else (False,)
+        for (size, settings), distilled in itertools.product(family.sizes.items(), variants):
             for patch_size, image_size in GEOMETRIES[size]:
                 infix = "_distilled" if distilled else ""
-                name = f"{family}_{size}{infix}_patch{patch_size}_{image_size}"
+                name = f"{prefix}_{size}{infix}_patch{patch_size}_{image_size}"
                 shape = SIZES[size] | {
                     "patch_size": patch_size,
                     "image_size": image_size,
                     "distilled": distilled,
                 }
-                entries[name] = Entry(method, shape, settings.get(size, {}))
+                entries[name] = Entry(family.method, shape, settings)
     return entries
 
 

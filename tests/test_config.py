@@ -211,6 +211,12 @@ def test_what_must_be_a_share_is_named_with_its_value(name, value):
             "batch_size 10 is not a multiple of config.train.accumulation 4: change one of them.",
         ),
         ({"train__on_nonfinite": "ignore"}, "on_nonfinite is 'ignore': write stop or rollback."),
+        (
+            {"init__workdir": "runs/a", "init__weights": "b.pth"},
+            "config.init.workdir is 'runs/a' and config.init.weights 'b.pth', but a model starts "
+            "from one of them: leave the other out.",
+        ),
+        ({"init__pixels": "raw"}, "init.pixels is 'raw': write one of imagenet, symmetric, or"),
         ({"eval__weights": "best"}, "eval.weights is 'best': write auto, ema or raw."),
         ({"eval__weights": "ema"}, "there is no moving average: write auto or raw, or train with"),
     ],

@@ -1,9 +1,9 @@
 """What happens to an image before it is batched: augmentation in training, a fixed crop otherwise.
 
 `inception` is the random resized crop with a flip (Szegedy et al. 2015, "Going deeper with
-convolutions"), `affine` turns, zooms, slants and shifts the whole image (digits must keep all
-their ink and their handedness), `none` is the evaluation transform. Randomness comes from the
-generator that is passed in and from nothing else.
+convolutions"), `affine` turns, zooms and shifts the whole image (digits must keep all their ink and
+their handedness), `none` is the evaluation transform. Randomness comes from the generator that is
+passed in and from nothing else.
 """
 
 import dataclasses
@@ -40,8 +40,6 @@ class Augment:
     """Largest turn either way, in radians (affine)."""
     zoom: float = 0.0
     """Largest relative change of the scale: 0.12 is 88 % to 112 % (affine)."""
-    shear: float = 0.0
-    """Largest slant either way: pixels to the side per pixel of height (affine)."""
     shift: float = 0.0
     """Largest shift along each axis, in pixels of the delivered image (affine)."""
     decoder: str = "pillow"
@@ -65,7 +63,6 @@ class Augment:
             ),
             "rotation": (self.rotation >= 0, "radians, not negative"),
             "zoom": (0 <= self.zoom < 1, "a share, 0 <= zoom < 1"),
-            "shear": (self.shear >= 0, "pixels per pixel, not negative"),
             "shift": (self.shift >= 0, "pixels, not negative"),
             "crop_ratio": (0 < self.crop_ratio <= 1, "a share, 0 < crop_ratio <= 1"),
         }
@@ -161,23 +158,19 @@ def random_box(
 def affine(
     image: Image.Image, rng: np.random.Generator, *, size: int, augment: Augment
 ) -> Image.Image:
-    """Returns the image resized to [size, size], then turned, zoomed, slanted and shifted.
-
-    The centre is what stays in place, but for the shift.
+    """Returns the image resized to [size, size], then turned, zoomed and shifted about its centre.
 
     What comes in from outside the image is black, the digits' background.
     """
     angle = rng.uniform(-augment.rotation, augment.rotation)
     scale = 1 + rng.uniform(-augment.zoom, augment.zoom)
     shift_x, shift_y = rng.uniform(-augment.shift, augment.shift, size=2)
-    shear = rng.uniform(-augment.shear, augment.shear)
     # Pillow wants the inverse map, from places in the result to places in the image.
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
     centre = size / 2
     x, y = centre + shift_x, centre + shift_y
-    xx, xy = cosine - shear * sine, sine + shear * cosine
     inverse = (
-        xx, xy, centre - xx * x - xy * y,
+        cosine, sine, centre - cosine * x - sine * y,
         -sine, cosine, centre + sine * x - cosine * y,
     )  # fmt: skip
     resized = image.resize((size, size), Image.Resampling.BICUBIC)

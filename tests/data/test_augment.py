@@ -21,7 +21,7 @@ def train(image, seed=0, size=16, **settings):
     "settings",
     [
         dict(kind="inception"),
-        dict(kind="affine", rotation=0.2, zoom=0.1, shear=0.2, shift=3),
+        dict(kind="affine", rotation=0.2, zoom=0.1, shift=3),
         dict(kind="none"),
     ],
 )
@@ -104,22 +104,6 @@ def test_affine_shifts_turns_and_zooms_within_its_ranges():
                 assert measured[other] < 0.1 * ranges[other] + 0.01
     for name, value in ranges.items():
         assert 0.7 * value < max(found[name]) < 1.1 * value
-
-
-def test_affine_slants_rows_to_the_side_and_leaves_them_at_their_height():
-    slants = []
-    for seed in range(60):
-        ink = train(bar(), seed, 32, kind="affine", shear=0.3)[:, :, 0].astype(float)
-        np.testing.assert_allclose(
-            ink.sum(axis=1), bar().astype(float).sum(axis=1), atol=0.02 * 1020
-        )
-        rows = np.arange(8, 24)
-        centres = (ink[rows] @ (np.arange(32) + 0.5)) / ink[rows].sum(axis=1)
-        slope, middle = np.polyfit(rows + 0.5 - 16, centres, 1)
-        np.testing.assert_allclose(centres, slope * (rows + 0.5 - 16) + middle, atol=0.05)
-        np.testing.assert_allclose(middle, 16, atol=0.05)
-        slants.append(slope)
-    assert -0.3 <= min(slants) < -0.2 and 0.2 < max(slants) <= 0.3
 
 
 def test_evaluation_resizes_the_shorter_side_and_crops_the_centre(photograph):
