@@ -142,7 +142,8 @@ def parse_arg(arg: str | None, **flags: bool) -> ConfigDict:
 def debug(config: ConfigDict) -> ConfigDict:
     """The same experiment cut down to seconds on a laptop: shallow, 32 px, the packaged digits."""
     config.model.update(depth=min(config.model.depth, 3), image_size=32, num_classes=10)
-    config.model.patch_size = min(config.model.patch_size, 8)
+    if "patch_size" in config.model:
+        config.model.patch_size = min(config.model.patch_size, 8)
     config.data.update(name="digits", dir=None, train_split="train", eval_split="validation")
     config.data.workers = 0
     config.train.update(batch_size=16, steps=8, accumulation=1)

@@ -36,6 +36,7 @@ _FAMILIES = {
     "vit": "## ViT: dense ([arXiv 2010.11929](https://arxiv.org/abs/2010.11929)), "
     "weights of AugReg ([arXiv 2106.10270](https://arxiv.org/abs/2106.10270))",
     "deit": "## DeiT: dense ([arXiv 2012.12877](https://arxiv.org/abs/2012.12877))",
+    "t2t_vit": "## T2T-ViT: dense ([arXiv 2101.11986](https://arxiv.org/abs/2101.11986))",
     "avit": "## A-ViT: tokens halt ([arXiv 2112.07658](https://arxiv.org/abs/2112.07658))",
 }
 _FOOT = """\

@@ -14,6 +14,7 @@ _TIMM = (
     "timm",
     "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv",
 )
+_T2T = ("T2T-ViT", "https://github.com/yitu-opensource/T2T-ViT")
 _AVIT = ("A-ViT", "https://github.com/NVlabs/A-ViT")
 
 
@@ -81,9 +82,24 @@ _AUGREG_TOP1 = {
     "vit_large_patch16_224": 85.834,
     "vit_large_patch16_384": 87.084,
 }
+_T2T_TOP1 = {
+    "t2t_vit_7": 71.7,
+    "t2t_vit_10": 75.2,
+    "t2t_vit_12": 76.5,
+    "t2t_vit_14": 81.5,
+    "t2t_vit_19": 81.9,
+    "t2t_vit_24": 82.3,
+    "t2t_vit_t_14": 81.7,
+    "t2t_vit_t_19": 82.4,
+    "t2t_vit_t_24": 82.6,
+}
 PUBLISHED = {
     **{name: _deit(name, top1) for name, top1 in _DEIT_TOP1.items()},
     **{name: _augreg(name, top1) for name, top1 in _AUGREG_TOP1.items()},
+    **{
+        name: Published(weights=_T2T[1], top1=top1, source=_T2T, crop_ratio=0.9)
+        for name, top1 in _T2T_TOP1.items()
+    },
     # Of the released weights; the paper (arXiv 2112.07658) has 71.0 and 78.6.
     "avit_tiny_patch16_224": _avit(71.4, 0.8),
     "avit_small_patch16_224": _avit(78.8, 3.6),

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from avit_jax.data.mix import MEAN, STD
+from avit_jax.errors import UserError
 from avit_jax.models.module import Params
 
 # Channel means and standard deviations, of pixels in 0..1, that weights were trained with.
@@ -25,9 +26,17 @@ def for_our_pixels(params: Params, pixels: str) -> Params:
     Args:
         params: of a model; its patch embedding reads (row, column, colour), `[p * p * 3, D]`.
         pixels: a key of `PIXELS`; "imagenet" returns `params` as they are.
+
+    Raises:
+        UserError: the model's first layer is not linear in the pixels.
     """
     if pixels == "imagenet":
         return params
+    if "patch_embed" not in params:
+        raise UserError(
+            f"config.init.pixels is {pixels!r}, which only a linear patch embedding can take over: "
+            "leave it out for this model."
+        )
     mean, std = (np.asarray(values, np.float64) for values in PIXELS[pixels])
     scale, offset = np.asarray(STD) / std, (np.asarray(MEAN) - mean) / std
     embedding = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["patch_embed"])
