@@ -1,4 +1,4 @@
-"""T2T-ViT: the recorded numbers of the published code, what never trains, and other methods on it."""
+"""T2T-ViT: the published code's numbers, what never trains, and other methods on it."""
 
 from pathlib import Path
 
