@@ -25,9 +25,10 @@ python -m avit_jax.main --config configs/deit_tiny.py --mode eval --config.data.
 
 `hf://` needs `pip install -e '.[hub]'` and the network; a downloaded file does as well. **Crop** is
 the share of the resized image in the reported evaluation, `--config.data.augment.crop_ratio`. Where
-**pixels** says symmetric, write `--config.init.pixels symmetric` too (the `.npz` files of
-google-research are known by their names). An `avit` has the parameters of its `deit` and takes its
-weights; all models take those for other image sizes and other classes.
+**pixels** says symmetric, write `--config.init.pixels symmetric`; google-research's `.npz` files
+are known by their names, and `configs/vit_augreg.py` (`:small`, `:base`, `:large`) says all of it.
+An `avit` has the parameters of its `deit` and takes its weights; all models take those for other
+image sizes and other classes.
 """
 _COLUMNS = (
     "model", "image", "parameters", "GMACs", "top-1", "weights", "crop", "pixels",
