@@ -30,12 +30,14 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes; runs/<conf
 INPUT = flags.DEFINE_string(
     "input",
     None,
-    "predict, visualize: an image or a folder of them; the evaluation split if unset.",
+    "predict, visualize: an image or a folder of them; the evaluation split if unset. convert: a "
+    "weight file or a workdir; --workdir if unset.",
 )
 OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "predict, benchmark, visualize, export: where to write; into the workdir if unset.",
+    "predict, benchmark, visualize, export: where to write; into the workdir if unset. convert: a "
+    "weight file, or a workdir to be; --workdir if unset.",
 )
 LIMIT = flags.DEFINE_integer("limit", 48, "visualize: how many images to draw.")
 
@@ -100,6 +102,13 @@ def run_export(config: ConfigDict, workdir: Path) -> None:
     export_run(config, workdir, output=_output(), plan=chosen_plan(config, workdir))
 
 
+def run_convert(config: ConfigDict, workdir: Path) -> None:
+    """Weights between our checkpoints and the files of others."""
+    from avit_jax.convert import convert_run
+
+    convert_run(config, workdir, source=INPUT.value, output=OUTPUT.value)
+
+
 MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
     "train": run_train,
     "eval": run_eval,
@@ -108,6 +117,7 @@ MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
     "calibrate": run_calibrate,
     "visualize": run_visualize,
     "export": run_export,
+    "convert": run_convert,
 }
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 

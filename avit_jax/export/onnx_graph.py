@@ -73,13 +73,13 @@ def build(
         description: goes into the file's metadata, one JSON value for each key.
 
     Raises:
-        UserError: a method that is not written down here.
+        UserError: a method or backbone that is not written down here.
     """
-    if not isinstance(model, dense.Model | avit.Model):
-        method = type(model).__module__.rpartition(".")[2]
+    method = type(model).__module__.rpartition(".")[2]
+    if not isinstance(model, dense.Model | avit.Model) or not isinstance(model.shape, ViTShape):
         raise UserError(
-            f"method {method} cannot be written as ONNX, only dense and avit can: leave out the "
-            ".onnx of --output for a StableHLO export."
+            f"method {method} on {type(model.shape).__name__} cannot be written as ONNX, only dense "
+            "and avit on a ViT can: leave out the .onnx of --output for a StableHLO export."
         )
     shape, graph = model.shape, Graph()
     params = jax.tree.map(np.asarray, params)  # JAX would compile a program for every slice

@@ -22,7 +22,7 @@ from avit_jax.export.program import FIXED_BATCH, PLATFORMS, export_program, name
 from avit_jax.inference.plan import Plan
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
-from avit_jax.restore import load_weights
+from avit_jax.restore import chosen_weights
 from avit_jax.sharding import make_mesh
 from avit_jax.viz.target import replaced_folder
 from avit_jax.writer import table, write_bytes_atomic, write_json_atomic
@@ -35,7 +35,7 @@ Rows = list[tuple[str, str]]
 def export_run(
     config: ConfigDict, workdir: Path, *, output: Path | None = None, plan: Plan | None = None
 ) -> Path:
-    """Export the newest checkpoint in `workdir`, and hold what was written against the model.
+    """Export the weights that other modes use, and hold what was written against the model.
 
     Args:
         config: of the run; `config.inference` says how the program computes.
@@ -62,19 +62,20 @@ def export_run(
     if as_onnx:
         _require_onnx()
     model, mesh = configs.make_model(config), make_mesh(devices=jax.devices()[:1])
-    params = load_weights(workdir, model, mesh, weights=config.eval.weights)
-    params = jax.tree.map(np.asarray, params)
+    weights = chosen_weights(config, workdir, model, mesh)
+    params = jax.tree.map(np.asarray, weights.params)
     labels, problem = class_names(config)
     if problem is not None:
         logger.warning(
             "classes are written by number, for their names are not at hand: %s", problem
         )
     images, title = check_images(config, model, at_hand=problem is None)
-    description = describe(config, model, labels)
+    description = describe(config, model, labels) | {"step": weights.step}
     if as_onnx:
         rows = write_onnx(target, model, params, description, images)
     else:
         rows = write_folder(target, model, params, description, images, plan)
+    rows = [("weights", weights.origin), *rows]
     rows += [("compared on", title), ("written to", str(target))]
     print(table(rows, "Export"), flush=True)
     return target

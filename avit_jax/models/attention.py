@@ -30,16 +30,19 @@ def traced_for(platform: str) -> Iterator[None]:
         _traced_for.reset(token)
 
 
-def scores(query: Array, key: Array, bias: Array | None = None) -> Array:
+def scores(
+    query: Array, key: Array, bias: Array | None = None, *, scale: float | None = None
+) -> Array:
     """Scaled scores in front of the softmax, `[B, H, N, M]` float32.
 
     Args:
         query: `[B, N, H, d]`.
         key: `[B, M, H, d]`.
         bias: `[B, H, N, M]`, added.
+        scale: factor on the products; `d ** -0.5` by default.
     """
     products = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
-    products = products * query.shape[-1] ** -0.5
+    products = products * (query.shape[-1] ** -0.5 if scale is None else scale)
     return products if bias is None else products + bias
 
 
@@ -50,6 +53,7 @@ def mix(
     *,
     keys: Array | None = None,
     bias: Array | None = None,
+    scale: float | None = None,
 ) -> Array:
     """Values mixed by softmax attention, `[B, N, H, d]`; the softmax is float32 whatever the dtype.
 
@@ -60,6 +64,7 @@ def mix(
         keys: `[B, M]` bool, which keys exist. What lies at the others may be anything finite; where
             no key exists at all, the result is the mean of all values, as published.
         bias: `[B, H, N, M]` added to the scores.
+        scale: factor on the products of queries and keys; `d ** -0.5` by default.
     """
     # On a CPU one head after the other stays in the cache, unless the scores are small; elsewhere
     # few large kernels win.
@@ -74,14 +79,22 @@ def mix(
             value[:, :, head : head + step],
             keys,
             None if bias is None else bias[:, head : head + step],
+            scale,
         )
         for head in range(0, num_heads, step)
     ]
     return jnp.concatenate(mixed, axis=2)
 
 
-def _mix(query: Array, key: Array, value: Array, keys: Array | None, bias: Array | None) -> Array:
-    products = scores(query, key, bias)
+def _mix(
+    query: Array,
+    key: Array,
+    value: Array,
+    keys: Array | None,
+    bias: Array | None,
+    scale: float | None,
+) -> Array:
+    products = scores(query, key, bias, scale=scale)
     if keys is None:
         peak = products.max(-1, keepdims=True)
     else:
