@@ -78,8 +78,8 @@ def build(
     method = type(model).__module__.rpartition(".")[2]
     if not isinstance(model, dense.Model | avit.Model) or not isinstance(model.shape, ViTShape):
         raise UserError(
-            f"method {method} on {type(model.shape).__name__} cannot be written as ONNX, only dense "
-            "and avit on a ViT can: leave out the .onnx of --output for a StableHLO export."
+            f"method {method} on {type(model.shape).__name__} cannot be written as ONNX, only "
+            "dense and avit on a ViT can: leave out the .onnx of --output for a StableHLO export."
         )
     shape, graph = model.shape, Graph()
     params = jax.tree.map(np.asarray, params)  # JAX would compile a program for every slice
