@@ -54,6 +54,8 @@ RUNTIME = [
     # Weight files; the second for bfloat16 in NumPy.
     "safetensors>=0.8,<1",
     "ml-dtypes>=0.5,<1",
+    # jax.export serialises with it, and JAX does not declare it.
+    "flatbuffers>=24.3.25",
     # Depth priors: special functions and root finding.
     "scipy>=1.14,<2",
     # The picture of halting depths.
@@ -77,6 +79,8 @@ EXTRAS = {
     "opencv": ["opencv-python-headless>=4.10,<6"],
     # Weights by name: hf://timm/deit_small_patch16_224.fb_in1k.
     "hub": ["huggingface_hub>=1,<3"],
+    # --mode export --output model.onnx, and the check of what it wrote.
+    "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"],
     # Reading gs:// paths.
     "gcs": ["etils[epath-gcs]>=1.12,<2"],
     # "gpu" is CUDA 13; "gpu-cuda12" is for drivers that are too old for it.

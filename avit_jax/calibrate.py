@@ -29,7 +29,7 @@ from avit_jax.experiment import Experiment
 from avit_jax.inference.plan import Plan, default_plan, ladder
 from avit_jax.inference.plans import save_plan, situation
 from avit_jax.models.module import Params
-from avit_jax.restore import load_weights
+from avit_jax.restore import chosen_weights
 from avit_jax.types import Usage
 from avit_jax.writer import columns, table
 
@@ -49,7 +49,7 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     refuse_unless_halting(config, "calibrate")
     experiment = Experiment(config, workdir)
     model, mesh = experiment.model, experiment.mesh
-    params = load_weights(workdir, model, mesh, weights=config.eval.weights)
+    params = chosen_weights(config, workdir, model, mesh).params
     batch_size = config.inference.batch_size
     chosen = calibration_images(experiment, BATCHES * batch_size)
     images = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,13 +16,11 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from avit_jax import zoo
+from avit_jax.config_checks import validate as validate  # belongs to a config for its callers
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
-from avit_jax.inference.predictor import EXECUTIONS
 from avit_jax.methods.base import Model
-
-NONFINITE = ("stop", "rollback")
 
 
 def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -35,8 +32,14 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
     config.method = ConfigDict(_plain(dataclasses.asdict(created.settings)))
     config.init = ConfigDict(
         {
-            # A workdir of this project whose newest checkpoint (EMA if there is one) to start from.
+            # What to start from, one of the two at most: a workdir of this project (its newest
+            # checkpoint, EMA if there is one), or a weight file of somebody else (.pth,
+            # .safetensors, .npz, or hf://owner/name).
             "workdir": placeholder(str),
+            "weights": placeholder(str),
+            # What `weights` expects of pixels, see pretrained/pixels.py: "imagenet" (DeiT, timm's
+            # rule) or "symmetric" (AugReg). Unset: symmetric for google-research's .npz files.
+            "pixels": placeholder(str),
         }
     )
     config.data = ConfigDict(
@@ -139,12 +142,13 @@ def parse_arg(arg: str | None, **flags: bool) -> ConfigDict:
 def debug(config: ConfigDict) -> ConfigDict:
     """The same experiment cut down to seconds on a laptop: shallow, 32 px, the packaged digits."""
     config.model.update(depth=min(config.model.depth, 3), image_size=32, num_classes=10)
-    config.model.patch_size = min(config.model.patch_size, 8)
+    if "patch_size" in config.model:
+        config.model.patch_size = min(config.model.patch_size, 8)
     config.data.update(name="digits", dir=None, train_split="train", eval_split="validation")
     config.data.workers = 0
     config.train.update(batch_size=16, steps=8, accumulation=1)
     config.eval.batch_size = 128
-    config.init.workdir = None
+    config.init.update(workdir=None, weights=None, pixels=None)
     config.log.every = 2
     return config
 
@@ -159,93 +163,6 @@ def make_model(config: ConfigDict) -> Model:
     return zoo.create_model(
         overrides.pop("name"), method=_plain(config.method.to_dict()), **overrides
     )
-
-
-def validate(config: ConfigDict) -> None:
-    """Refuse values that contradict each other, with one sentence that says what to write.
-
-    Raises:
-        UserError: the first contradiction found.
-    """
-    train = config.train
-    positive = {
-        "train.batch_size": train.batch_size,
-        "train.accumulation": train.accumulation,
-        "train.epochs": train.epochs,
-        "eval.batch_size": config.eval.batch_size,
-        "inference.batch_size": config.inference.batch_size,
-        "eval.every": config.eval.every,
-        "checkpoint.every": config.checkpoint.every,
-        "checkpoint.keep": config.checkpoint.keep,
-        "log.every": config.log.every,
-        "optim.learning_rate": config.optim.learning_rate,
-        "optim.reference_batch_size": config.optim.reference_batch_size,
-    }
-    for name, value in positive.items():
-        if not 0 < value < math.inf:
-            raise UserError(f"config.{name} is {value}: write a number above 0.")
-    _validate_benchmark(config.benchmark)
-    if config.inference.execution not in EXECUTIONS:
-        raise UserError(
-            f"config.inference.execution is {config.inference.execution!r}: write one of "
-            f"{', '.join(EXECUTIONS)}."
-        )
-    for name in ("weight_decay", "clip_norm"):
-        if not 0 <= config.optim[name] < math.inf:
-            raise UserError(f"config.optim.{name} is {config.optim[name]}: write 0 or more.")
-    shares = {
-        "train.ema_decay": train.ema_decay,
-        "train.label_smoothing": train.label_smoothing,
-        "optim.warmup": config.optim.warmup,
-        "optim.min_learning_rate": config.optim.min_learning_rate,
-        "data.max_bad_share": config.data.max_bad_share,
-    }
-    for name, value in shares.items():
-        if not 0 <= value < 1:
-            raise UserError(f"config.{name} is {value}: write a share, at least 0 and below 1.")
-    if train.steps is not None and train.steps < 1:
-        raise UserError(f"config.train.steps is {train.steps}: write at least 1, or leave it out.")
-    if train.batch_size % train.accumulation:
-        raise UserError(
-            f"config.train.batch_size {train.batch_size} is not a multiple of "
-            f"config.train.accumulation {train.accumulation}: change one of them."
-        )
-    if train.on_nonfinite not in NONFINITE:
-        raise UserError(
-            f"config.train.on_nonfinite is {train.on_nonfinite!r}: write {' or '.join(NONFINITE)}."
-        )
-    if config.eval.weights not in ("auto", "ema", "raw"):
-        raise UserError(f"config.eval.weights is {config.eval.weights!r}: write auto, ema or raw.")
-    if config.eval.weights == "ema" and not train.ema_decay:
-        raise UserError(
-            "config.eval.weights is 'ema', but config.train.ema_decay is 0, so there is no moving "
-            "average: write auto or raw, or train with an ema_decay such as 0.9999."
-        )
-
-
-def _validate_benchmark(benchmark: ConfigDict) -> None:
-    known = {
-        "profiles": ("paper", "half", "none", "real"),
-        "executions": EXECUTIONS,
-        "peers": ("eager", "compile"),
-    }
-    for name, values in known.items():
-        given = benchmark[name] or ()
-        unknown = [value for value in given if value not in values]
-        if unknown or (name != "peers" and not given):
-            raise UserError(
-                f"config.benchmark.{name} is {given}: write some of {', '.join(values)}, such as "
-                f'"({values[0]!r},)".'
-            )
-    if "dense" not in benchmark.executions:
-        raise UserError(
-            "config.benchmark.executions has no dense, which is the baseline: add 'dense'."
-        )
-    if benchmark.turns < 1 or not benchmark.batch_sizes or min(benchmark.batch_sizes) < 1:
-        raise UserError(
-            f"config.benchmark has turns {benchmark.turns} and batch_sizes "
-            f"{benchmark.batch_sizes}: write at least one turn and one batch of one image."
-        )
 
 
 def to_json(config: ConfigDict) -> str:

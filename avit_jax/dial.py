@@ -22,7 +22,7 @@ from avit_jax.dial_curve import draw, rows
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.operating_points import LEARNT, OperatingPoint, measured_with, save_points
-from avit_jax.restore import load_weights
+from avit_jax.restore import chosen_weights
 from avit_jax.types import Dial
 from avit_jax.writer import columns
 
@@ -53,7 +53,7 @@ def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[
     dial = _dial(config)
     experiment = Experiment(config, workdir)
     model, mesh = experiment.model, experiment.mesh
-    params = load_weights(workdir, model, mesh, weights=config.eval.weights)
+    params = chosen_weights(config, workdir, model, mesh).params
     measured = measured_with(config, workdir)  # of the checkpoint just read, which was sound
     bench = Bench(experiment, dial, params)
     wanted = {budget.name: budget for budget in (*asked, *bench.reachable(CURVE))}

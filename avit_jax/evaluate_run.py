@@ -9,12 +9,12 @@ from ml_collections import ConfigDict
 
 from avit_jax import report
 from avit_jax.experiment import Experiment
-from avit_jax.restore import load_weights
+from avit_jax.restore import chosen_weights
 from avit_jax.writer import columns, table, write_json_atomic
 
 
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict:
-    """Evaluate the newest checkpoint in `workdir` on `config.data.eval_split`.
+    """Evaluate the weights of `restore.chosen_weights` on `config.data.eval_split`.
 
     Method settings, data and batch size may differ from those of the training; the sizes of the
     model may not. `config.eval.weights` chooses between the moving average and the raw weights.
@@ -23,12 +23,13 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict:
         UserError: there is nothing to evaluate, or the weights do not fit the model.
     """
     experiment = Experiment(config, workdir)
-    params = load_weights(workdir, experiment.model, experiment.mesh, weights=config.eval.weights)
+    chosen = chosen_weights(config, workdir, experiment.model, experiment.mesh)
     results, dense = (
-        report.evaluate_as(experiment, params, execution) for execution in ("masked", "dense")
+        report.evaluate_as(experiment, chosen.params, execution)
+        for execution in ("masked", "dense")
     )
     summary = report.summarise(experiment, results, dense)
-    summary["weights"] = config.eval.weights
+    summary["weights"] = chosen.origin
     summary["method"] = config.method.to_dict()  # an operating point changes it
     summary["summary"] = str(workdir / "eval.json")
     if jax.process_index() == 0:

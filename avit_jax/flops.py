@@ -12,35 +12,35 @@ import numpy as np
 from jax import Array
 
 from avit_jax.inference.plan import Plan
-from avit_jax.models.vit import ViTShape
+from avit_jax.models.backbone import Shape
 from avit_jax.types import Usage
 
 GIGA = 1e9
 
 
-def embedding(shape: ViTShape) -> int:
+def embedding(shape: Shape) -> int:
     """Patch embedding of one image."""
-    return shape.grid**2 * 3 * shape.patch_size**2 * shape.embed_dim
+    return shape.embedding_macs
 
 
-def readout(shape: ViTShape) -> int:
+def readout(shape: Shape) -> int:
     """Classifier heads of one image."""
     return shape.num_prefix_tokens * shape.embed_dim * shape.num_classes
 
 
-def attention(shape: ViTShape, tokens: Array | int, heads: Array | float = 1.0) -> Array | float:
+def attention(shape: Shape, tokens: Array | int, heads: Array | float = 1.0) -> Array | float:
     """Attention half of one block on `tokens` live tokens with a share `heads` of the heads."""
     width = shape.embed_dim * heads
     return 4.0 * tokens * shape.embed_dim * width + 2.0 * tokens * tokens * width
 
 
-def mlp(shape: ViTShape, tokens: Array | int, heads: Array | float = 1.0) -> Array | float:
+def mlp(shape: Shape, tokens: Array | int, heads: Array | float = 1.0) -> Array | float:
     """MLP half of one block; a dropped head takes its input channels with it."""
     hidden = shape.block.mlp_dim
     return tokens * shape.embed_dim * hidden * (heads + 1.0)
 
 
-def per_layer(shape: ViTShape, usage: Usage) -> Array:
+def per_layer(shape: Shape, usage: Usage) -> Array:
     """Multiply-adds of each block for each image, `[L, B]` float32."""
     tokens = usage.tokens.sum(-1).astype(jnp.float32)
     heads = 1.0 if usage.heads is None else usage.heads.astype(jnp.float32).mean(-1)
@@ -51,19 +51,19 @@ def per_layer(shape: ViTShape, usage: Usage) -> Array:
     return attend + feed
 
 
-def gmacs(shape: ViTShape, usage: Usage) -> Array:
+def gmacs(shape: Shape, usage: Usage) -> Array:
     """Multiply-adds of each image, embedding to head, `[B]` float32 in units of 1e9."""
     fixed = embedding(shape) + readout(shape)
     return (per_layer(shape, usage) / GIGA).sum(0) + fixed / GIGA
 
 
-def dense_gmacs(shape: ViTShape) -> float:
+def dense_gmacs(shape: Shape) -> float:
     """Multiply-adds of one image with nothing skipped, in units of 1e9."""
     blocks = shape.depth * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
     return (embedding(shape) + blocks + readout(shape)) / GIGA
 
 
-def last_block(shape: ViTShape, tokens: Array | int) -> Array | float:
+def last_block(shape: Shape, tokens: Array | int) -> Array | float:
     """The last block where only prefix tokens are wanted: inference on `tokens` live ones.
 
     All of them give keys and values; queries, projection and MLP are those of the prefix.
@@ -73,7 +73,7 @@ def last_block(shape: ViTShape, tokens: Array | int) -> Array | float:
     return attend + mlp(shape, prefix)
 
 
-def inference_gmacs(shape: ViTShape, usage: Usage) -> np.ndarray:
+def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
     """Multiply-adds that each image needs in inference, `[B]` in units of 1e9.
 
     As `gmacs`, but the last block computes only what is read (`last_block`), and nothing for an
@@ -85,14 +85,14 @@ def inference_gmacs(shape: ViTShape, usage: Usage) -> np.ndarray:
     return (layers.sum(0) + embedding(shape) + readout(shape)) / GIGA
 
 
-def dense_inference_gmacs(shape: ViTShape) -> float:
+def dense_inference_gmacs(shape: Shape) -> float:
     """Multiply-adds of one image in the best dense inference, in units of 1e9."""
     full = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
     blocks = (shape.depth - 1) * full + last_block(shape, shape.num_tokens)
     return (embedding(shape) + blocks + readout(shape)) / GIGA
 
 
-def executed_gmacs(shape: ViTShape, tokens: np.ndarray, plan: Plan, *, devices: int = 1) -> float:
+def executed_gmacs(shape: Shape, tokens: np.ndarray, plan: Plan, *, devices: int = 1) -> float:
     """Multiply-adds that compacted execution really runs for a batch, padding included, in 1e9.
 
     Args:
@@ -117,7 +117,7 @@ def executed_gmacs(shape: ViTShape, tokens: np.ndarray, plan: Plan, *, devices: 
     return (total + groups * size * (embedding(shape) + readout(shape))) / GIGA
 
 
-def _executed_layer(shape: ViTShape, live: np.ndarray, plan: Plan, *, last: bool) -> float:
+def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, *, last: bool) -> float:
     dim, prefix = shape.embed_dim, shape.num_prefix_tokens
     rows = plan.rows_run(live.sum())
     size = min(plan.attention_images, len(live))

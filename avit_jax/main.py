@@ -30,10 +30,14 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes; runs/<conf
 INPUT = flags.DEFINE_string(
     "input",
     None,
-    "predict, visualize: an image or a folder of them; the evaluation split if unset.",
+    "predict, visualize: an image or a folder of them; the evaluation split if unset. convert: a "
+    "weight file or a workdir; --workdir if unset.",
 )
 OUTPUT = flags.DEFINE_string(
-    "output", None, "predict, benchmark, visualize: where to write; into the workdir if unset."
+    "output",
+    None,
+    "predict, benchmark, visualize, export: where to write; into the workdir if unset. convert: a "
+    "weight file, or a workdir to be; --workdir if unset.",
 )
 BUDGET = flags.DEFINE_list(
     "budget",
@@ -106,6 +110,21 @@ def run_visualize(config: ConfigDict, workdir: Path) -> None:
     visualize_run(config, workdir, source=INPUT.value, output=_output(), limit=LIMIT.value)
 
 
+def run_export(config: ConfigDict, workdir: Path) -> None:
+    """A program for other machines."""
+    from avit_jax.export.run import export_run
+    from avit_jax.inference.plans import chosen_plan
+
+    export_run(config, workdir, output=_output(), plan=chosen_plan(config, workdir))
+
+
+def run_convert(config: ConfigDict, workdir: Path) -> None:
+    """Weights between our checkpoints and the files of others."""
+    from avit_jax.convert import convert_run
+
+    convert_run(config, workdir, source=INPUT.value, output=OUTPUT.value)
+
+
 MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
     "train": run_train,
     "eval": run_eval,
@@ -113,6 +132,8 @@ MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
     "benchmark": run_benchmark,
     "calibrate": run_calibrate,
     "visualize": run_visualize,
+    "export": run_export,
+    "convert": run_convert,
 }
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 

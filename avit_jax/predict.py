@@ -22,7 +22,6 @@ from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax import predictions
-from avit_jax.checkpoint import Checkpoints
 from avit_jax.data.ahead import load_ahead
 from avit_jax.data.augment import Augment
 from avit_jax.data.example import Source
@@ -35,7 +34,7 @@ from avit_jax.models.module import Params
 from avit_jax.predict_rounds import answers, no_answers, write_rounds
 from avit_jax.predictions import Totals
 from avit_jax.process_group import in_all_or_none, share
-from avit_jax.restore import load_weights
+from avit_jax.restore import chosen_weights
 from avit_jax.sharding import make_mesh
 from avit_jax.writer import table
 
@@ -53,7 +52,7 @@ def predict_run(
     plan: Plan | None = None,
     stop: Callable[[int], bool] = lambda step: False,
 ) -> Path:
-    """Write the answers of the newest checkpoint in `workdir`, or go on where a call was stopped.
+    """Write the answers of `restore.chosen_weights`, or go on where a call was stopped.
 
     Args:
         config: of the run.
@@ -87,13 +86,13 @@ def predict_run(
     )
     part = share(len(images))
     size = local_batch_size(batch_size or config.eval.batch_size, len(part))
-    params = _local_weights(config, workdir, model)
+    params, step = _local_weights(config, workdir, model)
     identity = predictions.identity(
         config,
         images,
         params,
         part=part,
-        step=_newest_step(workdir),
+        step=step,
         execution=execution,
         plan=plan,
     )
@@ -213,14 +212,8 @@ def summary_rows(
     return [*rows, ("written to", str(path))]
 
 
-def _local_weights(config: ConfigDict, workdir: Path, model: Model) -> Params:
-    """The weights in this process's memory, whatever the other processes do with theirs."""
-    params = load_weights(workdir, model, make_mesh(), weights=config.eval.weights)
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
-
-
-def _newest_step(workdir: Path) -> int:
-    """The step whose weights have just been read; damaged checkpoints were moved aside then."""
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    checkpoints.close()
-    return checkpoints.steps()[-1]
+def _local_weights(config: ConfigDict, workdir: Path, model: Model) -> tuple[Params, int | None]:
+    """The weights in this process's memory, whatever the others do with theirs, and their step."""
+    chosen = chosen_weights(config, workdir, model, make_mesh())
+    params = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), chosen.params)
+    return params, chosen.step

@@ -124,7 +124,7 @@ def identity(
     params: Params,
     *,
     part: range,
-    step: int,
+    step: int | None,
     execution: str,
     plan: Plan | None,
 ) -> dict[str, Any]:

@@ -122,7 +122,8 @@ def summarise(
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary as rows of a table."""
-    rows = [
+    rows = [("weights", summary["weights"])] if "weights" in summary else []
+    rows += [
         ("images evaluated", f"{summary['images']:,}"),
         ("top-1, adaptive", f"{summary['top1']:.2%}"),
         ("top-1, same weights, halting off", f"{summary['top1_dense']:.2%}"),

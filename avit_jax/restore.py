@@ -1,7 +1,8 @@
-"""Where a state comes from: a checkpoint of this run, another run's weights, or a seed."""
+"""Where a state or its weights come from: a checkpoint, another run, somebody's file, or a seed."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -15,32 +16,95 @@ from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
-from avit_jax.sharding import abstract_on
+from avit_jax.pretrained import npz
+from avit_jax.pretrained.pixels import for_our_pixels
+from avit_jax.pretrained.weights import load_torch
+from avit_jax.process_group import in_all_or_none
+from avit_jax.sharding import abstract_on, put_on
 from avit_jax.step import TrainState
 
 logger = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Parameters on the mesh, and where they are from.
+
+    Attributes:
+        params: sharded like a state's.
+        origin: for people, such as "step 4 of runs/digits (ema)" or the address of a file.
+        step: of the checkpoint; `None` for a file.
+    """
+
+    params: Params
+    origin: str
+    step: int | None
+
+
 def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
     """The newest sound checkpoint of the run, or a fresh state.
 
-    A fresh state takes the weights of `config.init.workdir` where that is given.
+    A fresh state takes the weights of `config.init` where that names any.
     """
     abstract = experiment.optimization.abstract_state(experiment.mesh)
     restored = checkpoints.restore(abstract)
     if restored is not None:
         logger.info("going on from step %d in %s", restored[0], experiment.workdir)
         return restored[1]
+    initial = initial_weights(experiment.config, experiment.model, experiment.mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     state = jax.jit(experiment.optimization.init_state, out_shardings=shardings)()
-    if experiment.config.init.workdir:
-        params = load_weights(
-            Path(experiment.config.init.workdir), experiment.model, experiment.mesh
-        )
+    if initial is not None:
         # The step donates its whole state, so the average may not share buffers with the weights.
-        ema = jax.tree.map(lambda leaf: leaf.copy(), params) if state.ema is not None else None
+        params, ema = initial.params, state.ema
+        ema = None if ema is None else jax.tree.map(lambda leaf: leaf.copy(), params)
         state = state.replace(params=params, ema=ema)
     return state
+
+
+def initial_weights(
+    config: ConfigDict, model: Model, mesh: Mesh, *, weights: str = "auto"
+) -> Weights | None:
+    """What `config.init` says to start from; `None` where it says nothing.
+
+    Args:
+        config: of the run.
+        model: that will use them.
+        mesh: to put them on.
+        weights: "auto", "ema" or "raw", for a workdir as in `load_weights`; of a file the average
+            is taken for "ema" only.
+
+    Raises:
+        UserError: they are not there, or do not fit.
+    """
+    init = config.init
+    if init.weights:
+        return weights_of_file(init.weights, model, mesh, pixels=init.pixels, ema=weights == "ema")
+    if init.workdir:
+        workdir = Path(init.workdir)
+        found = _of_run(workdir, model, mesh, weights=weights)
+        if found is None:
+            raise _nothing_in(workdir)
+        return found
+    return None
+
+
+def chosen_weights(config: ConfigDict, workdir: Path, model: Model, mesh: Mesh) -> Weights:
+    """The weights that a mode other than training uses, under `config.eval.weights`.
+
+    They are those of the newest checkpoint in `workdir`, or, as long as there is none, what a
+    training there would start from. So the command that fine-tuned a file's weights evaluates the
+    result of it, and the same command before any training evaluates the file.
+
+    Raises:
+        UserError: there are none, or they do not fit.
+    """
+    found = _of_run(workdir, model, mesh, weights=config.eval.weights)
+    if found is None:
+        found = initial_weights(config, model, mesh, weights=config.eval.weights)
+    if found is None:
+        raise _nothing_in(workdir)
+    return found
 
 
 def load_weights(workdir: Path, model: Model, mesh: Mesh, *, weights: str = "auto") -> Params:
@@ -55,11 +119,45 @@ def load_weights(workdir: Path, model: Model, mesh: Mesh, *, weights: str = "aut
     Raises:
         UserError: there is no such run, no checkpoint, or the parameters have other shapes.
     """
+    found = _of_run(workdir, model, mesh, weights=weights)
+    if found is None:
+        raise _nothing_in(workdir)
+    return found.params
+
+
+def weights_of_file(
+    address: str, model: Model, mesh: Mesh, *, pixels: str | None = None, ema: bool = False
+) -> Weights:
+    """Somebody else's weights for a model, fitted to it as `Model.from_torch` does.
+
+    Every process reads the file, or none goes on.
+
+    Args:
+        address: what `load_torch` takes.
+        model: that will use them.
+        mesh: to put them on.
+        pixels: a key of `pixels.PIXELS`; `None` takes what the kind of file is known for.
+        ema: take the moving average in a training checkpoint.
+
+    Raises:
+        UserError: no such file, no weights, or they do not fit.
+    """
+
+    def read() -> Params:
+        state_dict = load_torch(address, ema=ema)
+        known = "symmetric" if npz.is_google_research(state_dict) else "imagenet"
+        return for_our_pixels(model.from_torch(state_dict), pixels or known)
+
+    params = put_on(mesh, in_all_or_none(read))
+    logger.info("weights of %s", address)
+    return Weights(params, address, None)
+
+
+def _of_run(workdir: Path, model: Model, mesh: Mesh, *, weights: str) -> Weights | None:
+    """The weights in the newest checkpoint; `None` if there is no run or no checkpoint."""
     saved = workdir / "config.json"
     if not saved.exists():
-        raise UserError(
-            f"{workdir} holds no config.json: write the workdir of a run that has been trained."
-        )
+        return None
     config = configs.from_json(saved.read_text())
     trained = configs.make_model(config)
     shapes, wanted = (
@@ -70,17 +168,29 @@ def load_weights(workdir: Path, model: Model, mesh: Mesh, *, weights: str = "aut
             f"the weights in {workdir} ({config.model.name}) have other sizes than this model: "
             "make embed_dim, depth, image_size, patch_size and num_classes the same."
         )
+    if weights == "ema" and not config.train.ema_decay:
+        raise UserError(
+            f"{workdir} keeps no moving average of its weights: write --config.eval.weights auto."
+        )
     # Only the weights are read: a run may be used after its optimiser has gone out of fashion.
-    averaged = config.train.ema_decay and (weights or config.eval.weights) != "raw"
-    name = "ema" if averaged else "params"
+    name = "ema" if config.train.ema_decay and weights != "raw" else "params"
     target = {name: abstract_on(mesh, trained.abstract_params())}
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
     restored = checkpoints.restore(target, partial=True)
     checkpoints.close()
     if restored is None:
-        raise UserError(f"{workdir} holds no checkpoint yet: train that run first.")
-    logger.info("weights (%s) of step %d in %s", name, restored[0], workdir)
-    return restored[1][name]
+        return None
+    step, state = restored
+    logger.info("weights (%s) of step %d in %s", name, step, workdir)
+    return Weights(state[name], f"step {step} of {workdir} ({name})", step)
+
+
+def _nothing_in(workdir: Path) -> UserError:
+    missing = "checkpoint yet" if (workdir / "config.json").exists() else "config.json of a run"
+    return UserError(
+        f"{workdir} holds no {missing}: write the workdir of a run that has been trained, or "
+        "weights to use instead with --config.init.weights FILE."
+    )
 
 
 def evaluated_weights(config: ConfigDict, state: TrainState) -> Params:

@@ -75,6 +75,16 @@ def abstract_on(mesh: Mesh, shapes: Any) -> Any:
     )
 
 
+def put_on(mesh: Mesh, tree: Any) -> Any:
+    """Arrays that every process holds whole, as global arrays where a state's arrays belong."""
+
+    def put(leaf: Any, place: NamedSharding) -> jax.Array:
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, place, lambda index: whole[index])
+
+    return jax.tree.map(put, tree, state_shardings(tree, mesh))
+
+
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows of a batch as global arrays; processes hold consecutive rows."""
     return {

@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax import report, step
+from avit_jax import convert, report, step
 from avit_jax.checkpoint import Checkpoints
 from avit_jax.errors import Preempted, UserError
 from avit_jax.evaluate import evaluate, make_eval_step
@@ -61,11 +61,12 @@ def train(
     """
     began = time.perf_counter()
     experiment = Experiment(config, workdir)
-    claim_workdir(config, workdir)
+    refuse_other_run(config, workdir)
     report.print_model(experiment)
 
     run = Run(experiment)
     try:
+        claim_workdir(config, workdir)
         while run.step < experiment.total_steps:
             try:
                 with contextlib.closing(experiment.train_batches(run.step)) as batches:
@@ -84,9 +85,9 @@ def train(
     )
 
 
-def claim_workdir(config: ConfigDict, workdir: Path) -> None:
-    """Write the config there, or refuse to go on with another one than the run began with."""
-    workdir.mkdir(parents=True, exist_ok=True)
+def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError where `workdir` belongs to converted weights or to another config."""
+    convert.refuse_to_train_in(workdir)
     file = workdir / "config.json"
     if file.exists():
         changed = configs.differences(config, file.read_text(), ignored=CHANGEABLE)
@@ -95,8 +96,12 @@ def claim_workdir(config: ConfigDict, workdir: Path) -> None:
                 f"{workdir} was started with another config ({'; '.join(changed)}): "
                 "write another --workdir, or the same settings."
             )
+
+
+def claim_workdir(config: ConfigDict, workdir: Path) -> None:
+    """Write the config there, once all that it names was found: a mistyped path claims nothing."""
     if jax.process_index() == 0:
-        write_text_atomic(file, configs.to_json(config))
+        write_text_atomic(workdir / "config.json", configs.to_json(config))
 
 
 class Run:

@@ -34,19 +34,24 @@ def sync_directory(directory: str | os.PathLike[str]) -> None:
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a UTF-8 text file that is never seen half-written, replacing what was there.
+    """Writes a UTF-8 text file that is never seen half-written, replacing what was there."""
+    write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file that is never seen half-written, replacing what was there.
 
     In an object store the write of one object is atomic by itself.
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not is_local(path):
-        path.write_text(text)
+        path.write_bytes(data)
         return
     temporary = f"{os.fspath(path)}.tmp{os.getpid()}"
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -12,29 +12,69 @@ from typing import Any
 from avit_jax import methods
 from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
+from avit_jax.models.backbone import Shape
+from avit_jax.models.t2t import T2TShape
 from avit_jax.models.vit import ViTShape
 
-# DeiT's Table 1 (arXiv 2012.12877); micro is ours, for 32-pixel images such as the digits.
+# Tiny to base: DeiT's Table 1 (arXiv 2012.12877). Large: Table 1 of the ViT paper
+# (arXiv 2010.11929). Micro is ours, for 32-pixel images such as the digits.
 SIZES = {
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
     "micro": {"embed_dim": 48, "depth": 6, "num_heads": 4},
 }
 GEOMETRIES = {
     "tiny": ((16, 224), (16, 384)),
     "small": ((16, 224), (16, 384)),
     "base": ((16, 224), (16, 384)),
+    "large": ((16, 224), (16, 384)),
     "micro": ((4, 32),),
+}
+# T2T-ViT (arXiv 2101.11986, Table 1, and the released code for 7, 10, 12 and the variants).
+_T2T = {
+    "7": {"embed_dim": 256, "depth": 7, "num_heads": 4, "mlp_ratio": 2.0},
+    "10": {"embed_dim": 256, "depth": 10, "num_heads": 4, "mlp_ratio": 2.0},
+    "12": {"embed_dim": 256, "depth": 12, "num_heads": 4, "mlp_ratio": 2.0},
+    "14": {"embed_dim": 384, "depth": 14, "num_heads": 6, "mlp_ratio": 3.0},
+    "19": {"embed_dim": 448, "depth": 19, "num_heads": 7, "mlp_ratio": 3.0},
+    "24": {"embed_dim": 512, "depth": 24, "num_heads": 8, "mlp_ratio": 3.0},
+    "14_resnext": {"embed_dim": 384, "depth": 14, "num_heads": 32, "mlp_ratio": 3.0},
+    "14_wide": {"embed_dim": 768, "depth": 4, "num_heads": 12, "mlp_ratio": 3.0},
+}
+T2T_SIZES = {f"t2t_vit_{size}": settings for size, settings in _T2T.items()} | {
+    f"t2t_vit_t_{size}": _T2T[size] | {"tokens": "transformer"} for size in ("14", "19", "24")
 }
 # A-ViT's gates and weights for fine-tuning DeiT: README of the published code. Base has no
 # published values; see configs/avit_base.py for the reasoning.
 _PUBLISHED = {"ponder_weight": 5e-4, "prior_weight": 1e-3}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """Models of one method.
+
+    Attributes:
+        method: a file in `methods/`.
+        sizes: that it comes in, with the settings of the method for each.
+        distilled: whether there are variants with a distillation token.
+    """
+
+    method: str
+    sizes: Mapping[str, Mapping[str, Any]]
+    distilled: bool = True
+
+
 FAMILIES = {
-    "deit": ("dense", {}),
-    "avit": (
-        "avit",
-        {
+    # The names of timm: a ViT is a DeiT without distillation, trained by somebody else.
+    "vit": Family(
+        method="dense", sizes={"tiny": {}, "small": {}, "base": {}, "large": {}}, distilled=False
+    ),
+    "deit": Family(method="dense", sizes={"tiny": {}, "small": {}, "base": {}, "micro": {}}),
+    "avit": Family(
+        method="avit",
+        sizes={
             "tiny": {"gate_scale": 10.0, "gate_center": 30.0, **_PUBLISHED},
             "small": {"gate_scale": 10.0, "gate_center": 75.0, **_PUBLISHED},
             "base": {"gate_scale": 10.0, "gate_center": 75.0, **_PUBLISHED},
@@ -46,9 +86,10 @@ FAMILIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One named model: its method, and the settings of backbone and method."""
+    """One named model: its method and backbone, and the settings of both."""
 
     method: str
+    backbone: type[Shape]
     shape: Mapping[str, Any]
     settings: Mapping[str, Any]
 
@@ -56,18 +97,27 @@ class Entry:
 @functools.cache
 def _entries() -> dict[str, Entry]:
     entries = {}
-    for family, (method, settings) in FAMILIES.items():
-        for size, distilled in itertools.product(SIZES, (False, True)):
+    for prefix, family in FAMILIES.items():
+        variants = (False, True) if family.distilled else (False,)
+        for (size, settings), distilled in itertools.product(family.sizes.items(), variants):
             for patch_size, image_size in GEOMETRIES[size]:
                 infix = "_distilled" if distilled else ""
-                name = f"{family}_{size}{infix}_patch{patch_size}_{image_size}"
+                name = f"{prefix}_{size}{infix}_patch{patch_size}_{image_size}"
                 shape = SIZES[size] | {
                     "patch_size": patch_size,
                     "image_size": image_size,
                     "distilled": distilled,
                 }
-                entries[name] = Entry(method, shape, settings.get(size, {}))
+                entries[name] = Entry(family.method, ViTShape, shape, settings)
+    for size, shape in T2T_SIZES.items():
+        entries[size] = Entry("dense", T2TShape, shape, {})
+        entries[f"avit_{size}"] = Entry("avit", T2TShape, shape, _t2t_gate(shape["embed_dim"]))
     return entries
+
+
+def _t2t_gate(embed_dim: int) -> dict[str, float]:
+    """Nobody has published gates for T2T-ViT: those of the DeiT that is nearest in width."""
+    return dict(FAMILIES["avit"].sizes["small" if embed_dim >= 384 else "tiny"])
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -100,7 +150,7 @@ def create_model(name: str, *, method: Mapping[str, Any] | None = None, **overri
     """
     chosen = entry(name)
     settings_type = methods.load(chosen.method).Settings
-    shape = _settings(ViTShape, chosen.shape, overrides, f"create_model({name!r})")
+    shape = _settings(chosen.backbone, chosen.shape, overrides, f"create_model({name!r})")
     settings = _settings(
         settings_type, chosen.settings, method or {}, f"create_model({name!r}, method=...)"
     )

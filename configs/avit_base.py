@@ -1,12 +1,14 @@
 """A-ViT-B on ImageNet-1K: fine-tuning DeiT-B to halt, with derived hyperparameters.
 
     python -m avit_jax.main --config configs/avit_base.py --config.data.dir DIR \
-        --config.init.workdir runs/deit_base
+        --config.init.weights hf://timm/deit_base_patch16_224.fb_in1k
 
 `DIR` (or `TFDS_DATA_DIR`) holds `imagenet2012`, prepared once with
-`python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. `runs/deit_base` is a trained run of
-`configs/deit_base.py`. The gate 10/75 is made for such pretrained weights; started from scratch
-it would collapse (`configs/avit_digits.py` shows how to start from scratch).
+`python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. The weights are DeiT's own
+(`pip install -e '.[hub]'`; the path of a downloaded file does as well);
+`--config.init.workdir runs/deit_base` starts from a run of `configs/deit_base.py` instead. The
+gate 10/75 is made for such pretrained weights; started from scratch it would collapse
+(`configs/avit_digits.py` shows how to start from scratch).
 
 Nothing is published for this size. Derived: the published gate moves from 30 to 75 as the width
 doubles from 192 to 384, since channel 0 of a wider DeiT lies higher before it is trained to halt;

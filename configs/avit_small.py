@@ -1,12 +1,14 @@
 """A-ViT-S on ImageNet-1K: fine-tuning DeiT-S to halt, with the paper's hyperparameters.
 
     python -m avit_jax.main --config configs/avit_small.py --config.data.dir DIR \
-        --config.init.workdir runs/deit_small
+        --config.init.weights hf://timm/deit_small_patch16_224.fb_in1k
 
 `DIR` (or `TFDS_DATA_DIR`) holds `imagenet2012`, prepared once with
-`python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. `runs/deit_small` is a trained run of
-`configs/deit_small.py`. The gate 10/75 is made for such pretrained weights; started from scratch
-it would collapse (`configs/avit_digits.py` shows how to start from scratch).
+`python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. The weights are DeiT's own
+(`pip install -e '.[hub]'`; the path of a downloaded file does as well);
+`--config.init.workdir runs/deit_small` starts from a run of `configs/deit_small.py` instead. The
+gate 10/75 is made for such pretrained weights; started from scratch it would collapse
+(`configs/avit_digits.py` shows how to start from scratch).
 
 Gate, learning rate, ponder weight 5e-4, prior weight 1e-3, 100 epochs, 5 of warm-up: the published
 training lines (arXiv 2112.07658 and its repository's README). The published prior is no

@@ -2,6 +2,9 @@
 
     python -m avit_jax.main --config configs/deit_base.py --config.data.dir DIR
 
+With `--mode eval --config.init.weights hf://timm/deit_base_patch16_224.fb_in1k` it evaluates the
+published weights instead.
+
 `DIR` (or `TFDS_DATA_DIR`) holds `imagenet2012`, prepared once with
 `python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. Hyperparameters: DeiT's Table 9
 (arXiv 2012.12877), without RandAugment, random erasing and repeated augmentation, which this

@@ -48,7 +48,7 @@ def test_every_config_is_valid_and_describes_a_model(name, arg):
     config = load(name, arg)
     configs.validate(config)
     model = configs.make_model(config)
-    assert config.model.name in list_models("avit*" if name.startswith("avit") else "deit*")
+    assert config.model.name in list_models(f"{name.split('_')[0]}_*")
     for key, value in config.model.items():
         if key != "name":
             assert getattr(model.shape, key) == value
@@ -81,7 +81,7 @@ def test_debug_is_small_and_needs_no_download(name):
     assert config.model.image_size == 32
     assert config.model.depth <= 3
     assert config.train.steps <= 10
-    assert config.init.workdir is None
+    assert set(config.init.values()) == {None}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,6 +116,15 @@ def test_fine_tuning_has_the_published_hyperparameters(name, gate, rate):
     assert (config.optim.learning_rate, config.optim.reference_batch_size) == (rate, 512)
     assert config.train.epochs == 100
     assert config.optim.warmup * config.train.epochs == pytest.approx(5)
+
+
+def test_the_published_weights_come_with_their_pixels_and_their_crop():
+    config = load("vit_augreg", "large")
+    assert config.model.name == "vit_large_patch16_224"
+    assert config.init.weights == "hf://timm/vit_large_patch16_224.augreg_in21k_ft_in1k"
+    assert (config.init.pixels, config.data.augment.crop_ratio) == ("symmetric", 0.9)
+    with pytest.raises(UserError, match="one size, not base and large"):
+        load("vit_augreg", "base,large")
 
 
 def test_parse_arg_switches_on_what_is_named():
@@ -211,6 +220,12 @@ def test_what_must_be_a_share_is_named_with_its_value(name, value):
             "batch_size 10 is not a multiple of config.train.accumulation 4: change one of them.",
         ),
         ({"train__on_nonfinite": "ignore"}, "on_nonfinite is 'ignore': write stop or rollback."),
+        (
+            {"init__workdir": "runs/a", "init__weights": "b.pth"},
+            "config.init.workdir is 'runs/a' and config.init.weights 'b.pth', but a model starts "
+            "from one of them: leave the other out.",
+        ),
+        ({"init__pixels": "raw"}, "init.pixels is 'raw': write one of imagenet, symmetric, or"),
         ({"eval__weights": "best"}, "eval.weights is 'best': write auto, ema or raw."),
         ({"eval__weights": "ema"}, "there is no moving average: write auto or raw, or train with"),
     ],

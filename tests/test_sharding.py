@@ -78,6 +78,14 @@ def test_nothing_is_split_where_the_fsdp_axis_has_one_device():
     assert place.is_fully_replicated
 
 
+def test_whole_arrays_are_put_where_a_state_has_its_own():
+    mesh = sharding.make_mesh(2, 4)
+    tree = {"a": [np.arange(3.0), np.arange(2.0**16).reshape(256, 256)], "b": jnp.int32(7)}
+    placed = sharding.put_on(mesh, tree)
+    jax.tree.map(np.testing.assert_array_equal, placed, tree)
+    assert jax.tree.map(lambda leaf: leaf.sharding, placed) == sharding.state_shardings(tree, mesh)
+
+
 def test_shardings_keep_the_structure_of_the_tree():
     mesh = sharding.make_mesh(1, 8)
     tree = {"a": [jnp.zeros(3), jnp.zeros((256, 256))], "b": jnp.int32(0)}

@@ -12,6 +12,30 @@ PUBLISHED = {
     "deit_tiny_distilled_patch16_224": 5_910_800,
     "deit_small_distilled_patch16_224": 22_436_432,
     "deit_base_distilled_patch16_224": 87_338_192,
+    "deit_base_patch16_384": 86_859_496,
+    "deit_base_distilled_patch16_384": 87_630_032,
+    "vit_tiny_patch16_224": 5_717_416,
+    "vit_large_patch16_224": 304_326_632,
+    "vit_large_patch16_384": 304_715_752,
+    # Published as 4.3, 5.9, 6.9, 21.5, 39.2 and 64.1 million.
+    "t2t_vit_7": 4_310_222,
+    "t2t_vit_10": 5_889_230,
+    "t2t_vit_12": 6_941_902,
+    "t2t_vit_14": 21_545_550,
+    "t2t_vit_19": 39_177_422,
+    "t2t_vit_24": 64_105_934,
+}
+GMACS = {  # as published, and to more digits
+    "deit_tiny_patch16_224": ("1.3", 1.254),
+    "deit_small_patch16_224": ("4.6", 4.599),
+    "deit_base_patch16_224": ("17.6", 17.564),
+    "t2t_vit_7": ("1.1", 1.147),
+    "t2t_vit_12": ("1.8", 1.763),
+    "t2t_vit_14": ("4.8", 4.783),
+    "t2t_vit_19": ("8.5", 8.480),
+    "t2t_vit_t_14": ("6.1", 6.089),
+    "t2t_vit_t_19": ("9.8", 9.785),
+    "t2t_vit_t_24": ("15.0", 14.967),
 }
 
 
@@ -20,9 +44,25 @@ def test_parameter_counts_are_the_published_ones(name, count):
     assert create_model(name).num_params() == count
 
 
+@pytest.mark.parametrize("name", GMACS)
+def test_gmacs_are_the_published_ones(name):
+    rounded, exact = GMACS[name]
+    gmacs = create_model(name).dense_gmacs()
+    assert f"{gmacs:.1f}" == rounded
+    assert gmacs == pytest.approx(exact, abs=5e-4)
+
+
+def test_a_vit_is_a_deit_by_another_name():
+    names = list_models("vit*")
+    assert {name.split("_")[1] for name in names} == {"tiny", "small", "base", "large"}
+    for name in set(names) - set(list_models("vit_large*")):
+        assert create_model(name) == create_model(name.replace("vit", "deit"))
+
+
 @pytest.mark.parametrize("name", list_models("avit*"))
 def test_every_avit_has_exactly_the_parameters_of_its_deit(name):
-    avit, deit = create_model(name), create_model(name.replace("avit", "deit"))
+    backbone = name.removeprefix("avit_") if "t2t" in name else name.replace("avit", "deit")
+    avit, deit = create_model(name), create_model(backbone)
     assert avit.shape == deit.shape
     assert jax.tree.structure(avit.abstract_params()) == jax.tree.structure(deit.abstract_params())
     assert avit.abstract_params() == deit.abstract_params()
@@ -37,17 +77,18 @@ def test_list_models_is_sorted_and_knows_shell_patterns():
     assert list_models("*_tiny_patch16_???") == [
         "avit_tiny_patch16_224", "avit_tiny_patch16_384",
         "deit_tiny_patch16_224", "deit_tiny_patch16_384",
+        "vit_tiny_patch16_224", "vit_tiny_patch16_384",
     ]  # fmt: skip
     assert list_models("resnet*") == []
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models("*_patch*"))
 def test_names_say_what_the_models_are(name):
     model = create_model(name)
     *_, patch, image = name.split("_")
     assert (f"patch{model.shape.patch_size}", str(model.shape.image_size)) == (patch, image)
     assert model.shape.distilled == ("distilled" in name)
-    assert zoo.entry(name).method == {"avit": "avit", "deit": "dense"}[name.split("_")[0]]
+    assert zoo.entry(name).method == {"avit": "avit"}.get(name.split("_")[0], "dense")
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones():

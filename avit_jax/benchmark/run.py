@@ -31,7 +31,7 @@ from avit_jax.inference.plans import chosen_plan
 from avit_jax.inference.predictor import Predictor
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
-from avit_jax.restore import load_weights
+from avit_jax.restore import chosen_weights
 from avit_jax.sharding import make_mesh
 from avit_jax.types import Usage
 from avit_jax.writer import columns, write_json_atomic
@@ -108,7 +108,7 @@ def cases(config: ConfigDict, workdir: Path) -> Iterator[Case]:
 def real_case(config: ConfigDict, workdir: Path, model: Model, plan: Plan) -> Case:
     """This run's weights on images of its evaluation split, drawn from all of it."""
     experiment = Experiment(config, workdir)
-    params = load_weights(workdir, model, make_mesh(), weights=config.eval.weights)
+    params = chosen_weights(config, workdir, model, make_mesh()).params
     batch_size = config.inference.batch_size
     images = calibration_images(experiment, batch_size)
     if len(images) < batch_size:

@@ -18,13 +18,13 @@ from avit_jax import halting
 from avit_jax.errors import UserError
 from avit_jax.inference.dense import last_block
 from avit_jax.inference.plan import Plan
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.module import layer_at
-from avit_jax.models.vit import ViT
 from avit_jax.types import Gates, Output, Usage
 
 
 def budgeted(
-    network: ViT,
+    network: Backbone,
     images: Array,
     exists: Array,
     plan: Plan,

@@ -13,13 +13,13 @@ from jax import Array, lax
 from avit_jax.inference.packed_block import split_heads
 from avit_jax.inference.plan import Plan
 from avit_jax.models import attention
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.layers import Block
 from avit_jax.models.module import layer_at
-from avit_jax.models.vit import ViT
 from avit_jax.types import Output, Usage
 
 
-def dense(network: ViT, images: Array, plan: Plan) -> Output:
+def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     """`logits` and `usage` of `[B, H, W, 3]` normalised images, every token in every layer."""
     shape = network.shape
     batch, prefix = images.shape[0], shape.num_prefix_tokens
@@ -61,6 +61,6 @@ def last_block(block: Block, tokens: Array, *, prefix: int, keys: Array | None =
     normed = block.norm1(tokens)
     key, value = split_heads(block.attention.keys_values(normed), 2, block.attention)
     (query,) = split_heads(block.attention.queries(normed[:, :prefix]), 1, block.attention)
-    mixed = attention.mix(query, key, value, keys=keys)
+    mixed = attention.mix(query, key, value, keys=keys, scale=block.attention.scale)
     answer = tokens[:, :prefix]
     return block.feed(answer + block.attention.proj(mixed.reshape(answer.shape)))

@@ -16,15 +16,15 @@ from avit_jax import halting
 from avit_jax.inference import packed_block
 from avit_jax.inference.packing import pack, unpack
 from avit_jax.inference.plan import Plan
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.module import layer_at
-from avit_jax.models.vit import ViT
 from avit_jax.types import Output, Usage
 
 Score = Callable[[Array], Array]
 
 
 def compact(
-    network: ViT, images: Array, exists: Array, plan: Plan, *, score: Score, eps: float
+    network: Backbone, images: Array, exists: Array, plan: Plan, *, score: Score, eps: float
 ) -> Output:
     """Logits of one group of images, computing live tokens only.
 

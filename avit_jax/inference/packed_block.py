@@ -53,7 +53,7 @@ def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: P
         after: packing of the tokens that this layer treats, a part of those of `before`.
         plan: static sizes.
     """
-    source = source_rows(after, before, buffers.tokens.shape[0])
+    source, scale = source_rows(after, before, buffers.tokens.shape[0]), block.attention.scale
 
     def project(first: Array, size: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         tokens, projected = carry
@@ -67,7 +67,9 @@ def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: P
         rows = _gather(projected, firsts, length)
         query, key, value = split_heads(rows, 3, block.attention)
         keys = jnp.arange(length) < after.counts[images][:, None]
-        answer = attention.mix(query, key, value, keys=keys).reshape(*rows.shape[:2], -1)
+        answer = attention.mix(query, key, value, keys=keys, scale=scale).reshape(
+            *rows.shape[:2], -1
+        )
         for first, update, exists in zip(firsts, answer, keys, strict=True):
             old = lax.dynamic_slice(mixed, (first, 0), update.shape)
             mixed = _write(mixed, jnp.where(exists[:, None], update, old), first)
@@ -91,7 +93,7 @@ def run_last(
     All live tokens give keys and values; queries, projection and MLP are those of the prefix. Rows
     of prefix tokens that are not live are meaningless.
     """
-    source = source_rows(after, before, buffers.tokens.shape[0])
+    source, scale = source_rows(after, before, buffers.tokens.shape[0]), block.attention.scale
     dim = buffers.tokens.shape[1]
 
     def project(first: Array, size: int, projected: Array) -> Array:
@@ -102,7 +104,7 @@ def run_last(
         rows = _gather(projected, firsts, length)
         key, value = split_heads(rows, 2, block.attention)
         keys = jnp.arange(length) < after.counts[images][:, None]
-        answer = attention.mix(query[images], key, value, keys=keys)
+        answer = attention.mix(query[images], key, value, keys=keys, scale=scale)
         return mixed.at[images].set(answer)
 
     projected = for_rows(project, after.total, buffers.projected[:, : 2 * dim], plan)

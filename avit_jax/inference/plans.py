@@ -12,13 +12,13 @@ from ml_collections import ConfigDict
 
 from avit_jax.errors import UserError
 from avit_jax.inference.plan import Plan, default_plan
-from avit_jax.models.vit import ViTShape
+from avit_jax.models.backbone import Shape
 from avit_jax.writer import write_json_atomic
 
 FILE = "plans.json"
 
 
-def situation(shape: ViTShape, batch_size: int) -> dict[str, Any]:
+def situation(shape: Shape, batch_size: int) -> dict[str, Any]:
     """What a plan was made for: another machine, size or batch wants another one."""
     return {
         "device": jax.devices()[0].device_kind,

@@ -31,9 +31,9 @@ from avit_jax.errors import UserError
 from avit_jax.inference import budget, halting_tokens
 from avit_jax.inference.plan import Plan
 from avit_jax.methods import base
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.layers import Block
 from avit_jax.models.module import scan_layers
-from avit_jax.models.vit import ViT
 from avit_jax.priors import depth_prior, divergence
 from avit_jax.types import Dial, Gates, Output, Usage
 
@@ -146,7 +146,7 @@ class Model(base.Model):
         """A prior that cannot be is refused here, not in the middle of tracing."""
         self.settings.depth_prior(self.shape.depth)
 
-    def forward(self, network: ViT, images: Array, call: base.Call) -> Output:
+    def forward(self, network: Backbone, images: Array, call: base.Call) -> Output:
         """See `base.Model.apply`."""
         tokens = base.embed(network, images, call)
         prefix = self.shape.num_prefix_tokens
@@ -197,13 +197,13 @@ class Model(base.Model):
             | {"mask": mask, "ponder": state.ponder, "depth": state.depth, "head_logits": heads},
         )
 
-    def compact(self, network: ViT, images: Array, exists: Array, plan: Plan) -> Output:
+    def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.compact`."""
         return halting_tokens.compact(
             network, images, exists, plan, score=self.score, eps=self.settings.eps
         )
 
-    def budget(self, network: ViT, images: Array, exists: Array, plan: Plan) -> Output:
+    def budget(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.budget`."""
         return budget.budgeted(
             network, images, exists, plan, score=self.score, eps=self.settings.eps

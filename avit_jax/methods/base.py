@@ -24,8 +24,8 @@ from avit_jax.errors import UserError
 from avit_jax.inference.plan import Plan
 from avit_jax.inference.predictor import Predictor
 from avit_jax.models import module
+from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import dropout
-from avit_jax.models.vit import ViT, ViTShape
 from avit_jax.pretrained import names
 from avit_jax.pretrained.fit import fit
 from avit_jax.types import Dial, Output
@@ -64,12 +64,12 @@ class Model(abc.ABC):
         settings: the method's options.
     """
 
-    shape: ViTShape
+    shape: Shape
     settings: Any
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """All parameters of the model as one NNX module."""
-        return ViT(self.shape, rngs=rngs)
+        return self.shape.build(rngs)
 
     @abc.abstractmethod
     def forward(self, network: Any, images: Array, call: Call) -> Output:
@@ -117,9 +117,9 @@ class Model(abc.ABC):
             raise UserError(
                 f"execution {execution!r} is unknown: apply() takes {' or '.join(EXECUTIONS)}."
             )
-        if train and key is None and (self.shape.drop_path_rate or self.shape.dropout_rate):
+        if train and key is None and self.shape.draws:
             raise UserError(
-                "apply(train=True) with drop_path_rate or dropout_rate above 0 draws at random: "
+                "apply(train=True) with a dropout or drop_path rate above 0 draws at random: "
                 "pass key=jax.random.key(seed)."
             )
         call = Call(
@@ -190,7 +190,7 @@ class Model(abc.ABC):
 
     def trainable(self, params: module.Params) -> Any:
         """Tree of bools: parameters that are False get neither update nor weight decay."""
-        return jax.tree.map(lambda _: True, params)
+        return module.map_paths(lambda path, _: path not in self.shape.frozen, params)
 
     def from_torch(self, state_dict: Mapping[str, Any]) -> module.Params:
         """Parameters from other people's weights, such as `avit_jax.load_torch` returns.
@@ -226,14 +226,15 @@ class Model(abc.ABC):
 
 def embed(network: Any, images: Array, call: Call) -> Array:
     """Tokens `[B, N, D]` of a batch, with dropout on them in training."""
-    tokens = network.embed(images)
+    depth, key = network.shape.depth, call.key
+    tokens = network.embed(images, None if key is None else jax.random.fold_in(key, depth + 1))
     rate = network.shape.dropout_rate
-    if call.key is None or not rate:
+    if key is None or not rate:
         return tokens
-    return dropout(tokens, rate, jax.random.fold_in(call.key, network.shape.depth))
+    return dropout(tokens, rate, jax.random.fold_in(key, depth))
 
 
-def layer_inputs(shape: ViTShape, call: Call) -> dict[str, Any]:
+def layer_inputs(shape: Shape, call: Call) -> dict[str, Any]:
     """What differs between layers, as data for `scan_layers`: index, last, drop_path_rate, key."""
     index = jnp.arange(shape.depth)
     inputs = {

@@ -14,9 +14,9 @@ from jax import Array
 from avit_jax.inference.dense import dense
 from avit_jax.inference.plan import Plan
 from avit_jax.methods import base
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.layers import Block
 from avit_jax.models.module import scan_layers
-from avit_jax.models.vit import ViT
 from avit_jax.types import Output, Usage
 
 
@@ -28,7 +28,7 @@ class Settings:
 class Model(base.Model):
     """Every block on every token."""
 
-    def forward(self, network: ViT, images: Array, call: base.Call) -> Output:
+    def forward(self, network: Backbone, images: Array, call: base.Call) -> Output:
         """See `base.Model.apply`."""
         tokens = base.embed(network, images, call)
 
@@ -52,6 +52,6 @@ class Model(base.Model):
             aux={"head_logits": heads} | ({"features": features} if call.features else {}),
         )
 
-    def compact(self, network: ViT, images: Array, exists: Array, plan: Plan) -> Output:
+    def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.compact`; there is nothing to leave out."""
         return dense(network, images, plan)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -9,18 +13,36 @@ from jax import Array
 # Finite, so that a row without any live key stays finite; far below any score.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 _SMALL = 80 * 80  # scores of one head
+_traced_for: ContextVar[str | None] = ContextVar("traced_for", default=None)
 
 
-def scores(query: Array, key: Array, bias: Array | None = None) -> Array:
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """Within it, code is traced for `platform` ("cpu", "gpu", "tpu") and not for this machine.
+
+    For programs that one machine traces and others run (`export/program.py`). A trace that JAX has
+    cached is not made again, so functions traced within must not have been traced before.
+    """
+    token = _traced_for.set(platform)
+    try:
+        yield
+    finally:
+        _traced_for.reset(token)
+
+
+def scores(
+    query: Array, key: Array, bias: Array | None = None, *, scale: float | None = None
+) -> Array:
     """Scaled scores in front of the softmax, `[B, H, N, M]` float32.
 
     Args:
         query: `[B, N, H, d]`.
         key: `[B, M, H, d]`.
         bias: `[B, H, N, M]`, added.
+        scale: factor on the products; `d ** -0.5` by default.
     """
     products = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
-    products = products * query.shape[-1] ** -0.5
+    products = products * (query.shape[-1] ** -0.5 if scale is None else scale)
     return products if bias is None else products + bias
 
 
@@ -31,6 +53,7 @@ def mix(
     *,
     keys: Array | None = None,
     bias: Array | None = None,
+    scale: float | None = None,
 ) -> Array:
     """Values mixed by softmax attention, `[B, N, H, d]`; the softmax is float32 whatever the dtype.
 
@@ -41,12 +64,14 @@ def mix(
         keys: `[B, M]` bool, which keys exist. What lies at the others may be anything finite; where
             no key exists at all, the result is the mean of all values, as published.
         bias: `[B, H, N, M]` added to the scores.
+        scale: factor on the products of queries and keys; `d ** -0.5` by default.
     """
     # On a CPU one head after the other stays in the cache, unless the scores are small; elsewhere
     # few large kernels win.
     num_heads = query.shape[2]
     large = query.shape[1] * key.shape[1] > _SMALL
-    step = 1 if large and jax.default_backend() == "cpu" else num_heads
+    platform = _traced_for.get() or jax.default_backend()
+    step = 1 if large and platform == "cpu" else num_heads
     mixed = [
         _mix(
             query[:, :, head : head + step],
@@ -54,14 +79,22 @@ def mix(
             value[:, :, head : head + step],
             keys,
             None if bias is None else bias[:, head : head + step],
+            scale,
         )
         for head in range(0, num_heads, step)
     ]
     return jnp.concatenate(mixed, axis=2)
 
 
-def _mix(query: Array, key: Array, value: Array, keys: Array | None, bias: Array | None) -> Array:
-    products = scores(query, key, bias)
+def _mix(
+    query: Array,
+    key: Array,
+    value: Array,
+    keys: Array | None,
+    bias: Array | None,
+    scale: float | None,
+) -> Array:
+    products = scores(query, key, bias, scale=scale)
     if keys is None:
         peak = products.max(-1, keepdims=True)
     else:

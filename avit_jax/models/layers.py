@@ -28,6 +28,7 @@ class BlockShape:
     """Sizes of one block; `dtype` is the dtype of its arithmetic, parameters are float32.
 
     `extra_dim` channels may be joined to the MLP's normalised input (feature reuse in cascades).
+    `attention_scale` is the factor on attention scores; `(embed_dim / num_heads) ** -0.5` if unset.
     """
 
     embed_dim: int
@@ -37,6 +38,7 @@ class BlockShape:
     extra_dim: int = 0
     dropout_rate: float = 0.0
     norm_eps: float = NORM_EPS
+    attention_scale: float | None = None
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -81,6 +83,7 @@ class Attention(nnx.Module):
     def __init__(self, shape: BlockShape, *, rngs: nnx.Rngs):
         dim = shape.embed_dim
         self.num_heads = shape.num_heads
+        self.scale = shape.attention_scale
         self.qkv = linear(dim, 3 * dim, use_bias=shape.qkv_bias, dtype=shape.dtype, rngs=rngs)
         self.proj = linear(dim, dim, dtype=shape.dtype, rngs=rngs)
 
@@ -101,7 +104,7 @@ class Attention(nnx.Module):
             bias: `[B, H, N, N]` added to the scores before the softmax.
         """
         query, key, value = self._query_key_value(x, heads)
-        mixed = attention.mix(query, key, value, keys=keys, bias=bias)
+        mixed = attention.mix(query, key, value, keys=keys, bias=bias, scale=self.scale)
         if heads is not None:
             mixed = mixed * heads[:, None, :, None].astype(mixed.dtype)
         return self.proj(mixed.reshape(x.shape))
@@ -109,7 +112,7 @@ class Attention(nnx.Module):
     def scores(self, x: Array, *, heads: Array | None = None, bias: Array | None = None) -> Array:
         """Scaled scores in front of the softmax, `[B, H, N, N]` float32 (`bias` included)."""
         query, key, _ = self._query_key_value(x, heads)
-        return attention.scores(query, key, bias)
+        return attention.scores(query, key, bias, scale=self.scale)
 
     def queries(self, x: Array) -> Array:
         """Queries alone, `[..., D]`: for the last block, of which few tokens are wanted."""

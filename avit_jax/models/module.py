@@ -87,6 +87,15 @@ def scan_layers(
     return jax.lax.scan(body, carry, (params, per_layer))
 
 
+def map_paths(function: Callable[[str, Any], Any], params: Params) -> Any:
+    """`function(path, leaf)` of every parameter, with paths such as "blocks.mlp.fc1.kernel"."""
+
+    def call(path: tuple, leaf: Any) -> Any:
+        return function(".".join(str(entry.key) for entry in path), leaf)
+
+    return jax.tree_util.tree_map_with_path(call, params)
+
+
 def layer_at(stacked: Any, index: int | Array) -> Any:
     """One layer of a module from `stack`; `index` may be traced."""
     graph, params = nnx.split(stacked)

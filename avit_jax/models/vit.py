@@ -1,161 +1,54 @@
-"""The plain and the distilled vision transformer (DeiT, arXiv 2012.12877) as a backbone.
-
-A backbone turns images into tokens (`embed`), owns the stacked `blocks`, and turns the class token
-(and the distillation token) into logits (`readout`). What happens in between is the method's.
-"""
+"""The plain and the distilled vision transformer (DeiT, arXiv 2012.12877) as a backbone."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
-from avit_jax.errors import UserError
-from avit_jax.models import module
-from avit_jax.models.layers import Block, BlockShape, layer_norm, linear
-
-# Embedded patches start with a standard deviation of about 1; positions must be audible beside
-# them. A sinusoid table has a root mean square of 0.7.
-_tokens = nnx.initializers.truncated_normal(0.5)
+from avit_jax.models.backbone import Backbone, Shape, token_initializer
+from avit_jax.models.layers import linear
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViTShape:
-    """All that determines a ViT's parameters and arithmetic.
+class ViTShape(Shape):
+    """A vision transformer on square patches; see `Shape` for the rest.
 
     Attributes:
-        image_size: height and width of the images, in pixels.
         patch_size: height and width of a patch; divides `image_size`.
-        embed_dim: channels D of a token; a multiple of `num_heads`.
-        depth: number of blocks L.
-        num_heads: attention heads H.
-        mlp_ratio: hidden width of the MLPs over `embed_dim`.
-        qkv_bias: whether q, k and v have a bias.
-        num_classes: classes C.
-        distilled: whether there is a distillation token with a head of its own; logits are then the
-          mean of both heads.
-        drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
-        dropout_rate: dropout on the embedded tokens and on every update.
-        dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
-          softmax and halting are float32 always.
-        remat: recompute whole blocks in the backward pass, linear layers included, for memory.
     """
 
-    image_size: int = 224
     patch_size: int = 16
-    embed_dim: int = 192
-    depth: int = 12
-    num_heads: int = 3
-    mlp_ratio: float = 4.0
-    qkv_bias: bool = True
-    num_classes: int = 1000
-    distilled: bool = False
-    drop_path_rate: float = 0.0
-    dropout_rate: float = 0.0
-    dtype: str = "float32"
-    remat: bool = False
 
-    def __post_init__(self):
-        for name in ("depth", "num_classes", "image_size", "patch_size", "num_heads", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1.")
-        if self.image_size % self.patch_size:
-            nearest = max(1, self.image_size // self.patch_size) * self.patch_size
-            raise UserError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}: "
-                f"use {nearest} or another patch_size."
-            )
-        if self.embed_dim % self.num_heads:
-            raise UserError(
-                f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}: "
-                "choose num_heads so that every head gets the same number of channels."
-            )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise UserError(f'dtype {self.dtype!r} is unknown: write "float32" or "bfloat16".')
-        for name in ("drop_path_rate", "dropout_rate"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise UserError(f"{name} is {getattr(self, name)}: it must lie in [0, 1).")
+    def build(self, rngs: nnx.Rngs) -> ViT:
+        """See `Shape.build`."""
+        return ViT(self, rngs=rngs)
 
     @property
-    def grid(self) -> int:
-        """Patches along each side of the image."""
-        return self.image_size // self.patch_size
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        """Tokens in front of the patches: class token, distillation token."""
-        return 1 + self.distilled
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens N in all."""
-        return self.num_prefix_tokens + self.grid**2
-
-    @property
-    def block(self) -> BlockShape:
-        """Sizes of every block."""
-        return BlockShape(
-            embed_dim=self.embed_dim,
-            num_heads=self.num_heads,
-            mlp_ratio=self.mlp_ratio,
-            qkv_bias=self.qkv_bias,
-            dropout_rate=self.dropout_rate,
-            dtype=jnp.dtype(self.dtype),
-        )
-
-    def drop_path_rates(self) -> np.ndarray:
-        """Stochastic depth of each block, `[L]`."""
-        return np.linspace(0.0, self.drop_path_rate, self.depth, dtype=np.float32)
+    def embedding_macs(self) -> int:
+        """See `Shape.embedding_macs`."""
+        return self.grid**2 * 3 * self.patch_size**2 * self.embed_dim
 
 
-class ViT(nnx.Module):
-    """Parameters of a vision transformer; see the module docstring."""
+class ViT(Backbone):
+    """Patches embedded by one linear layer, with learnt positions."""
 
     def __init__(self, shape: ViTShape, *, rngs: nnx.Rngs):
         dim, dtype = shape.embed_dim, jnp.dtype(shape.dtype)
-        self.shape = shape
         # A patch embedding is a convolution whose stride is its kernel, so it is one matrix
         # product.
         self.patch_embed = linear(3 * shape.patch_size**2, dim, dtype=dtype, rngs=rngs)
-        self.cls_token = nnx.Param(_tokens(rngs.params(), (1, 1, dim)))
-        if shape.distilled:
-            self.dist_token = nnx.Param(_tokens(rngs.params(), (1, 1, dim)))
-        self.pos_embed = nnx.Param(_tokens(rngs.params(), (1, shape.num_tokens, dim)))
-        self.blocks = module.stack(lambda rngs: Block(shape.block, rngs=rngs), shape.depth, rngs)
-        self.norm = layer_norm(dim, eps=shape.block.norm_eps, dtype=dtype, rngs=rngs)
-        self.head = linear(dim, shape.num_classes, dtype=dtype, rngs=rngs)
-        if shape.distilled:
-            self.head_dist = linear(dim, shape.num_classes, dtype=dtype, rngs=rngs)
 
-    def embed(self, images: Array) -> Array:
-        """Images `[B, H, W, 3]`, normalised, to tokens `[B, N, D]` with their positions."""
-        size, dtype = self.shape.image_size, jnp.dtype(self.shape.dtype)
-        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-            raise UserError(
-                f"images have shape {tuple(images.shape)}, but this model takes "
-                f"[B, {size}, {size}, 3]: resize them or create the model with another image_size."
-            )
-        patches = self.patch_embed(_patchify(images.astype(dtype), self.shape.patch_size))
-        prefix = [self.cls_token[...]]
-        if self.shape.distilled:
-            prefix.append(self.dist_token[...])
-        prefix = [jnp.broadcast_to(token, (images.shape[0], *token.shape[1:])) for token in prefix]
-        tokens = jnp.concatenate([*(token.astype(dtype) for token in prefix), patches], axis=1)
-        return tokens + self.pos_embed[...].astype(dtype)
+        def positions(rngs: nnx.Rngs) -> Array:
+            return token_initializer(rngs.params(), (1, shape.num_tokens, dim))
 
-    def readout(self, prefix: Array) -> Array:
-        """Logits of every head, `[heads, B, C]` float32, from `[B, >= num_prefix_tokens, D]`.
+        super().__init__(shape, positions, rngs=rngs)
 
-        The answer is their mean: one head, or with distillation the class and distillation heads.
-        """
-        features = self.norm(prefix[:, : self.shape.num_prefix_tokens])
-        heads = [self.head(features[:, 0])]
-        if self.shape.distilled:
-            heads.append(self.head_dist(features[:, 1]))
-        return jnp.stack(heads).astype(jnp.float32)
+    def patches(self, images: Array, key: Array | None) -> Array:
+        """See `Backbone.patches`; nothing is drawn."""
+        return self.patch_embed(_patchify(images, self.shape.patch_size))
 
 
 def _patchify(images: Array, patch_size: int) -> Array:

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from avit_jax.models import module
+from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import linear
-from avit_jax.models.vit import ViTShape
 from avit_jax.pretrained import npz
 from avit_jax.pretrained.resize import resize_positions
 
@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 _HEADS = ("head", "head_dist")
 
 
-def fit(state_dict: Mapping[str, Any], shape: ViTShape) -> dict[str, Any]:
+def fit(state_dict: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     """Arrays under timm's names, with positions and classifiers for a model of `shape`.
 
     A classifier of another number of classes is replaced by a fresh one, always the same, and a
@@ -39,7 +39,7 @@ def fit(state_dict: Mapping[str, Any], shape: ViTShape) -> dict[str, Any]:
     return _classifiers(_positions(dict(state_dict), shape), shape)
 
 
-def _positions(state_dict: dict[str, Any], shape: ViTShape) -> dict[str, Any]:
+def _positions(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:
     table, prefix = state_dict.get("pos_embed"), shape.num_prefix_tokens
     if np.ndim(table) != 3 or np.shape(table)[::2] != (1, shape.embed_dim):
         return state_dict
@@ -59,7 +59,7 @@ def _positions(state_dict: dict[str, Any], shape: ViTShape) -> dict[str, Any]:
     return state_dict | {"pos_embed": resized}
 
 
-def _classifiers(state_dict: dict[str, Any], shape: ViTShape) -> dict[str, Any]:
+def _classifiers(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:
     for index, head in enumerate(_HEADS):
         weight, bias = state_dict.get(f"{head}.weight"), state_dict.get(f"{head}.bias")
         classes = np.shape(weight)[:1]
@@ -81,7 +81,7 @@ def _classifiers(state_dict: dict[str, Any], shape: ViTShape) -> dict[str, Any]:
     return state_dict
 
 
-def _fresh(head: str, shape: ViTShape, key: jax.Array) -> dict[str, np.ndarray]:
+def _fresh(head: str, shape: Shape, key: jax.Array) -> dict[str, np.ndarray]:
     """The classifier that `Model.init` would begin with."""
 
     def build(rngs: Any) -> Any:

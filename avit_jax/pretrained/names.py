@@ -16,18 +16,48 @@ import jax.numpy as jnp
 import numpy as np
 
 from avit_jax.errors import UserError
+from avit_jax.models import module
+from avit_jax.models.backbone import Shape
 from avit_jax.models.module import Params
-from avit_jax.models.vit import ViTShape
 
 _PATCHES = "patch_embed.proj.weight"
 # Path of our modules -> name upstream; parameters of a linear or norm follow below.
 _LINEAR = {"kernel": "weight", "bias": "bias"}
 _NORM = {"scale": "weight", "bias": "bias"}
+# T2T-ViT calls both kinds of attention between its soft splits alike.
+_PERFORMERS = {
+    f"tokens_to_token.performer{number}.{ours}": f"tokens_to_token.attention{number}.{theirs}"
+    for number in (1, 2)
+    for ours, theirs in {
+        "norm1": "norm1",
+        "kqv": "kqv",
+        "proj": "proj",
+        "norm2": "norm2",
+        "mlp.fc1": "mlp.0",
+        "mlp.fc2": "mlp.2",
+        "w": "w",
+    }.items()
+}
+_TRANSFORMERS = {
+    f"tokens_to_token.transformer{number}.{ours}": f"tokens_to_token.attention{number}.{theirs}"
+    for number in (1, 2)
+    for ours, theirs in {
+        "norm1": "norm1",
+        "qkv": "attn.qkv",
+        "proj": "attn.proj",
+        "norm2": "norm2",
+        "mlp.fc1": "mlp.fc1",
+        "mlp.fc2": "mlp.fc2",
+    }.items()
+}
 _TOP = {
     "cls_token": "cls_token",
     "dist_token": "dist_token",
     "pos_embed": "pos_embed",
     "patch_embed": "patch_embed.proj",
+    "tokens_to_token.project": "tokens_to_token.project",
+    **_PERFORMERS,
+    **_TRANSFORMERS,
     "norm": "norm",
     "head": "head",
     "head_dist": "head_dist",
@@ -54,7 +84,7 @@ def upstream_name(path: str) -> str:
     raise KeyError(f"parameter {path!r} has no upstream name.")
 
 
-def to_torch(params: Params, shape: ViTShape) -> dict[str, np.ndarray]:
+def to_torch(params: Params, shape: Shape) -> dict[str, np.ndarray]:
     """Our parameters under upstream's names and in upstream's layouts."""
     state_dict = {}
     for path, leaf in _leaves(params):
@@ -64,7 +94,7 @@ def to_torch(params: Params, shape: ViTShape) -> dict[str, np.ndarray]:
     return state_dict
 
 
-def from_torch(state_dict: Mapping[str, Any], shape: ViTShape, expected: Params) -> Params:
+def from_torch(state_dict: Mapping[str, Any], shape: Shape, expected: Params) -> Params:
     """Upstream's parameters as ours.
 
     Args:
@@ -85,8 +115,7 @@ def from_torch(state_dict: Mapping[str, Any], shape: ViTShape, expected: Params)
             wanted[name.format(layer)] = shape_there
     _check(state_dict, wanted)
 
-    def convert(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        path = _join(path)
+    def convert(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = upstream_name(path)
         if "{}" not in name:
             array = _layout_from_torch(path, np.asarray(state_dict[name]))
@@ -99,7 +128,7 @@ def from_torch(state_dict: Mapping[str, Any], shape: ViTShape, expected: Params)
             )
         return jnp.asarray(array.reshape(leaf.shape), leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(convert, expected)
+    return module.map_paths(convert, expected)
 
 
 def _check(state_dict: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]]) -> None:
@@ -142,14 +171,12 @@ def _advice(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int
 
 
 def _leaves(params: Params) -> list[tuple[str, Any]]:
-    return [(_join(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    leaves = []
+    module.map_paths(lambda path, leaf: leaves.append((path, leaf)), params)
+    return leaves
 
 
-def _join(path: tuple) -> str:
-    return ".".join(str(entry.key) for entry in path)
-
-
-def _layout_to_torch(path: str, array: np.ndarray, shape: ViTShape) -> np.ndarray:
+def _layout_to_torch(path: str, array: np.ndarray, shape: Shape) -> np.ndarray:
     if path == "patch_embed.kernel":
         size = shape.patch_size
         return array.reshape(size, size, 3, -1).transpose(3, 2, 0, 1)

@@ -21,6 +21,7 @@ from avit_jax.errors import UserError
 from avit_jax.pretrained.torch_objects import STORAGES
 from avit_jax.writer import sync_directory
 
+ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 _FOLDER = "archive"
 _ALIGNMENT = 64
 _PADDING_FIELD = 0x4246  # the extra field of zip that torch pads its records with
@@ -38,14 +39,12 @@ def save_torch(path: str | os.PathLike[str], state_dict: Mapping[str, Any]) -> N
         UserError: another ending, or a dtype that the format does not have.
     """
     address, path = os.fspath(path), Path(path)
-    write = {".safetensors": _write_safetensors}.get(path.suffix)
-    if path.suffix in (".pth", ".pt", ".bin"):
-        write = _write_zip
-    if write is None or "://" in address:
+    if path.suffix not in ENDINGS or "://" in address:
         raise UserError(
             f"weights cannot be written to {address}: give a local path that ends in .pth, .pt, "
             ".bin or .safetensors."
         )
+    write = _write_safetensors if path.suffix == ".safetensors" else _write_zip
     arrays = {name: np.asarray(array, order="C") for name, array in state_dict.items()}
     for name, array in arrays.items():
         if array.dtype not in _STORAGE_NAMES:

@@ -119,7 +119,9 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def _plain(arrays: dict[str, np.ndarray], *, ema: bool) -> dict[str, np.ndarray]:
     """What can hold nothing but arrays, no checkpoint with several sets of them."""
     if ema:
-        raise Unreadable("has no moving average of the weights: load it without ema=True")
+        raise Unreadable(
+            "has no moving average of the weights: load it without ema=True (eval.weights auto)"
+        )
     if not arrays:
         raise Unreadable("holds no tensors: give a file with weights")
     return _without_prefix(arrays)
@@ -137,7 +139,7 @@ def _state_dict(content: Any, *, ema: bool) -> dict[str, Tensor]:
         if found is None:
             raise Unreadable(
                 f"has no moving average of the weights, only {_listed(content)}: load it without "
-                "ema=True"
+                "ema=True (eval.weights auto)"
             )
     for _ in _WRAPPERS:
         if any(isinstance(value, Tensor) for value in found.values()):

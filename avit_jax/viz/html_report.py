@@ -27,7 +27,7 @@ def page(
     summary: dict[str, Any],
     *,
     model: str,
-    step: int,
+    step: int | None,
     data: str,
     total: int,
     gmacs_dense: float,
@@ -40,7 +40,7 @@ def page(
         unreadable: what could not be shown.
         summary: from `figures.summarise`.
         model: its name.
-        step: of the checkpoint.
+        step: of the checkpoint; `None` for weights of a file.
         data: what the images are.
         total: images there are to choose from.
         gmacs_dense: cost of an image with nothing skipped.
@@ -50,6 +50,7 @@ def page(
     chosen = len(cards) + len(unreadable)
     shown = f"all {_images(total)}" if chosen == total else f"{chosen:,} of {_images(total)}"
     spaced = "" if chosen == total else ", evenly spaced"
+    origin = "Weights of a file" if step is None else f"Checkpoint of step {step:,}"
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -66,7 +67,7 @@ def page(
 <header><div class="wide">
 <p class="kind">Adaptive computation, image by image</p>
 <h1>{escaped(model)}</h1>
-<p class="about">Checkpoint of step {step:,} · {escaped(data)} · {shown}{spaced}.<br>
+<p class="about">{origin} · {escaped(data)} · {shown}{spaced}.<br>
 All figures are over the images on this page.</p>
 {_figures(summary, len(unreadable), gmacs_dense)}
 </div></header>

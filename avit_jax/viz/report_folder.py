@@ -24,7 +24,7 @@ def write_report(
     model: str,
     grid: int,
     gmacs_dense: float,
-    step: int,
+    step: int | None,
     class_names: Sequence[str],
     data: str,
     total: int,
@@ -38,7 +38,7 @@ def write_report(
         model: its name.
         grid: patches along each side of an image.
         gmacs_dense: cost of an image with nothing skipped.
-        step: of the checkpoint.
+        step: of the checkpoint; `None` for weights of a file.
         class_names: of the model.
         data: what the images are.
         total: images there are to choose from.

@@ -11,10 +11,9 @@ import jax
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax.checkpoint import Checkpoints
 from avit_jax.data.augment import Augment
 from avit_jax.errors import UserError
-from avit_jax.restore import load_weights
+from avit_jax.restore import chosen_weights
 from avit_jax.sharding import make_mesh
 from avit_jax.viz import inputs
 from avit_jax.viz.look import look
@@ -35,7 +34,7 @@ def visualize_run(
     output: Path | None = None,
     limit: int = LIMIT,
 ) -> Path:
-    """Draw what the newest checkpoint in `workdir` does with images.
+    """Draw what the model does with images, with the weights of `restore.chosen_weights`.
 
     Args:
         config: of the run.
@@ -63,7 +62,8 @@ def visualize_run(
     selection, notes = _select(config, source, limit)
     model, mesh = configs.make_model(config), make_mesh(**config.mesh)
     augment = Augment.from_config(config.data.augment)
-    params = load_weights(workdir, model, mesh, weights=config.eval.weights)
+    chosen = chosen_weights(config, workdir, model, mesh)
+    params = chosen.params
     with replaced_folder(target) as folder:
         summary = write_report(
             look(model, params, selection, mesh, augment=augment, batch=config.eval.batch_size),
@@ -71,7 +71,7 @@ def visualize_run(
             model=config.model.name,
             grid=model.shape.grid,
             gmacs_dense=model.dense_gmacs(),
-            step=_newest_step(workdir),
+            step=chosen.step,
             class_names=selection.class_names,
             data=selection.title,
             total=len(selection.source),
@@ -96,13 +96,6 @@ def _select(
     # The reason names places of this machine, which are nobody's business where the page goes.
     logger.warning("classes are shown by number, for their names are not at hand: %s", problem)
     return selection, ["Classes are shown by number because their names were not at hand."]
-
-
-def _newest_step(workdir: Path) -> int:
-    """The step whose weights have just been read; damaged checkpoints were moved aside then."""
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    checkpoints.close()
-    return checkpoints.steps()[-1]
 
 
 def _table_rows(summary: dict[str, Any], page: Path) -> list[tuple[str, str]]:

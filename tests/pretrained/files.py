@@ -56,6 +56,37 @@ def golden_weights() -> dict[str, np.ndarray]:
     return parity.group(parity.load(GOLDEN), "param/")
 
 
+def google_research(params: dict, *, num_heads: int, patch_size: int) -> dict[str, np.ndarray]:
+    """Our parameters as google-research/vision_transformer names and shapes them."""
+    blocks, dim = params["blocks"], params["cls_token"].shape[-1]
+    norms = {"norm1": "LayerNorm_0", "norm2": "LayerNorm_2"}
+    named = {
+        "cls": params["cls_token"],
+        "Transformer/posembed_input/pos_embedding": params["pos_embed"],
+        "embedding/kernel": params["patch_embed"]["kernel"].reshape(patch_size, patch_size, 3, dim),
+        "embedding/bias": params["patch_embed"]["bias"],
+    }
+    for ours, theirs in {"norm": "Transformer/encoder_norm", "head": "head"}.items():
+        named |= {f"{theirs}/{leaf}": array for leaf, array in params[ours].items()}
+    for layer in range(len(blocks["norm1"]["scale"])):
+        prefix = f"Transformer/encoderblock_{layer}"
+        attention = f"{prefix}/MultiHeadDotProductAttention_1"
+        for leaf, array in blocks["attention"]["qkv"].items():
+            parts = np.split(np.asarray(array[layer]), 3, axis=-1)
+            for part, values in zip(("query", "key", "value"), parts, strict=True):
+                shape = (*values.shape[:-1], num_heads, -1)
+                named[f"{attention}/{part}/{leaf}"] = values.reshape(shape)
+        out = blocks["attention"]["proj"]
+        named[f"{attention}/out/kernel"] = out["kernel"][layer].reshape(num_heads, -1, dim)
+        named[f"{attention}/out/bias"] = out["bias"][layer]
+        for index, linear in enumerate(("fc1", "fc2")):
+            for leaf, array in blocks["mlp"][linear].items():
+                named[f"{prefix}/MlpBlock_3/Dense_{index}/{leaf}"] = array[layer]
+        for ours, theirs in norms.items():
+            named |= {f"{prefix}/{theirs}/{leaf}": a[layer] for leaf, a in blocks[ours].items()}
+    return {name: np.asarray(array) for name, array in named.items()}
+
+
 def whole(name: str, path: Path) -> Path:
     """A large fixture of torch with its weights put back, byte for byte what torch wrote."""
     with np.load(FIXTURES / f"{name}.npz") as parts:

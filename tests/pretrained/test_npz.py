@@ -11,7 +11,7 @@ from avit_jax import create_model
 from avit_jax.errors import UserError
 from avit_jax.pretrained import npz
 from avit_jax.pretrained.weights import load_torch
-from tests.pretrained.files import assert_same
+from tests.pretrained.files import assert_same, google_research
 
 SIZES = {
     "embed_dim": 24,
@@ -97,6 +97,16 @@ def test_the_logits_are_those_of_the_original(tmp_path, published, images):
     params = flax.traverse_util.unflatten_dict(published, sep="/")
     theirs = jax.jit(Original().apply)({"params": params}, images)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5)
+
+
+def test_augregs_files_reach_the_vit_of_their_name(tmp_path):
+    model, rng = create_model("vit_tiny_patch16_224"), np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: rng.standard_normal(leaf.shape, np.float32), model.abstract_params()
+    )
+    np.savez(tmp_path / "x.npz", **google_research(params, num_heads=3, patch_size=16))
+    found = model.from_torch(load_torch(tmp_path / "x.npz"))
+    jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
 def test_misfits_are_listed_and_the_rest_translated(published):

@@ -1,0 +1,94 @@
+"""An exported program held against the model that it was made from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from avit_jax.data.ahead import load_ahead
+from avit_jax.data.augment import Augment
+from avit_jax.export.program import answers
+from avit_jax.inference.plan import Plan, default_plan
+from avit_jax.methods.base import Model
+from avit_jax.models.module import Params
+from avit_jax.viz.inputs import evaluation_split
+
+IMAGES = 32
+
+
+class Comparison(NamedTuple):
+    """How far an exported program is from the model.
+
+    Attributes:
+        logits: largest absolute difference.
+        depths: tokens that went through another number of layers.
+        tokens: that were compared.
+    """
+
+    logits: float
+    depths: int
+    tokens: int
+
+
+def check_images(config: ConfigDict, model: Model, *, at_hand: bool) -> tuple[np.ndarray, str]:
+    """Images to compare on, uint8 `[B, S, S, 3]`, and what they are.
+
+    Args:
+        config: names the data and how they are cropped.
+        model: that will see them.
+        at_hand: the data can be read; otherwise the images are noise.
+    """
+    size = model.shape.image_size
+    if not at_hand:
+        noise = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), np.uint8)
+        return noise, f"{IMAGES} images of noise, for the data are not at hand"
+    chosen = evaluation_split(config, IMAGES)
+    augment = Augment.from_config(config.data.augment)
+    (loaded,) = load_ahead(
+        chosen,
+        range(len(chosen)),
+        batch_size=len(chosen),
+        image_size=size,
+        augment=augment,
+    )
+    return loaded.images, f"{len(chosen)} images of {chosen.title}"
+
+
+def compare(
+    model: Model,
+    params: Params,
+    images: np.ndarray,
+    found: Mapping[str, np.ndarray],
+    *,
+    execution: str,
+    plan: Plan | None = None,
+) -> Comparison:
+    """The answers `found` of an exported program against the model's own.
+
+    Args:
+        model: that was exported.
+        params: its parameters.
+        images: uint8 `[B, H, W, 3]`.
+        found: `logits` and `depth` of these images.
+        execution: of the program. Compact ones are compared with masked execution, which is written
+            down independently.
+        plan: static sizes, where the answers depend on them (budget).
+    """
+    reference = functools.partial(
+        answers,
+        model,
+        execution="masked" if execution == "compact" else execution,
+        plan=plan or default_plan(model.shape.num_tokens, len(images)),
+    )
+    expected = jax.jit(reference)(params, images, np.ones(len(images), bool))
+    difference = np.abs(np.asarray(expected["logits"]) - found["logits"])
+    return Comparison(
+        logits=float(difference.max()),
+        depths=int((np.asarray(expected["depth"]) != found["depth"]).sum()),
+        tokens=found["depth"].size,
+    )

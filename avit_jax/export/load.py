@@ -1,0 +1,39 @@
+"""An exported model; needs jax and flatbuffers only: `python load.py images.npy`.
+
+`load(folder)(images)` takes uint8 images [B, H, W, 3], resized as export.json says, and returns
+arrays: logits [B, C], depth [B, N] (layers that each token went through), gmacs [B].
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import export
+
+
+def load(folder=Path(__file__).parent):
+    """A function of images; programs for a fixed batch get as many batches as there are images."""
+    batch_size = json.loads(Path(folder, "export.json").read_text())["batch_size"]
+    program = jax.jit(
+        export.deserialize(bytearray(Path(folder, "model.stablehlo").read_bytes())).call
+    )
+    weights = jax.device_put(dict(np.load(Path(folder, "weights.npz"))))
+
+    def answer(images):
+        size = batch_size or len(images)
+        filled = np.pad(images, [(0, -len(images) % size), (0, 0), (0, 0), (0, 0)])
+        exists = np.arange(len(filled)) < len(images)
+        batches = [slice(first, first + size) for first in range(0, len(filled), size)]
+        parts = [program(weights, filled[batch], exists[batch]) for batch in batches]
+        return jax.tree.map(lambda *part: np.concatenate(part)[: len(images)], *parts)
+
+    return answer
+
+
+if __name__ == "__main__":
+    answers = load()(np.load(sys.argv[1]))
+    labels = json.loads(Path(__file__).with_name("export.json").read_text())["labels"]
+    for logits, gmacs in zip(answers["logits"], answers["gmacs"], strict=True):
+        print(f"{labels[logits.argmax()]}\t{gmacs:.4g} GMACs")

@@ -1,0 +1,130 @@
+"""A model's inference as one StableHLO program for CPUs, GPUs and TPUs, through `jax.export`.
+
+The program holds a branch for CPUs and one for accelerators, because sizes that are fast on the one
+are slow on the other; the compiler keeps the branch of the machine it compiles for. Weights are an
+argument and not constants: then they are a file of their own that anything can read and exchange.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array, export, lax
+
+from avit_jax.data.mix import normalise
+from avit_jax.inference.plan import Plan, default_plan
+from avit_jax.inference.predictor import run
+from avit_jax.methods.base import Model
+from avit_jax.models import attention
+from avit_jax.models.module import Params
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+FIXED_BATCH = ("compact", "budget")  # executions whose sizes depend on the number of images
+
+
+def export_program(
+    model: Model, *, execution: str, batch_size: int, plans: Mapping[str, Plan]
+) -> export.Exported:
+    """The program `(weights, images, exists) -> answers` of one device.
+
+    Args:
+        model: that answers.
+        execution: see `Model.compile`. Masked and dense programs take any number of images.
+        batch_size: images of a compact or budget program.
+        plans: static sizes, see `plans_for`.
+
+    Returns:
+        A program of `weights` (as `named` makes them), uint8 `images` `[B, H, W, 3]` and `exists`
+        `[B]` bool (False for images that only fill up a batch); for its answers see `answers`.
+    """
+    shape = model.shape
+    batch = batch_size if execution in FIXED_BATCH else export.symbolic_shape("batch")[0]
+    arguments = (
+        named(model.abstract_params()),
+        jax.ShapeDtypeStruct((batch, shape.image_size, shape.image_size, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((batch,), bool),
+    )
+
+    def branch(platform: str) -> Callable[..., dict[str, Array]]:
+        def trace(weights: dict[str, Array], images: Array, exists: Array) -> dict[str, Array]:
+            params = unflatten_dict(weights, sep="/")
+            with attention.traced_for(platform):
+                return answers(
+                    model, params, images, exists, execution=execution, plan=plans[platform]
+                )
+
+        return trace
+
+    def program(weights: dict[str, Array], images: Array, exists: Array) -> dict[str, Array]:
+        return lax.platform_dependent(
+            weights, images, exists, cpu=branch("cpu"), default=branch("gpu")
+        )
+
+    return export.export(jax.jit(program), platforms=PLATFORMS)(*arguments)
+
+
+def answers(
+    model: Model, params: Params, images: Array, exists: Array, *, execution: str, plan: Plan
+) -> dict[str, Array]:
+    """What an exported program returns, the images first everywhere.
+
+    Args:
+        model: that answers.
+        params: its parameters.
+        images: uint8 `[B, H, W, 3]`.
+        exists: `[B]` bool.
+        execution: see `Model.compile`.
+        plan: static sizes.
+
+    Returns:
+        `logits` `[B, C]`; `depth` `[B, N]`, layers that each token was executed for; `gmacs` `[B]`,
+        multiply-adds of each image in units of 1e9; `dropped` `[B]` (budget only), live tokens that
+        found no place, over all layers.
+    """
+    pixels = normalise(images)
+    if execution == "dense":
+        # The grouped dense program has sizes that depend on the number of images.
+        output = model.apply(params, pixels, execution="dense")
+    else:
+        output = run(model, params, pixels, exists, plan=plan, execution=execution)
+    result = {
+        "logits": output.logits,
+        "depth": output.usage.tokens.sum(0, dtype=jnp.float32),
+        "gmacs": model.gmacs(output),
+    }
+    if "dropped" in output.aux:
+        result["dropped"] = output.aux["dropped"].sum(0)
+    return result
+
+
+def plans_for(model: Model, batch_size: int, chosen: Plan | None) -> dict[str, Plan]:
+    """The plans of both branches, "cpu" and "gpu" (which TPUs take as well).
+
+    Args:
+        model: that answers.
+        batch_size: images of the program.
+        chosen: for the kind of machine that exports; the other kind gets default sizes, and its
+            budget (`capacities`), which belongs to the model.
+    """
+    tokens = model.shape.num_tokens
+    plans = {name: default_plan(tokens, batch_size, platform=name) for name in ("cpu", "gpu")}
+    if chosen is not None:
+        here = "cpu" if jax.default_backend() == "cpu" else "gpu"
+        plans = {
+            name: chosen
+            if name == here
+            else dataclasses.replace(plan, capacities=chosen.capacities)
+            for name, plan in plans.items()
+        }
+    for plan in plans.values():
+        plan.check(num_tokens=tokens, depth=model.shape.depth)
+    return plans
+
+
+def named(params: Params) -> dict[str, Array]:
+    """Parameters under their paths, such as `blocks/mlp/fc1/kernel`."""
+    return flatten_dict(params, sep="/")

@@ -1,0 +1,51 @@
+"""What weights expect of their pixels, moved into the weights.
+
+Every image here is normalised with ImageNet's channel statistics (`data/mix.py`), as for DeiT. The
+vision transformers of google-research, AugReg's among them, were trained on pixels scaled to -1..1
+(arXiv 2106.10270), and timm keeps it so. The patch embedding is linear, so its parameters can take
+over the difference: with `x` our pixel and `a * x + b` theirs, `W (a * x + b) + c` is
+`(a W) x + (b W + c)`. Nothing is approximated but the last bit of a float32.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from avit_jax.data.mix import MEAN, STD
+from avit_jax.errors import UserError
+from avit_jax.models.module import Params
+
+# Channel means and standard deviations, of pixels in 0..1, that weights were trained with.
+PIXELS = {"imagenet": (MEAN, STD), "symmetric": ((0.5,) * 3, (0.5,) * 3)}
+
+
+def for_our_pixels(params: Params, pixels: str) -> Params:
+    """Parameters that do with our pixels what `params` did with those of their training.
+
+    Args:
+        params: of a model; its patch embedding reads (row, column, colour), `[p * p * 3, D]`.
+        pixels: a key of `PIXELS`; "imagenet" returns `params` as they are.
+
+    Raises:
+        UserError: the model's first layer is not linear in the pixels.
+    """
+    if pixels == "imagenet":
+        return params
+    if "patch_embed" not in params:
+        raise UserError(
+            f"config.init.pixels is {pixels!r}, which only a linear patch embedding can take over: "
+            "leave it out for this model."
+        )
+    mean, std = (np.asarray(values, np.float64) for values in PIXELS[pixels])
+    scale, offset = np.asarray(STD) / std, (np.asarray(MEAN) - mean) / std
+    embedding = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["patch_embed"])
+    kernel, bias = embedding["kernel"], embedding["bias"]
+    colours = len(kernel) // 3
+    moved = {
+        "kernel": np.tile(scale, colours)[:, None] * kernel,
+        "bias": np.tile(offset, colours) @ kernel + bias,
+    }
+    return params | {
+        "patch_embed": {name: array.astype(np.float32) for name, array in moved.items()}
+    }

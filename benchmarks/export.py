@@ -1,0 +1,179 @@
+"""Exported programs against the same model in process: size, start-up, throughput, answers.
+
+    pip install -e '.[onnx]' && python benchmarks/export.py --model avit_tiny_patch16_224
+
+Weights are random but for the channel that halts, images are painted to halt at the share of the
+GMACs that --profile names. `model.compile`, the loader of the exported folder (uint8 in, NumPy out)
+and onnxruntime take turns in one process; ratios are paired, see `avit_jax/benchmark/race.py`.
+Start-up is a fresh Python that runs `load.py` up to the first answers, with an empty compilation
+cache and then with the one that it left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnxruntime
+from jax import export
+
+from avit_jax import config as configs
+from avit_jax.benchmark import profiles
+from avit_jax.benchmark.environment import environment, start_again_prepared
+from avit_jax.benchmark.race import race, speedup
+from avit_jax.data.mix import MEAN, STD, normalise
+from avit_jax.export import load
+from avit_jax.export.description import describe
+from avit_jax.export.program import PLATFORMS, export_program, plans_for
+from avit_jax.export.run import write_folder, write_onnx
+from avit_jax.methods.base import Model
+from avit_jax.models.module import Params
+from avit_jax.writer import columns, table
+
+GATES = {"gate_scale": 10.0, "gate_center": 0.0}  # scores within reach of 8-bit pixels
+
+
+def painted(model: Model, name: str, batch_size: int) -> tuple[Params, np.ndarray]:
+    """Weights and uint8 images `[B, H, W, 3]` that halt about as the profile says."""
+    params = profiles.scripted_params(model, model.init(jax.random.key(0)))
+    images = profiles.scripted_images(model, profiles.make_profile(model, name, batch_size))
+    pixels = np.round(255 * (images * np.asarray(STD) + np.asarray(MEAN)))
+    return params, np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def start_up(folder: Path, images: Path, cache: Path) -> float:
+    """Seconds of a fresh Python from its start to its end, all images answered."""
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, str(folder / "load.py"), str(images)],
+        env=os.environ | settings,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.perf_counter() - began
+
+
+def baked_in(program: export.Exported, weights: dict, images: np.ndarray) -> list[tuple]:
+    """Size and compilation with the weights beside the program, and as its constants."""
+    arguments = (images, np.ones(len(images), bool))
+
+    def closed(images: jax.Array, exists: jax.Array) -> dict[str, jax.Array]:
+        return program.call(weights, images, exists)
+
+    rows = []
+    for name, found, given in (
+        ("weights beside", program, (weights, *arguments)),
+        (
+            "weights baked in",
+            export.export(jax.jit(closed), platforms=PLATFORMS)(*arguments),
+            arguments,
+        ),
+    ):
+        data = found.serialize()
+        began = time.perf_counter()
+        jax.jit(export.deserialize(data).call).lower(*given).compile()
+        rows.append((name, f"{len(data) / 1e6:.2f}", f"{time.perf_counter() - began:.1f}"))
+    return rows
+
+
+def measure(options: argparse.Namespace, execution: str, folder: Path) -> None:
+    """One execution: exports it, prints its tables."""
+    config = configs.base(model=options.model, method=GATES)
+    config.inference.update(execution=execution, batch_size=options.batch_size)
+    model = configs.make_model(config)
+    params, images = painted(model, options.profile, options.batch_size)
+    labels = [str(label) for label in range(model.shape.num_classes)]
+    target = folder / execution
+    rows = write_folder(target, model, params, describe(config, model, labels), images, None)
+    print(table(rows, f"{options.model}, {execution}"))
+
+    np.save(folder / "images.npy", images)
+    first, second = (
+        [
+            start_up(target, folder / "images.npy", folder / f"{execution}{turn}")
+            for turn in range(3)
+        ]
+        for _ in range(2)
+    )
+    print(
+        f"start-up, cold: {statistics.median(first):.1f} s, warm: {statistics.median(second):.1f} s"
+    )
+
+    answer = load.load(target)
+    found = answer(images)
+    predictor = model.compile(params, batch_size=options.batch_size, execution=execution)
+    arguments = predictor.put(np.asarray(normalise(images)))
+    contenders = {
+        "model.compile": lambda: predictor.run(*arguments).logits,
+        "exported": lambda: answer(images),
+    }
+    if execution == "masked":
+        file = folder / "model.onnx"
+        print(
+            table(write_onnx(file, model, params, describe(config, model, labels), images), "ONNX")
+        )
+        choices = onnxruntime.SessionOptions()
+        # Its threads would else keep the cores busy in the others' turns.
+        choices.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(file, choices, providers=["CPUExecutionProvider"])
+        contenders["onnxruntime"] = lambda: session.run(None, {"images": images})
+        program = export_program(
+            model,
+            execution=execution,
+            batch_size=options.batch_size,
+            plans=plans_for(model, options.batch_size, None),
+        )
+        weights = dict(np.load(target / "weights.npz"))
+        print(columns(("weights", "MB", "compile s"), baked_in(program, weights, images)))
+    timings = race(contenders, turns=options.turns)
+    difference = np.abs(found["logits"] - np.asarray(contenders["model.compile"]())).max()
+    print(
+        f"{found['gmacs'].mean():.3g} of {model.dense_gmacs():.3g} GMACs; largest difference to "
+        f"model.compile {difference:.1e}"
+    )
+    lines = []
+    for name, timing in timings.items():
+        wall = speedup(timings["model.compile"], timing)
+        cpu = np.asarray(timings["model.compile"].cpu) / np.asarray(timing.cpu)
+        lines.append(
+            (
+                name,
+                f"{options.batch_size / timing.median():.1f}",
+                f"{wall.median:.2f} ({wall.low:.2f}-{wall.high:.2f})",
+                f"{np.median(cpu):.2f}",
+            )
+        )
+    head = f"{execution}, batch {options.batch_size}"
+    print(columns((head, "images/s", "paired ratio, wall", "CPU time"), lines), flush=True)
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="avit_tiny_patch16_224")
+    parser.add_argument("--executions", default="masked,compact", help="separated by commas")
+    parser.add_argument("--profile", default="paper", help="paper, half or none")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--turns", type=int, default=9)
+    options = parser.parse_args()
+    start_again_prepared([sys.executable, *sys.argv])
+    print(environment(("jax", "onnxruntime")))
+    with tempfile.TemporaryDirectory() as folder:
+        for execution in options.executions.split(","):
+            measure(options, execution, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

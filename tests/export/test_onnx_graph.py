@@ -1,0 +1,70 @@
+"""ONNX graphs, run by onnxruntime on real images, answer as the model does."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from avit_jax.data.mix import normalise
+from avit_jax.errors import UserError
+from avit_jax.export import run as export
+from avit_jax.export.check import check_images
+from tests.test_contract import tiny
+
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+
+from avit_jax.export import onnx_graph  # noqa: E402  needs onnx
+
+
+def answers(graph, images):
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    return dict(
+        zip(("logits", "depth", "gmacs"), session.run(None, {"images": images}), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "execution", "changes"),
+    [
+        ("avit", "masked", {"distilled": True}),
+        ("dense", "dense", {"qkv_bias": False}),
+    ],
+)
+def test_a_graph_answers_as_the_model(method, execution, changes, run):
+    images = check_images(run[0], run[2], at_hand=True)[0][:6]
+    model = tiny(method, num_heads=2, **changes)
+    # Large enough that tokens of one image halt in different layers.
+    params = jax.tree.map(lambda leaf: 1.5 * np.asarray(leaf), model.init(jax.random.key(3)))
+    graph = onnx_graph.build(model, params, execution=execution, description={})
+    found = answers(graph.SerializeToString(), images)
+    expected = jax.jit(lambda x: model.apply(params, x, execution=execution))(normalise(images))
+    depth = np.asarray(expected.usage.tokens.sum(0))
+    np.testing.assert_array_equal(found["depth"], depth)
+    np.testing.assert_allclose(found["logits"], expected.logits, atol=2e-5)
+    np.testing.assert_allclose(found["gmacs"], model.gmacs(expected), rtol=1e-5)
+    assert (len(np.unique(depth)) > 1) == (method == "avit" and execution == "masked")
+
+
+def test_a_run_becomes_one_file_that_describes_itself(run, tmp_path, capsys):
+    config, workdir, model, params = run
+    file = export.export_run(config, workdir, output=tmp_path / "digits.onnx")
+    assert list(tmp_path.iterdir()) == [file]
+    properties = {entry.key: json.loads(entry.value) for entry in onnx.load(file).metadata_props}
+    assert properties["labels"] == [str(digit) for digit in range(10)]
+    assert properties["execution"] == "masked"
+    images = check_images(config, model, at_hand=True)[0]
+    expected = jax.jit(model.apply)(params, normalise(images)).logits
+    np.testing.assert_allclose(answers(str(file), images)["logits"], expected, atol=1e-4)
+    assert "largest difference" in capsys.readouterr().out
+
+
+def test_an_execution_that_onnx_lacks_is_refused(run, tmp_path):
+    config = run[0].copy_and_resolve_references()
+    config.inference.execution = "budget"
+    with pytest.raises(
+        UserError, match=r"no execution 'budget': write .* masked or compact or dense"
+    ):
+        export.export_run(config, run[1], output=tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
