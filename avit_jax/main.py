@@ -94,7 +94,7 @@ def run_benchmark(config: ConfigDict, workdir: Path) -> None:
 def run_calibrate(config: ConfigDict, workdir: Path) -> None:
     """Static sizes for this model on this machine, or with `--budget` a setting that meets it."""
     if BUDGET.value:
-        from avit_jax.dial import dial_run
+        from avit_jax.dial.run import dial_run
 
         dial_run(config, workdir, BUDGET.value)
         return
@@ -178,7 +178,7 @@ def chosen_config(workdir: Path) -> ConfigDict:
             f"--operating_point sets a trained model, which --mode {MODE.value} does not take: "
             "leave it out."
         )
-    from avit_jax.operating_points import at_operating_point
+    from avit_jax.dial.operating_points import at_operating_point
 
     return at_operating_point(CONFIG.value, workdir, OPERATING_POINT.value)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from avit_jax.dial_budgets import Budget, normal_name, parse_budget
+from avit_jax.dial.budgets import Budget, normal_name, parse_budget
 
 
 @pytest.mark.parametrize(

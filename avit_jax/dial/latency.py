@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from avit_jax.benchmark.race import race
-from avit_jax.dial_search import Probes
+from avit_jax.dial.search import Probes
 from avit_jax.errors import UserError
 from avit_jax.inference.predictor import Predictor
 

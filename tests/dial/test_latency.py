@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from avit_jax import dial_latency
 from avit_jax.benchmark.race import Timing
-from avit_jax.dial_latency import Stopwatch
-from avit_jax.dial_search import Probes
+from avit_jax.dial import latency
+from avit_jax.dial.latency import Stopwatch
+from avit_jax.dial.search import Probes
 
 
 class Program:
@@ -37,7 +37,7 @@ def stopwatch(monkeypatch):
 
         return {name: Timing(wall(program), []) for name, program in contenders.items()}
 
-    monkeypatch.setattr(dial_latency, "race", race)
+    monkeypatch.setattr(latency, "race", race)
     probes = Probes(lambda position: 1 + np.clip(position, -4, 4) / 8, low=-100.0, high=100.0)
     batches = [np.zeros((16, 8, 8, 3)) for _ in range(3)]
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from avit_jax.data import pipeline
 from avit_jax.data.mix import normalise
-from avit_jax.dial_budgets import Budget
-from avit_jax.dial_latency import Stopwatch
-from avit_jax.dial_search import Probes
+from avit_jax.dial.budgets import Budget
+from avit_jax.dial.latency import Stopwatch
+from avit_jax.dial.operating_points import OperatingPoint
+from avit_jax.dial.search import Probes
 from avit_jax.errors import UserError
 from avit_jax.evaluate import evaluate, make_eval_step
 from avit_jax.experiment import Experiment
@@ -21,7 +22,6 @@ from avit_jax.inference.plans import chosen_plan
 from avit_jax.inference.predictor import Predictor
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
-from avit_jax.operating_points import OperatingPoint
 from avit_jax.types import Dial
 from avit_jax.viz.inputs import Selection, evenly_spaced
 

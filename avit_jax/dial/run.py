@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax import report
-from avit_jax.dial_bench import Bench
-from avit_jax.dial_budgets import Budget, parse_budget
-from avit_jax.dial_curve import draw, rows
+from avit_jax.dial.bench import Bench
+from avit_jax.dial.budgets import Budget, parse_budget
+from avit_jax.dial.curve import draw, rows
+from avit_jax.dial.operating_points import LEARNT, OperatingPoint, measured_with, save_points
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
-from avit_jax.operating_points import LEARNT, OperatingPoint, measured_with, save_points
 from avit_jax.restore import chosen_weights
 from avit_jax.types import Dial
 from avit_jax.writer import columns

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from avit_jax.benchmark.plot import COLOURS, MARKERS
-from avit_jax.operating_points import LEARNT, OperatingPoint
+from avit_jax.dial.operating_points import LEARNT, OperatingPoint
 
 LEARNT_COLOUR = "#D55E00"  # of the same palette
 

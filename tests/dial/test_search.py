@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from avit_jax.dial_search import TOLERANCE, Probes
+from avit_jax.dial.search import TOLERANCE, Probes
 
 
 def cost(position: float) -> float:

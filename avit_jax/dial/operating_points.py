@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax import manifest
 from avit_jax.checkpoint import Checkpoints
-from avit_jax.dial_budgets import normal_name
+from avit_jax.dial.budgets import normal_name
 from avit_jax.errors import UserError
 from avit_jax.writer import write_json_atomic
 

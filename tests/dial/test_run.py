@@ -10,11 +10,12 @@ from absl import flags
 from absl.testing import flagsaver
 
 from avit_jax import config as configs
-from avit_jax import dial, dial_bench, evaluate, main, report
+from avit_jax import evaluate, main, report
 from avit_jax.checkpoint import Checkpoints
-from avit_jax.dial_budgets import Budget
+from avit_jax.dial import bench, run
+from avit_jax.dial.budgets import Budget
+from avit_jax.dial.operating_points import FILE, at_operating_point
 from avit_jax.experiment import Experiment
-from avit_jax.operating_points import FILE, at_operating_point
 from avit_jax.restore import load_weights
 
 ASKED = ["0.70", "0.0003gmacs"]
@@ -44,10 +45,10 @@ def calibrated(tmp_path_factory):
     traces = []
     sums = evaluate.sums
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dial_bench, "CALIBRATION_IMAGES", 256)
-        patch.setattr(dial, "CURVE", (Budget(0.1, "share"), Budget(0.8, "share")))
+        patch.setattr(bench, "CALIBRATION_IMAGES", 256)
+        patch.setattr(run, "CURVE", (Budget(0.1, "share"), Budget(0.8, "share")))
         patch.setattr(evaluate, "sums", lambda *given: traces.append(1) or sums(*given))
-        points = dial.dial_run(config, workdir, ASKED)
+        points = run.dial_run(config, workdir, ASKED)
     return config, workdir, points, len(traces)
 
 
@@ -63,7 +64,7 @@ def test_budgets_are_met_by_one_compiled_program(calibrated):
     assert by_cost == sorted(by_cost)
     assert centers == sorted(centers)
     assert traces == 2  # all settings of the dial, and dense execution
-    assert (workdir / dial.PICTURE).stat().st_size > 10_000
+    assert (workdir / run.PICTURE).stat().st_size > 10_000
 
 
 def test_a_point_in_force_costs_and_answers_what_is_stored(calibrated):
@@ -108,18 +109,18 @@ def test_points_are_not_used_with_anything_else(calibrated, tmp_path):
 
 def test_a_budget_out_of_reach_is_refused_and_stores_nothing(calibrated, monkeypatch):
     config, workdir, points, _ = calibrated
-    monkeypatch.setattr(dial_bench, "CALIBRATION_IMAGES", 64)
+    monkeypatch.setattr(bench, "CALIBRATION_IMAGES", 64)
     before = (workdir / FILE).read_text()
     most = points[0].gmacs_dense
     with pytest.raises(ValueError, match=rf"to {most:.4g} GMACs per image, .* to 1\.00 of dense"):
-        dial.dial_run(config, workdir, ["0.7", "5gmacs"])
+        run.dial_run(config, workdir, ["0.7", "5gmacs"])
     assert (workdir / FILE).read_text() == before
 
 
 def test_a_model_without_a_dial_is_refused(tmp_path):
     config = configs.base(model="deit_micro_patch4_32")
     with pytest.raises(ValueError, match="nothing to turn"):
-        dial.dial_run(config, tmp_path, ["0.7"])
+        run.dial_run(config, tmp_path, ["0.7"])
 
 
 def test_flags_in_the_wrong_mode_are_refused(tmp_path):
@@ -134,7 +135,7 @@ def test_flags_in_the_wrong_mode_are_refused(tmp_path):
 
 def test_new_points_join_those_of_the_same_weights_only(calibrated, tmp_path):
     _, _, points, _ = calibrated
-    from avit_jax.operating_points import save_points
+    from avit_jax.dial.operating_points import save_points
 
     save_points(tmp_path, {"checkpoint_step": 1, "config": {}}, points)
     again = dataclasses.replace(points[0], top1=0.5)
