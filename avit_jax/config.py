@@ -40,6 +40,8 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             # What `weights` expects of pixels, see pretrained/pixels.py: "imagenet" (DeiT, timm's
             # rule) or "symmetric" (AugReg). Unset: symmetric for google-research's .npz files.
             "pixels": placeholder(str),
+            # Whether training may start from random weights; False in recipes for fine-tuning.
+            "scratch": True,
         }
     )
     config.data = ConfigDict(
@@ -148,7 +150,7 @@ def debug(config: ConfigDict) -> ConfigDict:
     config.data.workers = 0
     config.train.update(batch_size=16, steps=8, accumulation=1)
     config.eval.batch_size = 128
-    config.init.update(workdir=None, weights=None, pixels=None)
+    config.init.update(scratch=True, workdir=None, weights=None, pixels=None)
     config.log.every = 2
     return config
 

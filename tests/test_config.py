@@ -81,7 +81,8 @@ def test_debug_is_small_and_needs_no_download(name):
     assert config.model.image_size == 32
     assert config.model.depth <= 3
     assert config.train.steps <= 10
-    assert set(config.init.values()) == {None}
+    assert config.init.scratch
+    assert {key for key, value in config.init.items() if value is not None} == {"scratch"}
 
 
 @pytest.mark.parametrize("name", NAMES)
