@@ -87,7 +87,9 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
     config.inference = ConfigDict(
         {
             "batch_size": 32,  # images that --mode predict and benchmark put through together
-            "execution": "compact",  # or "dense", "masked", "budget"
+            # "auto": the fastest exact one that --mode calibrate found, else compact; or
+            # "compact", "masked", "dense", "budget".
+            "execution": "auto",
             # Static sizes of the program, see inference/plan.py; those of --mode calibrate, or
             # sensible ones, where unset.
             "images": placeholder(int),
@@ -185,9 +187,9 @@ def validate(config: ConfigDict) -> None:
         if not 0 < value < math.inf:
             raise UserError(f"config.{name} is {value}: write a number above 0.")
     _validate_benchmark(config.benchmark)
-    if config.inference.execution not in EXECUTIONS:
+    if config.inference.execution not in ("auto", *EXECUTIONS):
         raise UserError(
-            f"config.inference.execution is {config.inference.execution!r}: write one of "
+            f"config.inference.execution is {config.inference.execution!r}: write one of auto, "
             f"{', '.join(EXECUTIONS)}."
         )
     for name in ("weight_decay", "clip_norm"):
