@@ -6,7 +6,7 @@ import pytest
 
 from tests import commands
 
-# Patches halt after each of the layers, although hardly anything has been learnt.
+# Patches halt in several layers, although hardly anything has been learnt.
 SETTINGS = {
     "train__steps": 4,
     "model__depth": 4,
