@@ -2,7 +2,7 @@
 
 Static sizes of the compacted program change speed, never answers, so they are chosen by measuring:
 a few candidates, raced on calibration images with the trained weights. Masked execution gives the
-same answers, too, and wins where models are very small. Dense execution runs along to show what
+same answers, too, and may win where models are very small. Dense execution runs along to show what
 halting gains; nothing halts in it, so its answers are others.
 
 The budget of static execution is what a share of those images needs in every layer. They come from
