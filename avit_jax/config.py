@@ -92,7 +92,9 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
     config.inference = ConfigDict(
         {
             "batch_size": 32,  # images that --mode predict and benchmark put through together
-            "execution": "compact",  # or "dense", "masked", "budget"
+            # "auto": the fastest exact one that --mode calibrate found, else compact; or
+            # "compact", "masked", "dense", "budget".
+            "execution": "auto",
             # Static sizes of the program, see inference/plan.py; those of --mode calibrate, or
             # sensible ones, where unset.
             "images": placeholder(int),

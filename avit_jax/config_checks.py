@@ -38,9 +38,9 @@ def validate(config: ConfigDict) -> None:
             raise UserError(f"config.{name} is {value}: write a number above 0.")
     _check_init(config.init)
     _check_benchmark(config.benchmark)
-    if config.inference.execution not in EXECUTIONS:
+    if config.inference.execution not in ("auto", *EXECUTIONS):
         raise UserError(
-            f"config.inference.execution is {config.inference.execution!r}: write one of "
+            f"config.inference.execution is {config.inference.execution!r}: write one of auto, "
             f"{', '.join(EXECUTIONS)}."
         )
     for name in ("weight_decay", "clip_norm"):

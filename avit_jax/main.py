@@ -69,7 +69,7 @@ def run_eval(config: ConfigDict, workdir: Path) -> None:
 
 def run_predict(config: ConfigDict, workdir: Path) -> None:
     """Answers for every image of a folder or dataset."""
-    from avit_jax.inference.plans import chosen_plan
+    from avit_jax.inference.plans import chosen_execution, chosen_plan
     from avit_jax.predict import predict_run
 
     predict_run(
@@ -77,7 +77,7 @@ def run_predict(config: ConfigDict, workdir: Path) -> None:
         workdir,
         source=INPUT.value,
         output=_output(),
-        execution=config.inference.execution,
+        execution=chosen_execution(config, workdir),
         batch_size=config.inference.batch_size,
         plan=chosen_plan(config, workdir),
         stop=preemption_notice(),
@@ -92,7 +92,7 @@ def run_benchmark(config: ConfigDict, workdir: Path) -> None:
 
 
 def run_calibrate(config: ConfigDict, workdir: Path) -> None:
-    """Static sizes for this model on this machine, or with `--budget` a setting that meets it."""
+    """The fastest exact inference on this machine, or with `--budget` a setting that meets it."""
     if BUDGET.value:
         from avit_jax.dial.run import dial_run
 
