@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
+import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 from avit_jax import zoo
 from avit_jax.config_checks import validate as validate  # belongs to a config for its callers
@@ -28,8 +31,8 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
     created = zoo.create_model(model, method=method)
     config = ConfigDict()
     config.seed = 0
-    config.model = ConfigDict({"name": model, **dataclasses.asdict(created.shape)})
-    config.method = ConfigDict(_plain(dataclasses.asdict(created.settings)))
+    config.model = ConfigDict({"name": model, **_typed(created.shape)})
+    config.method = ConfigDict(_typed(created.settings))
     config.init = ConfigDict(
         {
             # What to start from, one of the two at most: a workdir of this project (its newest
@@ -118,6 +121,21 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
     return config.lock()
 
 
+def _typed(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass as values of a config, which keep the types of their annotations.
+
+    A field that may be `None` takes values of its other type later; one that may be text or a
+    structure (a depth prior) takes any value, and its dataclass checks it.
+    """
+    values = _plain(dataclasses.asdict(options))
+    for name, annotation in typing.get_type_hints(type(options)).items():
+        kinds = [kind for kind in typing.get_args(annotation) if kind is not types.NoneType]
+        if isinstance(annotation, types.UnionType):
+            kind = kinds[0] if len(kinds) == 1 else object
+            values[name] = FieldReference(values[name], field_type=kind)
+    return values
+
+
 def parse_arg(arg: str | None, **flags: bool) -> ConfigDict:
     """The part behind the colon of `--config file.py:debug,other` as a dict of switches.
 
@@ -140,8 +158,15 @@ def parse_arg(arg: str | None, **flags: bool) -> ConfigDict:
 
 
 def debug(config: ConfigDict) -> ConfigDict:
-    """The same experiment cut down to seconds on a laptop: shallow, 32 px, the packaged digits."""
+    """The same experiment cut down to seconds on a laptop.
+
+    At most three blocks of at most DeiT-T's width, heads as wide as they were, on the packaged
+    digits at 32 px.
+    """
     config.model.update(depth=min(config.model.depth, 3), image_size=32, num_classes=10)
+    head = config.model.embed_dim // config.model.num_heads
+    heads = min(config.model.num_heads, max(1, 192 // head))
+    config.model.update(embed_dim=head * heads, num_heads=heads)
     if "patch_size" in config.model:
         config.model.patch_size = min(config.model.patch_size, 8)
     config.data.update(name="digits", dir=None, train_split="train", eval_split="validation")
@@ -173,6 +198,23 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """The config that `to_json` wrote."""
     return ConfigDict(json.loads(text))
+
+
+def read(file: Path) -> ConfigDict:
+    """The config that a run has left in its workdir.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        config = from_json(file.read_text())
+        if missing := {"model", "method", "train"} - set(config):
+            raise ValueError(f"there is no {min(missing)}")
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} is damaged ({error}): put a sound copy in its place, or use another workdir."
+        ) from error
+    return config
 
 
 def differences(config: ConfigDict, saved: str, *, ignored: tuple[str, ...] = ()) -> list[str]:
