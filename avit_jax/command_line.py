@@ -73,7 +73,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An exception and what it was raised from or during, innermost last."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        hidden = None if error.__suppress_context__ else error.__context__
+        error = error.__cause__ or hidden
 
 
 def _config_file(argv: Sequence[str]) -> str:
@@ -88,7 +89,7 @@ def _config_file(argv: Sequence[str]) -> str:
 def _line_of(file: str, error: BaseException) -> int | None:
     """The line of a config file in which an exception arose, if it did."""
     if isinstance(error, SyntaxError):
-        return error.lineno
+        return error.lineno if error.filename == file else None
     frames = traceback.extract_tb(error.__traceback__)
     return next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)
 
@@ -130,14 +131,14 @@ def local_path(flag: str, path: str) -> Path:
     """
     if not is_local(path):
         raise UserError(
-            f"{flag} {path} lies in an object store, where no run can append to its files: write "
-            "a local path, such as that of a mounted bucket."
+            f"{flag} {path} lies in an object store: write a local path, such as that of a mounted "
+            "bucket."
         )
     return Path(path)
 
 
 def refuse_unwritable(flag: str, folder: Path) -> None:
-    """Raises UserError unless files can be made in `folder`, or the folder itself; makes neither."""
+    """Raises UserError unless `folder` could be made or, where it is, written to."""
     nearest = next(place for place in (folder, *folder.parents, Path()) if place.exists())
     if not nearest.is_dir():
         raise UserError(
@@ -147,5 +148,5 @@ def refuse_unwritable(flag: str, folder: Path) -> None:
         os.rmdir(tempfile.mkdtemp(prefix=".avit_jax", dir=nearest))
     except OSError as error:
         raise UserError(
-            f"{flag} {folder} cannot be written to ({error.strerror}): write a folder of yours."
+            f"{flag} {folder} cannot be written to ({error.strerror}): write another path."
         ) from error

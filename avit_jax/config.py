@@ -8,11 +8,9 @@ checked, and a key that does not exist is an error.
 from __future__ import annotations
 
 import dataclasses
-import json
 import types
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,6 +18,11 @@ from ml_collections.config_dict import FieldReference, placeholder
 
 from avit_jax import zoo
 from avit_jax.config_checks import validate as validate  # belongs to a config for its callers
+from avit_jax.config_json import differences as differences
+from avit_jax.config_json import from_json as from_json
+from avit_jax.config_json import plain
+from avit_jax.config_json import read as read
+from avit_jax.config_json import to_json as to_json
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
@@ -127,7 +130,7 @@ def _typed(options: Any) -> dict[str, Any]:
     A field that may be `None` takes values of its other type later; one that may be text or a
     structure (a depth prior) takes any value, and its dataclass checks it.
     """
-    values = _plain(dataclasses.asdict(options))
+    values = plain(dataclasses.asdict(options))
     for name, annotation in typing.get_type_hints(type(options)).items():
         kinds = [kind for kind in typing.get_args(annotation) if kind is not types.NoneType]
         if isinstance(annotation, types.UnionType):
@@ -186,70 +189,5 @@ def make_model(config: ConfigDict) -> Model:
     """
     overrides = config.model.to_dict()
     return zoo.create_model(
-        overrides.pop("name"), method=_plain(config.method.to_dict()), **overrides
+        overrides.pop("name"), method=plain(config.method.to_dict()), **overrides
     )
-
-
-def to_json(config: ConfigDict) -> str:
-    """The config as JSON, keys sorted."""
-    return json.dumps(_plain(config.to_dict()), indent=2, sort_keys=True) + "\n"
-
-
-def from_json(text: str) -> ConfigDict:
-    """The config that `to_json` wrote."""
-    return ConfigDict(json.loads(text))
-
-
-def read(file: Path) -> ConfigDict:
-    """The config that a run has left in its workdir.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        config = from_json(file.read_text())
-        if missing := {"model", "method", "train"} - set(config):
-            raise ValueError(f"there is no {min(missing)}")
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{file} is damaged ({error}): put a sound copy in its place, or use another workdir."
-        ) from error
-    return config
-
-
-def differences(config: ConfigDict, saved: str, *, ignored: tuple[str, ...] = ()) -> list[str]:
-    """Keys in which `config` differs from a saved JSON, as "key: saved -> now" lines.
-
-    Args:
-        config: of this run.
-        saved: from `to_json`.
-        ignored: prefixes of keys that may change between two parts of one run.
-    """
-    now, then = _flat(json.loads(to_json(config))), _flat(json.loads(saved))
-    return [
-        f"{key}: {then.get(key, 'absent')!r} -> {now.get(key, 'absent')!r}"
-        for key in sorted(now.keys() | then.keys())
-        if not key.startswith(ignored) and now.get(key, ...) != then.get(key, ...)
-    ]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, mixtures (pairs of names and values) as dicts: what JSON can hold."""
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):
-            if all(isinstance(part[0], str) for part in value):
-                return {key: _plain(part) for key, part in value}
-        return [_plain(part) for part in value]
-    return value

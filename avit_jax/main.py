@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import logging as python_logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -24,7 +22,7 @@ from avit_jax.benchmark.environment import start_again_prepared
 from avit_jax.compilation_cache import use_compilation_cache
 from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub
-from avit_jax.process_group import initialise_processes
+from avit_jax.process_group import initialise_processes, preemption_notice
 
 EXIT_USAGE, EXIT_PREEMPTED = 2, 75
 
@@ -233,21 +231,6 @@ def default_workdir() -> str:
     file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
     name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
     return os.path.join("runs", name)
-
-
-def preemption_notice() -> Callable[[int], bool]:
-    """A function that says, after each step, whether SIGTERM has asked the run to stop.
-
-    Several processes must stop after the same step: JAX's own preemption service agrees on one.
-    """
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        return multihost_utils.reached_preemption_sync_point
-
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    return lambda step: bool(asked)
 
 
 if __name__ == "__main__":

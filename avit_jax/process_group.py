@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -43,8 +44,8 @@ def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
     elif given:
         missing = [name for name in _JAX if name not in environment]
         raise UserError(
-            f"{' and '.join(missing)} is not set, but {' and '.join(given)} is: set all three, or "
-            "none for a single process."
+            f"of {', '.join(_JAX)}, {' and '.join(missing)} is not set: set all three, or none for "
+            "a single process."
         )
 
 
@@ -56,6 +57,19 @@ def _count_and_number(environment: Mapping[str, str]) -> tuple[int, int]:
             "counting the processes from 0."
         )
     return int(count), int(number)
+
+
+def preemption_notice() -> Callable[[int], bool]:
+    """A function that says, after each step, whether SIGTERM has asked the run to stop.
+
+    Several processes must stop after the same step: JAX's own preemption service agrees on one.
+    """
+    if jax.process_count() > 1:
+        return multihost_utils.reached_preemption_sync_point
+
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    return lambda step: bool(asked)
 
 
 def share(total: int) -> range:

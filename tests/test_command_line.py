@@ -61,6 +61,11 @@ REFUSED = {
         [f"--config={DIGITS}", "--config.train.batch_size=many"],
         "flag --config.train.batch_size=many: invalid literal for int() with base 10: 'many'",
     ),
+    "half a list": (
+        [f"--config={DIGITS}", "--config.method.prior=["],
+        "flag --config.method.prior=[: that is no list: write such as "
+        "\"[{'name': 'gaussian'}, {'name': 'uniform'}]\".",
+    ),
     "another model's name": (
         [f"--config={DIGITS}", "--config.model.name=avit_small_patch16_224"],
         "--config.model.name avit_small_patch16_224 would only rename the model, whose sizes are "
@@ -120,7 +125,9 @@ def test_a_prior_is_a_family_or_a_literal_mixture(text, value, parse):
 
 @pytest.mark.parametrize("flag", ["--workdir", "--output", "--input"])
 def test_a_path_in_an_object_store_is_refused(flag):
-    with pytest.raises(UserError, match=f"^{flag} gs://bucket/x lies in an object store.*local"):
+    with pytest.raises(
+        UserError, match=f"^{flag} gs://bucket/x lies in an object store: write a local path"
+    ):
         command_line.local_path(flag, "gs://bucket/x")
     assert command_line.local_path(flag, "runs/x") == Path("runs/x")
 
@@ -128,14 +135,14 @@ def test_a_path_in_an_object_store_is_refused(flag):
 @pytest.mark.parametrize("below", ["", "/deeper/still"])
 def test_a_workdir_that_is_a_file_or_below_one_is_refused(below, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="^--workdir needs a folder, but .*file' is a file: write"):
+    with pytest.raises(UserError, match=r"^--workdir needs a folder, but .*file' is a file: write"):
         command_line.refuse_unwritable("--workdir", Path(f"{tmp_path}/file{below}"))
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that nobody can write to")
 def test_a_folder_that_cannot_be_made_is_refused():
-    with pytest.raises(UserError, match="^--workdir /proc/x cannot be written to .*: write"):
+    with pytest.raises(UserError, match=r"^--workdir /proc/x cannot be written to .*: write"):
         command_line.refuse_unwritable("--workdir", Path("/proc/x"))
 
 
