@@ -161,7 +161,7 @@ def parse_arg(arg: str | None, **flags: bool) -> ConfigDict:
 
 
 def debug(config: ConfigDict) -> ConfigDict:
-    """The same experiment cut down to seconds on a laptop.
+    """The same experiment cut down to seconds on a laptop, once compiled.
 
     At most three blocks of at most DeiT-T's width, heads as wide as they were, on the packaged
     digits at 32 px.

@@ -200,7 +200,8 @@ def checked_workdir() -> Path:
         command_line.refuse_unwritable("--workdir", workdir)
     else:
         # An existing file may be one to go on with: its mode knows.
-        command_line.refuse_unwritable("--output", output.parent)
+        folder = output if MODE.value == "benchmark" else output.parent
+        command_line.refuse_unwritable("--output", folder)
     return workdir
 
 
