@@ -56,6 +56,8 @@ def validate(config: ConfigDict) -> None:
     for name, value in shares.items():
         if not 0 <= value < 1:
             raise UserError(f"config.{name} is {value}: write a share, at least 0 and below 1.")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"config.seed is {config.seed}: write a number from 0 to 4294967295.")
     if train.steps is not None and train.steps < 1:
         raise UserError(f"config.train.steps is {train.steps}: write at least 1, or leave it out.")
     if train.batch_size % train.accumulation:

@@ -177,7 +177,7 @@ def _of_run(workdir: Path, model: Model, mesh: Mesh, *, weights: str) -> Weights
     saved = workdir / "config.json"
     if not saved.exists():
         return None
-    config = configs.from_json(saved.read_text())
+    config = configs.read(saved)
     trained = configs.make_model(config)
     shapes, wanted = (
         jax.tree.map(lambda leaf: leaf.shape, m.abstract_params()) for m in (trained, model)

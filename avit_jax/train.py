@@ -90,7 +90,8 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
     convert.refuse_to_train_in(workdir)
     file = workdir / "config.json"
     if file.exists():
-        changed = configs.differences(config, file.read_text(), ignored=CHANGEABLE)
+        saved = configs.to_json(configs.read(file))
+        changed = configs.differences(config, saved, ignored=CHANGEABLE)
         if changed:
             raise UserError(
                 f"{workdir} was started with another config ({'; '.join(changed)}): "
