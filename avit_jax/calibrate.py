@@ -1,33 +1,42 @@
-"""`--mode calibrate`: static sizes of the compacted program for one model on one machine.
+"""`--mode calibrate`: the fastest exact inference of one model on one machine.
 
-Sizes change speed, never answers, so they are chosen by measuring: a few candidates, raced on
-calibration images with the trained weights. The budget of static execution is what a share of those
-images needs in every layer. They come from the evaluation split, on which the budget's accuracy is
-then measured: a little optimistic.
+Static sizes of the compacted program change speed, never answers, so they are chosen by measuring:
+a few candidates, raced on calibration images with the trained weights. Masked execution gives the
+same answers, too, and may win where models are very small. Dense execution runs along to show what
+halting gains; nothing halts in it, so its answers are others.
+
+The budget of static execution is what a share of those images needs in every layer. They come from
+the evaluation split, on which the budget's accuracy is then measured: a little optimistic.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax import flops, report
-from avit_jax.benchmark.race import race, speedup
+from avit_jax.benchmark.race import Timing, race, speedup
 from avit_jax.data.augment import eval_image
 from avit_jax.data.example import BadExample, read_example
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
 from avit_jax.evaluate import evaluate, make_predictor_step
 from avit_jax.experiment import Experiment
-from avit_jax.inference.plan import Plan, default_plan, ladder
+from avit_jax.inference.candidates import candidates, capacities
+from avit_jax.inference.plan import Plan
 from avit_jax.inference.plans import save_plan, situation
+from avit_jax.inference.predictor import Predictor
+from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
 from avit_jax.restore import chosen_weights
 from avit_jax.types import Usage
@@ -37,11 +46,10 @@ logger = logging.getLogger(__name__)
 
 BATCHES = 4  # of calibration images
 TURNS = 7
-COVERED = 0.95  # share of the images whose live tokens fit into the static budget of a layer
 
 
 def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
-    """Choose a plan for `config.inference.batch_size` and store it as `workdir/plans.json`.
+    """Choose plan and execution for `config.inference.batch_size`; store `workdir/plans.json`.
 
     Raises:
         UserError: there is nothing to calibrate, or batch and devices do not fit.
@@ -51,11 +59,12 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     model, mesh = experiment.model, experiment.mesh
     params = chosen_weights(config, workdir, model, mesh).params
     batch_size = config.inference.batch_size
-    chosen = calibration_images(experiment, BATCHES * batch_size)
+    chosen, _ = calibration_images(experiment, BATCHES * batch_size)
     images = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
     plans = candidates(model.shape.num_tokens, max(1, batch_size // mesh.size))
     plan, record, usage = fastest(model, params, images, plans, batch_size, mesh)
     plan = dataclasses.replace(plan, capacities=capacities(usage, model.shape.num_prefix_tokens))
+    record["images"] = len(chosen)
     record["budget"] = budget_report(experiment, params, plan, usage)
     file = save_plan(workdir, situation(model.shape, batch_size), plan, record)
     _print(plan, record, usage, file)
@@ -80,78 +89,76 @@ def refuse_unless_halting(config: ConfigDict, mode: str) -> None:
         )
 
 
-def calibration_images(experiment: Experiment, count: int) -> np.ndarray:
-    """Normalised evaluation images, evenly spaced over the split, which may be sorted by class."""
+def calibration_images(experiment: Experiment, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluation images, evenly spaced over the split, which may be sorted by class.
+
+    Returns:
+        Normalised images `[n, H, W, 3]` and their labels `[n]`.
+    """
     source, size = experiment.eval_source, experiment.model.shape.image_size
-    images = []
+    images, labels = [], []
     for index in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int):
         try:
-            encoded = read_example(source, int(index)).image
-            images.append(eval_image(encoded, size=size, augment=experiment.augment))
+            example = read_example(source, int(index))
+            images.append(eval_image(example.image, size=size, augment=experiment.augment))
+            labels.append(example.label)
         except BadExample as error:
             logger.warning("%s %s; calibration does without it", source.describe(int(index)), error)
     if not images:
         raise UserError(f"{source.name} has no readable image: choose another split.")
-    return np.asarray(normalise(np.stack(images)))
-
-
-def candidates(num_tokens: int, batch_size: int) -> dict[str, Plan]:
-    """Plans worth a try around the default: groups, attention groups, finer and coarser sizes."""
-    base = default_plan(num_tokens, batch_size)
-    block = base.row_sizes[-1]
-    plans = {
-        "default": base,
-        "small groups": dataclasses.replace(base, images=max(1, base.images // 2)),
-        "large groups": dataclasses.replace(base, images=min(batch_size, 2 * base.images)),
-        "small attention": dataclasses.replace(
-            base, attention_images=max(1, base.attention_images // 2)
-        ),
-        "small blocks": dataclasses.replace(
-            base, row_sizes=ladder(max(16, block // 2), ratio=1.33)
-        ),
-        "coarse lengths": dataclasses.replace(base, lengths=ladder(num_tokens, ratio=1.5)),
-    }
-    return {name: plan for name, plan in plans.items() if name == "default" or plan != base}
+    return np.asarray(normalise(np.stack(images))), np.asarray(labels)
 
 
 def fastest(
-    model: Any,
+    model: Model,
     params: Params,
     images: list[np.ndarray],
     plans: dict[str, Plan],
     batch_size: int,
-    mesh: Any,
+    mesh: Mesh,
 ) -> tuple[Plan, dict[str, Any], np.ndarray]:
-    """The quickest of some plans, how they did, and the live tokens `[L, images, N]`."""
+    """The quickest of some plans, how all did, and the live tokens `[L, images, N]`."""
     programs = {
         name: model.compile(params, batch_size=batch_size, plan=plan, mesh=mesh)
         for name, plan in plans.items()
+    } | {
+        name: model.compile(
+            params, batch_size=batch_size, execution=name, plan=plans["default"], mesh=mesh
+        )
+        for name in ("masked", "dense")
     }
     first = programs["default"]
     usage = np.concatenate([np.asarray(first(batch).usage.tokens) for batch in images], axis=1)
     # One batch after the other, the same for all: a turn covers all calibration images.
     arguments = [first.put(batch) for batch in images]
 
-    def contender(program: Any) -> Any:
+    def contender(program: Predictor) -> Callable[[], list[Array]]:
         return lambda: [program.run(*pair).logits for pair in arguments]
 
     times = race({name: contender(p) for name, p in programs.items()}, turns=TURNS)
-    ratios = {name: speedup(times["default"], timing).median for name, timing in times.items()}
-    best = max(ratios, key=lambda name: ratios[name])
-    record = {"chosen": best, "speed_over_default": ratios, "images": usage.shape[1]}
-    return plans[best], record, usage
+    return (*choose(plans, times), usage)
 
 
-def capacities(usage: np.ndarray, prefix: int) -> tuple[int, ...]:
-    """Tokens per layer that hold all live tokens of a share `COVERED` of the images.
+def choose(plans: dict[str, Plan], times: dict[str, Timing]) -> tuple[Plan, dict[str, Any]]:
+    """The quickest plan, and a record with the quickest exact execution.
 
     Args:
-        usage: `[L, images, N]` live tokens.
-        prefix: tokens that always have a place.
+        plans: raced, "default" among them.
+        times: of all plans, of "masked" and of "dense".
     """
-    needed = np.quantile(usage.sum(-1), COVERED, axis=1, method="higher")
-    # Tokens that are gone do not come back, so a layer needs no more than the one before.
-    return tuple(int(max(n, prefix)) for n in np.minimum.accumulate(needed))
+    ratios = {name: speedup(times["default"], times[name]).median for name in plans}
+    best = max(ratios, key=lambda name: ratios[name])
+    masked_wins = speedup(times[best], times["masked"]).median > 1.0
+    record = {
+        "chosen": best,
+        "execution": "masked" if masked_wins else "compact",
+        "speed_over_default": ratios,
+        "speed_over_dense": {
+            "compact": speedup(times["dense"], times[best]).median,
+            "masked": speedup(times["dense"], times["masked"]).median,
+        },
+    }
+    return plans[best], record
 
 
 def budget_report(
@@ -175,30 +182,27 @@ def budget_report(
         "top1": budget["top1"],
         "top1_exact": exact["top1"],
         "images_affected": budget["dropped_images"],
-        "gmacs": budget_gmacs(model, plan),
+        "gmacs": flops.budget_gmacs(model.shape, plan),
         "gmacs_exact": float(flops.inference_gmacs(model.shape, Usage(tokens=usage)).mean()),
     }
 
 
-def budget_gmacs(model: Any, plan: Plan) -> float:
-    """Multiply-adds that every image costs under a static budget, in 1e9."""
-    slots = np.arange(model.shape.num_tokens) < np.asarray(plan.capacities)[:, None]
-    return float(flops.inference_gmacs(model.shape, Usage(tokens=slots[:, None, :]))[0])
-
-
 def _print(plan: Plan, record: dict[str, Any], usage: np.ndarray, file: Path) -> None:
-    if jax.process_index() != 0:
-        return
     ratios = record["speed_over_default"]
     print(columns(["plan", "speed / default"], [(n, f"{r:.3f}") for n, r in ratios.items()]))
     budget = record["budget"]
     change = 100 * (budget["top1"] - budget["top1_exact"])
     rows = [
-        ("chosen", record["chosen"]),
+        ("chosen plan", record["chosen"]),
         ("images per group", str(plan.images)),
         ("blocks of rows", ", ".join(map(str, plan.row_sizes))),
         ("images per attention", str(plan.attention_images)),
         ("lengths of attention", ", ".join(map(str, plan.lengths))),
+        *(
+            (f"speed of {name} over dense (halting off)", f"{ratio:.2f}")
+            for name, ratio in record["speed_over_dense"].items()
+        ),
+        ("fastest exact execution", record["execution"]),
         ("live tokens per layer, mean", ", ".join(f"{n:.0f}" for n in usage.sum(-1).mean(1))),
         ("static budget per layer", ", ".join(map(str, plan.capacities or ()))),
         ("images that the budget affects", f"{budget['images_affected']:.1%}"),

@@ -42,7 +42,8 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> bool:
     file = workdir / "config.json"
     if not file.exists():
         return True
-    changed = configs.differences(config, file.read_text(), ignored=CHANGEABLE)
+    saved = configs.to_json(configs.read(file))
+    changed = configs.differences(config, saved, ignored=CHANGEABLE)
     if changed and Checkpoints(workdir / "checkpoints").steps():
         raise UserError(
             f"{workdir} was started with another config ({'; '.join(changed)}): "

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
 SLOW_SECONDS = 1.0  # programs that compile faster are not worth a file
+HIT = "/jax/compilation_cache/cache_hits"
 
 
 def use_compilation_cache() -> None:
@@ -23,6 +27,23 @@ def use_compilation_cache() -> None:
     folder = Path(base) / "avit_jax" / f"{platform.machine()}-{_processor_features()}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SLOW_SECONDS)
+
+
+@contextlib.contextmanager
+def cache_hits() -> Iterator[list[str]]:
+    """A list that grows with every program that this thread takes from the cache meanwhile."""
+    hits: list[str] = []
+    thread = threading.get_ident()
+
+    def listen(event: str, **_: object) -> None:
+        if event == HIT and threading.get_ident() == thread:
+            hits.append(event)
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        yield hits
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
 
 
 def _processor_features() -> str:

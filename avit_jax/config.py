@@ -8,15 +8,21 @@ checked, and a key that does not exist is an error.
 from __future__ import annotations
 
 import dataclasses
-import json
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 from avit_jax import zoo
 from avit_jax.config_checks import validate as validate  # belongs to a config for its callers
+from avit_jax.config_json import differences as differences
+from avit_jax.config_json import from_json as from_json
+from avit_jax.config_json import plain
+from avit_jax.config_json import read as read
+from avit_jax.config_json import to_json as to_json
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
@@ -28,8 +34,8 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
     created = zoo.create_model(model, method=method)
     config = ConfigDict()
     config.seed = 0
-    config.model = ConfigDict({"name": model, **dataclasses.asdict(created.shape)})
-    config.method = ConfigDict(_plain(dataclasses.asdict(created.settings)))
+    config.model = ConfigDict({"name": model, **_typed(created.shape)})
+    config.method = ConfigDict(_typed(created.settings))
     config.init = ConfigDict(
         {
             # What to start from, one of the two at most: a workdir of this project (its newest
@@ -40,6 +46,8 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             # What `weights` expects of pixels, see pretrained/pixels.py: "imagenet" (DeiT, timm's
             # rule) or "symmetric" (AugReg). Unset: symmetric for google-research's .npz files.
             "pixels": placeholder(str),
+            # Whether training may start from random weights; False in recipes for fine-tuning.
+            "scratch": True,
         }
     )
     config.data = ConfigDict(
@@ -90,7 +98,9 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
     config.inference = ConfigDict(
         {
             "batch_size": 32,  # images that --mode predict and benchmark put through together
-            "execution": "compact",  # or "dense", "masked", "budget"
+            # "auto": the fastest exact one that --mode calibrate found, else compact; or
+            # "compact", "masked", "dense", "budget".
+            "execution": "auto",
             # Static sizes of the program, see inference/plan.py; those of --mode calibrate, or
             # sensible ones, where unset.
             "images": placeholder(int),
@@ -118,6 +128,21 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
     return config.lock()
 
 
+def _typed(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass as values of a config, which keep the types of their annotations.
+
+    A field that may be `None` takes values of its other type later; one that may be text or a
+    structure (a depth prior) takes any value, and its dataclass checks it.
+    """
+    values = plain(dataclasses.asdict(options))
+    for name, annotation in typing.get_type_hints(type(options)).items():
+        kinds = [kind for kind in typing.get_args(annotation) if kind is not types.NoneType]
+        if isinstance(annotation, types.UnionType):
+            kind = kinds[0] if len(kinds) == 1 else object
+            values[name] = FieldReference(values[name], field_type=kind)
+    return values
+
+
 def parse_arg(arg: str | None, **flags: bool) -> ConfigDict:
     """The part behind the colon of `--config file.py:debug,other` as a dict of switches.
 
@@ -140,15 +165,22 @@ def parse_arg(arg: str | None, **flags: bool) -> ConfigDict:
 
 
 def debug(config: ConfigDict) -> ConfigDict:
-    """The same experiment cut down to seconds on a laptop: shallow, 32 px, the packaged digits."""
+    """The same experiment cut down to seconds on a laptop, once compiled.
+
+    At most three blocks of at most DeiT-T's width, heads as wide as they were, on the packaged
+    digits at 32 px.
+    """
     config.model.update(depth=min(config.model.depth, 3), image_size=32, num_classes=10)
+    head = config.model.embed_dim // config.model.num_heads
+    heads = min(config.model.num_heads, max(1, 192 // head))
+    config.model.update(embed_dim=head * heads, num_heads=heads)
     if "patch_size" in config.model:
         config.model.patch_size = min(config.model.patch_size, 8)
     config.data.update(name="digits", dir=None, train_split="train", eval_split="validation")
     config.data.workers = 0
     config.train.update(batch_size=16, steps=8, accumulation=1)
     config.eval.batch_size = 128
-    config.init.update(workdir=None, weights=None, pixels=None)
+    config.init.update(scratch=True, workdir=None, weights=None, pixels=None)
     config.log.every = 2
     return config
 
@@ -161,53 +193,5 @@ def make_model(config: ConfigDict) -> Model:
     """
     overrides = config.model.to_dict()
     return zoo.create_model(
-        overrides.pop("name"), method=_plain(config.method.to_dict()), **overrides
+        overrides.pop("name"), method=plain(config.method.to_dict()), **overrides
     )
-
-
-def to_json(config: ConfigDict) -> str:
-    """The config as JSON, keys sorted."""
-    return json.dumps(_plain(config.to_dict()), indent=2, sort_keys=True) + "\n"
-
-
-def from_json(text: str) -> ConfigDict:
-    """The config that `to_json` wrote."""
-    return ConfigDict(json.loads(text))
-
-
-def differences(config: ConfigDict, saved: str, *, ignored: tuple[str, ...] = ()) -> list[str]:
-    """Keys in which `config` differs from a saved JSON, as "key: saved -> now" lines.
-
-    Args:
-        config: of this run.
-        saved: from `to_json`.
-        ignored: prefixes of keys that may change between two parts of one run.
-    """
-    now, then = _flat(json.loads(to_json(config))), _flat(json.loads(saved))
-    return [
-        f"{key}: {then.get(key, 'absent')!r} -> {now.get(key, 'absent')!r}"
-        for key in sorted(now.keys() | then.keys())
-        if not key.startswith(ignored) and now.get(key, ...) != then.get(key, ...)
-    ]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, mixtures (pairs of names and values) as dicts: what JSON can hold."""
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):
-            if all(isinstance(part[0], str) for part in value):
-                return {key: _plain(part) for key, part in value}
-        return [_plain(part) for part in value]
-    return value

@@ -39,9 +39,9 @@ def validate(config: ConfigDict) -> None:
             raise UserError(f"config.{name} is {value}: write a number above 0.")
     _check_init(config.init)
     _check_benchmark(config.benchmark)
-    if config.inference.execution not in EXECUTIONS:
+    if config.inference.execution not in ("auto", *EXECUTIONS):
         raise UserError(
-            f"config.inference.execution is {config.inference.execution!r}: write one of "
+            f"config.inference.execution is {config.inference.execution!r}: write one of auto, "
             f"{', '.join(EXECUTIONS)}."
         )
     for name in ("weight_decay", "clip_norm"):
@@ -59,6 +59,8 @@ def validate(config: ConfigDict) -> None:
     for name, value in shares.items():
         if not 0 <= value < 1:
             raise UserError(f"config.{name} is {value}: write a share, at least 0 and below 1.")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"config.seed is {config.seed}: write a number from 0 to 4294967295.")
     if train.steps is not None and train.steps < 1:
         raise UserError(f"config.train.steps is {train.steps}: write at least 1, or leave it out.")
     if train.batch_size % train.accumulation:

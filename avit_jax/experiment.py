@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax import optim
-from avit_jax.data import pipeline
 from avit_jax.data.augment import Augment
 from avit_jax.data.bad_examples import BadExamples
 from avit_jax.data.mix import Mix
@@ -66,6 +65,8 @@ class Experiment:
 
         Raises UserError on the way once too many examples are unreadable.
         """
+        from avit_jax.data import pipeline  # with Grain, which measuring speed does not need
+
         batches = pipeline.train_batches(
             self.train_source,
             batch_size=self.config.train.batch_size,
@@ -77,6 +78,8 @@ class Experiment:
 
     def eval_batches(self) -> Batches:
         """This process's rows of the evaluation split, every image once."""
+        from avit_jax.data import pipeline
+
         batches = pipeline.eval_batches(
             self.eval_source,
             batch_size=self.config.eval.batch_size,

@@ -106,15 +106,30 @@ def executed_gmacs(shape: Shape, tokens: np.ndarray, plan: Plan, *, devices: int
         return sum(executed_gmacs(shape, part, plan) for part in parts)
     counts = np.asarray(tokens).sum(-1)
     batch = counts.shape[1]
-    groups = -(-batch // plan.images)
-    size = -(-batch // groups)
-    counts = np.pad(counts, ((0, 0), (0, groups * size - batch)))
+    filled = filled_up(batch, plan.images)
+    counts = np.pad(counts, ((0, 0), (0, filled - batch)))
     total = 0.0
-    for group in np.split(counts, groups, axis=1):
+    for group in np.split(counts, -(-batch // plan.images), axis=1):
         for layer, live in enumerate(group):
             last = layer == shape.depth - 1
             total += _executed_layer(shape, live, plan, last=last)
-    return (total + groups * size * (embedding(shape) + readout(shape))) / GIGA
+    return (total + filled * (embedding(shape) + readout(shape))) / GIGA
+
+
+def filled_up(batch_size: int, group: int) -> int:
+    """Images that run where a batch is cut into even groups of at most `group`."""
+    groups = -(-batch_size // group)
+    return groups * -(-batch_size // groups)
+
+
+def budget_gmacs(shape: Shape, plan: Plan) -> float:
+    """Multiply-adds that every image costs under a static budget, in units of 1e9.
+
+    Places are computed whether a live token is in them or not.
+    """
+    capacities = np.maximum(plan.capacities, shape.num_prefix_tokens)
+    places = np.arange(shape.num_tokens) < capacities[:, None]
+    return float(inference_gmacs(shape, Usage(tokens=places[:, None, :]))[0])
 
 
 def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, *, last: bool) -> float:

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import logging as python_logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from avit_jax import command_line
 from avit_jax.benchmark.environment import start_again_prepared
 from avit_jax.compilation_cache import use_compilation_cache
 from avit_jax.errors import Preempted, UserError
+from avit_jax.pretrained import hub
+from avit_jax.process_group import initialise_processes, preemption_notice
 
 EXIT_USAGE, EXIT_PREEMPTED = 2, 75
 
+# Of settings that are text or a structure, such as a depth prior.
+config_flags.register_flag_parser_for_type(object, command_line.LiteralOrText())
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes; runs/<config name> if unset.")
 INPUT = flags.DEFINE_string(
@@ -69,7 +72,7 @@ def run_eval(config: ConfigDict, workdir: Path) -> None:
 
 def run_predict(config: ConfigDict, workdir: Path) -> None:
     """Answers for every image of a folder or dataset."""
-    from avit_jax.inference.plans import chosen_plan
+    from avit_jax.inference.plans import chosen_execution, chosen_plan
     from avit_jax.predict import predict_run
 
     predict_run(
@@ -77,7 +80,7 @@ def run_predict(config: ConfigDict, workdir: Path) -> None:
         workdir,
         source=INPUT.value,
         output=_output(),
-        execution=config.inference.execution,
+        execution=chosen_execution(config, workdir),
         batch_size=config.inference.batch_size,
         plan=chosen_plan(config, workdir),
         stop=preemption_notice(),
@@ -92,7 +95,7 @@ def run_benchmark(config: ConfigDict, workdir: Path) -> None:
 
 
 def run_calibrate(config: ConfigDict, workdir: Path) -> None:
-    """Static sizes for this model on this machine, or with `--budget` a setting that meets it."""
+    """The fastest exact inference on this machine, or with `--budget` a setting that meets it."""
     if BUDGET.value:
         from avit_jax.dial.run import dial_run
 
@@ -147,11 +150,11 @@ def main(argv: list[str]) -> None:
             raise UserError(f"unexpected argument {argv[1]!r}: every setting is a --flag.")
         if CONFIG.value is None:
             raise UserError("there is no --config: write --config configs/avit_digits.py.")
+        workdir = checked_workdir()
         if MODE.value in ("benchmark", "calibrate"):
             start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
-        initialise_processes()
+        initialise_processes(os.environ)
         use_compilation_cache()
-        workdir = Path(WORKDIR.value or default_workdir())
         MODES[MODE.value](chosen_config(workdir), workdir)
     except Preempted as notice:
         logging.warning("%s; start the same command again to go on.", notice)
@@ -183,20 +186,39 @@ def chosen_config(workdir: Path) -> ConfigDict:
     return at_operating_point(CONFIG.value, workdir, OPERATING_POINT.value)
 
 
+def checked_workdir() -> Path:
+    """The workdir, once every path of the command line can be used.
+
+    Raises:
+        UserError: a path in an object store, or one that cannot be written to.
+    """
+    workdir = command_line.local_path("--workdir", WORKDIR.value or default_workdir())
+    if INPUT.value and not (MODE.value == "convert" and INPUT.value.startswith(hub.PREFIX)):
+        command_line.local_path("--input", INPUT.value)
+    output = _output()
+    if output is None or MODE.value in ("train", "eval", "calibrate"):
+        command_line.refuse_unwritable("--workdir", workdir)
+    else:
+        # An existing file may be one to go on with: its mode knows.
+        folder = output if MODE.value == "benchmark" else output.parent
+        command_line.refuse_unwritable("--output", folder)
+    return workdir
+
+
 def _output() -> Path | None:
-    return Path(OUTPUT.value) if OUTPUT.value else None
+    return command_line.local_path("--output", OUTPUT.value) if OUTPUT.value else None
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Flags of the command line; what is wrong with them becomes one sentence and status 2."""
     try:
-        argv = flags.FLAGS(argv)
-        CONFIG.value  # noqa: B018  loads the file, whose variants are checked there
-        return argv
-    except (AttributeError, KeyError) as error:
-        refuse(f"the config has no key {error.args[0]}".replace("\n", ". "))
-    except (flags.Error, OSError, TypeError, ValueError) as error:
-        refuse(str(error))
+        remaining = flags.FLAGS(argv)
+        if CONFIG.value is not None:
+            CONFIG.value.seed  # noqa: B018  a file that could not be loaded says so only here
+            command_line.refuse_other_model(flags.FLAGS)
+        return remaining
+    except command_line.PROBLEMS as error:
+        refuse(command_line.one_sentence(error, argv))
 
 
 def refuse(sentence: str) -> NoReturn:
@@ -210,42 +232,6 @@ def default_workdir() -> str:
     file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
     name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
     return os.path.join("runs", name)
-
-
-def initialise_processes() -> None:
-    """Join the other processes of this run where there are any, and only then.
-
-    Several processes are known by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, by
-    Slurm's or Open MPI's task count, or by the workers of a TPU slice.
-    """
-    environment = os.environ
-    if "JAX_COORDINATOR_ADDRESS" in environment and "JAX_NUM_PROCESSES" in environment:
-        jax.distributed.initialize(
-            environment["JAX_COORDINATOR_ADDRESS"],
-            int(environment["JAX_NUM_PROCESSES"]),
-            int(environment["JAX_PROCESS_ID"]),
-        )
-    elif (
-        (int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment)
-        or int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
-        or len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
-    ):
-        jax.distributed.initialize()
-
-
-def preemption_notice() -> Callable[[int], bool]:
-    """A function that says, after each step, whether SIGTERM has asked the run to stop.
-
-    Several processes must stop after the same step: JAX's own preemption service agrees on one.
-    """
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        return multihost_utils.reached_preemption_sync_point
-
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    return lambda step: bool(asked)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import jax
@@ -12,6 +14,62 @@ from jax.experimental import multihost_utils
 from avit_jax.errors import UserError
 
 Result = TypeVar("Result")
+
+
+_JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
+    """Join the other processes of this run where there are any, and only then.
+
+    Several processes are known by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, by
+    the tasks of a Slurm step or of Open MPI, or by the workers of a TPU slice. Slurm sets
+    SLURM_NTASKS and SLURM_PROCID in the shell of a batch script too, where nothing else was
+    started; what only srun sets is SLURM_STEP_NUM_TASKS.
+
+    Raises:
+        UserError: JAX's variables name some of what is needed, or what cannot be.
+    """
+    given = [name for name in _JAX if name in environment]
+    if environment.get("JAX_NUM_PROCESSES") == "1":
+        return
+    if len(given) == len(_JAX):
+        jax.distributed.initialize(environment[_JAX[0]], *_count_and_number(environment))
+    elif (
+        int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+        or int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
+        or len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+    ):
+        jax.distributed.initialize()
+    elif given:
+        missing = [name for name in _JAX if name not in environment]
+        raise UserError(
+            f"of {', '.join(_JAX)}, {' and '.join(missing)} is not set: set all three, or none for "
+            "a single process."
+        )
+
+
+def _count_and_number(environment: Mapping[str, str]) -> tuple[int, int]:
+    count, number = (environment[name] for name in _JAX[1:])
+    if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
+        raise UserError(
+            f"JAX_PROCESS_ID is {number!r} and JAX_NUM_PROCESSES {count!r}: write whole numbers, "
+            "counting the processes from 0."
+        )
+    return int(count), int(number)
+
+
+def preemption_notice() -> Callable[[int], bool]:
+    """A function that says, after each step, whether SIGTERM has asked the run to stop.
+
+    Several processes must stop after the same step: JAX's own preemption service agrees on one.
+    """
+    if jax.process_count() > 1:
+        return multihost_utils.reached_preemption_sync_point
+
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    return lambda step: bool(asked)
 
 
 def share(total: int) -> range:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +10,7 @@ from avit_jax.evaluate import evaluate, make_eval_step
 from avit_jax.experiment import Experiment
 from avit_jax.models.module import Params
 from avit_jax.training_clock import Effort
+from avit_jax.twin import dense_twin
 from avit_jax.viz import depth_maps
 from avit_jax.writer import table, write_json_atomic
 
@@ -109,13 +108,15 @@ def summarise(
     experiment: Experiment, results: dict[str, Any], dense: dict[str, Any]
 ) -> dict[str, Any]:
     """The machine-readable figures of an evaluation, beside those of dense execution and a twin."""
+    twin = dense_twin(experiment.config)
     return {
         "model": experiment.config.model.name,
         "data": experiment.eval_source.name,
         **results,
         "top1_dense": dense["top1"],
         "images_per_second_dense": dense["images_per_second"],
-        "top1_twin": _top1_of(experiment.config.dense_twin),
+        "top1_twin": twin.top1,
+        "twin": twin.text,
     }
 
 
@@ -126,12 +127,7 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("images evaluated", f"{summary['images']:,}"),
         ("top-1, adaptive", f"{summary['top1']:.2%}"),
         ("top-1, same weights, halting off", f"{summary['top1_dense']:.2%}"),
-        (
-            "top-1, dense twin",
-            f"{summary['top1_twin']:.2%}"
-            if summary["top1_twin"] is not None
-            else "not trained (set config.dense_twin to its workdir)",
-        ),
+        ("top-1, dense twin", summary["twin"]),
         ("top-5, adaptive", f"{summary['top5']:.2%}"),
         ("cross-entropy, adaptive", f"{summary['cross_entropy']:.4f} nats"),
         ("mean token depth", f"{summary['mean_depth']:.2f} layers"),
@@ -163,12 +159,6 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _rate(images_per_second: float | None) -> str:
     return f"{images_per_second:,.0f} images/s" if images_per_second else "too short to measure"
-
-
-def _top1_of(workdir: str | None) -> float | None:
-    """Top-1 of another run, or `None` where it has not been trained."""
-    file = Path(workdir or ".") / "summary.json"
-    return json.loads(file.read_text())["top1"] if workdir and file.exists() else None
 
 
 def _print(text: str) -> None:

@@ -45,6 +45,9 @@ def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainSt
     """The newest sound checkpoint of the run, or a fresh state.
 
     A fresh state takes the weights of `config.init` where that names any.
+
+    Raises:
+        UserError: the config is made for fine-tuning and names no weights, or they do not fit.
     """
     abstract = experiment.optimization.abstract_state(experiment.mesh)
     restored = checkpoints.restore(abstract)
@@ -52,6 +55,12 @@ def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainSt
         logger.info("going on from step %d in %s", restored[0], experiment.workdir)
         return restored[1]
     initial = initial_weights(experiment.config, experiment.model, experiment.mesh)
+    if initial is None and not experiment.config.init.scratch:
+        raise UserError(
+            "this config fine-tunes trained weights and none are named: write "
+            "--config.init.weights FILE (DeiT's own, say) or --config.init.workdir RUN, or "
+            "--config.init.scratch True to start from random ones all the same."
+        )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     state = jax.jit(experiment.optimization.init_state, out_shardings=shardings)()
     if initial is not None:
@@ -100,11 +109,21 @@ def chosen_weights(config: ConfigDict, workdir: Path, model: Model, mesh: Mesh) 
         UserError: there are none, or they do not fit.
     """
     found = _of_run(workdir, model, mesh, weights=config.eval.weights)
-    if found is None:
+    if found is not None:
+        _name_differences(config, workdir)
+    else:
         found = initial_weights(config, model, mesh, weights=config.eval.weights)
     if found is None:
         raise _nothing_in(workdir)
     return found
+
+
+def _name_differences(config: ConfigDict, workdir: Path) -> None:
+    """Says where a run's weights are about to be used in another way than they were trained."""
+    lines = configs.differences(config, (workdir / "config.json").read_text())
+    changed = [line for line in lines if line.startswith(("method.", "model."))]
+    if changed:
+        logger.warning("used otherwise than trained in %s: %s", workdir, "; ".join(changed))
 
 
 def load_weights(workdir: Path, model: Model, mesh: Mesh, *, weights: str = "auto") -> Params:
@@ -158,7 +177,7 @@ def _of_run(workdir: Path, model: Model, mesh: Mesh, *, weights: str) -> Weights
     saved = workdir / "config.json"
     if not saved.exists():
         return None
-    config = configs.from_json(saved.read_text())
+    config = configs.read(saved)
     trained = configs.make_model(config)
     shapes, wanted = (
         jax.tree.map(lambda leaf: leaf.shape, m.abstract_params()) for m in (trained, model)

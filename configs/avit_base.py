@@ -7,8 +7,8 @@
 `python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. The weights are DeiT's own
 (`pip install -e '.[hub]'`; the path of a downloaded file does as well);
 `--config.init.workdir runs/deit_base` starts from a run of `configs/deit_base.py` instead. The
-gate 10/75 is made for such pretrained weights; started from scratch it would collapse
-(`configs/avit_digits.py` shows how to start from scratch).
+gate 10/75 is made for such pretrained weights; on random ones (`--config.init.scratch True`) it
+collapses (`configs/avit_digits.py` shows how to start from scratch).
 
 Nothing is published for this size. Derived: the published gate moves from 30 to 75 as the width
 doubles from 192 to 384, since channel 0 of a wider DeiT lies higher before it is trained to halt;
@@ -38,6 +38,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "scale": 1.0,
         },
     )
+    config.init.scratch = False
     config.train.update(batch_size=1024, epochs=100.0, ema_decay=0.99996)
     # The peak is learning_rate * batch_size / 512.
     config.optim.update(learning_rate=2e-4, warmup=5 / 100, weight_decay=0.05)

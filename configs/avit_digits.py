@@ -28,7 +28,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "kl_reading": "halting",
             "prior": "gaussian",
             "prior_weight": 0.5,
-            "target_depth": 3.3,
+            "target_depth": 3.45,
             "scale": 1.5,
             "dense_until": 0.3,
             "ramp": 0.2,

@@ -7,8 +7,8 @@
 `python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. The weights are DeiT's own
 (`pip install -e '.[hub]'`; the path of a downloaded file does as well);
 `--config.init.workdir runs/deit_tiny` starts from a run of `configs/deit_tiny.py` instead. The
-gate 10/30 is made for such pretrained weights; started from scratch it would collapse
-(`configs/avit_digits.py` shows how to start from scratch).
+gate 10/30 is made for such pretrained weights; on random ones (`--config.init.scratch True`) it
+collapses (`configs/avit_digits.py` shows how to start from scratch).
 
 Gate, learning rate, ponder weight 5e-4, prior weight 1e-3, 100 epochs, 5 of warm-up: the published
 training lines (arXiv 2112.07658 and its repository's README). The published prior is no
@@ -37,6 +37,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "scale": 1.0,
         },
     )
+    config.init.scratch = False
     config.train.update(batch_size=1024, epochs=100.0, ema_decay=0.99996)
     # The peak is learning_rate * batch_size / 512.
     config.optim.update(learning_rate=5e-4, warmup=5 / 100, weight_decay=0.05)

@@ -9,9 +9,11 @@ import pytest
 
 from avit_jax import calibrate, flops
 from avit_jax import config as configs
+from avit_jax.benchmark.race import Timing
 from avit_jax.checkpoint import Checkpoints
+from avit_jax.inference.candidates import COVERED, candidates, capacities
 from avit_jax.inference.plan import default_plan
-from avit_jax.inference.plans import chosen_plan
+from avit_jax.inference.plans import chosen_execution, chosen_plan
 from avit_jax.types import Usage
 
 
@@ -46,6 +48,8 @@ def test_a_calibration_is_stored_and_found_again(run, monkeypatch, capsys):
     assert chosen_plan(config, workdir) == plan
     (entry,) = json.loads((workdir / "plans.json").read_text())
     assert entry["chosen"] in few
+    assert entry["execution"] == chosen_execution(config, workdir)
+    assert set(entry["speed_over_dense"]) == {"compact", "masked"}
     assert entry["images"] == 64
     budget = entry["budget"]
     assert 0 <= budget["images_affected"] <= 1
@@ -53,8 +57,22 @@ def test_a_calibration_is_stored_and_found_again(run, monkeypatch, capsys):
     assert "images that the budget affects" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("masked", "execution"), [(0.9, "masked"), (1.5, "compact")], ids=["quicker", "slower"]
+)
+def test_masked_execution_is_chosen_where_it_is_quicker_than_the_best_plan(masked, execution):
+    seconds = {"default": 2.0, "small groups": 1.0, "masked": masked, "dense": 0.5}
+    drift = np.array([1.0, 3.0, 2.0])
+    times = {name: Timing(list(s * drift), list(s * drift)) for name, s in seconds.items()}
+    plans = {name: candidates(17, 2)[name] for name in ("default", "small groups")}
+    plan, record = calibrate.choose(plans, times)
+    assert plan == plans["small groups"]
+    assert record["execution"] == execution
+    assert record["speed_over_dense"]["masked"] == pytest.approx(0.5 / masked)
+
+
 def test_candidates_differ_and_contain_the_default():
-    plans = calibrate.candidates(197, 16)
+    plans = candidates(197, 16)
     assert plans["default"] == default_plan(197, 16)
     assert len(set(plans.values())) == len(plans) > 3
     for plan in plans.values():
@@ -65,17 +83,17 @@ def test_capacities_hold_nearly_all_images_and_never_rise():
     rng = np.random.default_rng(0)
     depth = rng.integers(1, 5, (200, 30))
     usage = depth[None] > np.arange(4)[:, None, None]
-    capacities = calibrate.capacities(usage, prefix=1)
+    found = capacities(usage, prefix=1)
     counts = usage.sum(-1)
-    assert list(capacities) == sorted(capacities, reverse=True)
-    for layer, capacity in enumerate(capacities):
-        assert (counts[layer] <= capacity).mean() >= calibrate.COVERED
+    assert list(found) == sorted(found, reverse=True)
+    for layer, capacity in enumerate(found):
+        assert (counts[layer] <= capacity).mean() >= COVERED
 
 
 def test_a_full_budget_costs_what_dense_inference_costs(run):
     model = configs.make_model(run[0])
     plan = dataclasses.replace(default_plan(17, 2), capacities=(17, 17, 17))
     dense = flops.dense_inference_gmacs(model.shape)
-    assert calibrate.budget_gmacs(model, plan) == pytest.approx(dense, rel=1e-6)
+    assert flops.budget_gmacs(model.shape, plan) == pytest.approx(dense, rel=1e-6)
     everything = Usage(tokens=np.ones((3, 1, 17), bool))
     assert flops.inference_gmacs(model.shape, everything)[0] == pytest.approx(dense, rel=1e-6)

@@ -30,8 +30,8 @@ def changed(**values) -> ConfigDict:
     """The base config with some values changed; `section__key` names them."""
     config = configs.base(model="avit_micro_patch4_32")
     for name, value in values.items():
-        section, key = name.split("__")
-        config[section][key] = value
+        section, _, key = name.rpartition("__")
+        (config[section] if section else config)[key] = value
     return config
 
 
@@ -81,7 +81,8 @@ def test_debug_is_small_and_needs_no_download(name):
     assert config.model.image_size == 32
     assert config.model.depth <= 3
     assert config.train.steps <= 10
-    assert set(config.init.values()) == {None}
+    assert config.init.scratch
+    assert {key for key, value in config.init.items() if value is not None} == {"scratch"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -180,9 +181,59 @@ def test_a_mixture_prior_goes_through_config_and_json_to_the_model(prior):
     config = configs.base(model="avit_micro_patch4_32", method={"prior": prior})
     restored = configs.from_json(configs.to_json(config))
     expected = configs.zoo.create_model("avit_micro_patch4_32", method={"prior": prior})
+    assigned = configs.base(model="avit_micro_patch4_32")
+    before = configs.to_json(assigned)
+    assigned.method.prior = prior
+    assert len(configs.differences(assigned, before)) == 1
+    assert configs.differences(assigned, configs.to_json(config)) == []
+    assert configs.make_model(assigned) == expected
     assert configs.make_model(config) == expected
     assert configs.make_model(restored) == expected
     assert expected.settings.depth_prior(6).shape == (6,)
+
+
+def test_a_mixture_may_be_pairs_and_anything_else_is_refused():
+    config = configs.base(model="avit_micro_patch4_32")
+    config.method.prior = ((("name", "gaussian"), ("weight", 1.0)), {"name": "uniform"})
+    text = configs.to_json(config)
+    assert configs.differences(configs.from_json(text), text) == []
+    assert configs.make_model(configs.from_json(text)) == configs.make_model(config)
+    for wrong in (5, ["gaussian"], [("gaussian", 3.0)], [3], []):
+        config.method.prior = wrong
+        with pytest.raises(UserError, match=r"prior is |component of the prior is "):
+            configs.make_model(config)
+
+
+@pytest.mark.parametrize(
+    ("model", "section", "key", "value"),
+    [
+        ("avit_micro_patch4_32", "method", "prior_compat", "nvlabs"),
+        ("t2t_vit_14", "model", "attention_scale", 0.05),
+    ],
+)
+def test_what_is_unset_takes_values_of_its_type_only(model, section, key, value):
+    config = configs.base(model=model)
+    assert config[section][key] is None
+    config[section][key] = value
+    assert configs.to_json(config) != configs.to_json(configs.base(model=model))
+    with pytest.raises(TypeError):
+        config[section][key] = [1]
+
+
+@pytest.mark.parametrize("model", ["avit_base_patch16_224", "t2t_vit_14_resnext", "avit_t2t_vit_7"])
+def test_debug_cuts_the_width_and_keeps_the_heads(model):
+    config = configs.debug(configs.base(model=model))
+    shape = configs.make_model(config).shape
+    full = configs.zoo.create_model(model).shape
+    assert shape.embed_dim <= 192
+    assert shape.embed_dim // shape.num_heads == full.embed_dim // full.num_heads
+
+
+@pytest.mark.parametrize("text", ["", '{"a', "[]", "{}", "\xff"])
+def test_a_damaged_config_of_a_run_is_named(text, tmp_path):
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config.json is damaged .*: put a sound copy"):
+        configs.read(tmp_path / "config.json")
 
 
 POSITIVE = [
@@ -216,6 +267,8 @@ def test_what_must_be_a_share_is_named_with_its_value(name, value):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
+        ({"seed": -1}, "config.seed is -1: write a number from 0 to 4294967295."),
+        ({"seed": 2**32}, "config.seed is 4294967296: write a number from 0 to 4294967295."),
         ({"train__steps": 0}, "config.train.steps is 0: write at least 1, or leave it out."),
         (
             {"train__batch_size": 10, "train__accumulation": 4},

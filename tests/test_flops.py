@@ -1,6 +1,7 @@
 """The formula for multiply-adds against the published numbers and against the compiled program."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avit_jax import create_model, flops
+from avit_jax.inference.plan import default_plan
+from avit_jax.inference.predictor import run
 from avit_jax.models.vit import ViTShape
 from avit_jax.types import Usage
 
@@ -79,6 +82,22 @@ def test_the_formula_equals_the_contractions_of_the_program(changes, family):
         model.abstract_params(), image
     )
     assert multiply_adds(jaxpr.jaxpr) == round(model.dense_gmacs() * flops.GIGA)
+
+
+def test_a_budget_costs_what_its_program_contracts():
+    sizes = dataclasses.asdict(dataclasses.replace(SMALL, distilled=True))
+    model = create_model("avit_micro_patch4_32", **sizes)
+    plan = default_plan(model.shape.num_tokens, 3)
+    plan = dataclasses.replace(plan, images=2, capacities=(99, 8, 1))
+    jaxpr = jax.make_jaxpr(functools.partial(run, model, plan=plan, execution="budget"))(
+        model.abstract_params(),
+        jax.ShapeDtypeStruct((3, 32, 32, 3), jnp.float32),
+        jax.ShapeDtypeStruct((3,), bool),
+    )
+    # Three images in groups of two are four.
+    assert flops.filled_up(3, plan.images) == 4
+    executed = flops.budget_gmacs(model.shape, plan) * 4 * flops.GIGA
+    assert multiply_adds(jaxpr.jaxpr) == pytest.approx(executed, rel=1e-6)
 
 
 def test_full_usage_costs_the_dense_cost():

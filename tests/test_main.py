@@ -6,11 +6,20 @@ import pytest
 
 from tests import commands
 
+# Patches halt in several layers, although hardly anything has been learnt.
+SETTINGS = {
+    "train__steps": 4,
+    "model__depth": 4,
+    "model__patch_size": 8,
+    "method__gate_scale": 3.0,
+    "method__gate_center": 0.5,
+}
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    arguments = commands.command(workdir, train__steps=4)
+    arguments = commands.command(workdir, **SETTINGS)
     status, out, err = commands.run(arguments)
     assert status == 0, err
     return workdir, out
@@ -24,6 +33,8 @@ def test_a_run_leaves_everything_it_promises(trained):
     assert summary["images"] == 510
     assert summary["steps"] == 4
     assert sum(summary["depth_histogram"]) == pytest.approx(1.0)
+    # Or everything below would compare executions that skip nothing.
+    assert sum(share > 0.01 for share in summary["depth_histogram"]) >= 3
     for name in ("config.json", "metrics.jsonl", "checkpoints/4", "depth_maps.png"):
         assert (workdir / name).exists(), name
         assert str(workdir) in out
@@ -33,7 +44,7 @@ def test_a_run_leaves_everything_it_promises(trained):
 
 def test_evaluation_agrees_with_the_end_of_training(trained):
     workdir, _ = trained
-    status, out, err = commands.run(commands.command(workdir, mode="eval", train__steps=4))
+    status, out, err = commands.run(commands.command(workdir, mode="eval", **SETTINGS))
     assert status == 0, err
     summary = json.loads((workdir / "summary.json").read_text())
     evaluated = json.loads((workdir / "eval.json").read_text())
@@ -44,7 +55,7 @@ def test_evaluation_agrees_with_the_end_of_training(trained):
 
 def test_predictions_agree_with_the_end_of_training(trained):
     workdir, _ = trained
-    status, out, err = commands.run(commands.command(workdir, mode="predict", train__steps=4))
+    status, out, err = commands.run(commands.command(workdir, mode="predict", **SETTINGS))
     assert status == 0, err
     lines = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]
     summary = json.loads((workdir / "summary.json").read_text())
@@ -54,12 +65,45 @@ def test_predictions_agree_with_the_end_of_training(trained):
     assert "Predictions" in out
 
 
+def test_compact_answers_of_trained_weights_are_the_masked_ones(trained, tmp_path):
+    """`--mode benchmark` on the run's own weights and images, where tokens halt at all depths."""
+    workdir, _ = trained
+    arguments = commands.command(
+        workdir,
+        mode="benchmark",
+        **SETTINGS,
+        benchmark__profiles="('real',)",
+        benchmark__executions="('dense','compact')",
+        benchmark__batch_sizes="(8,)",
+        benchmark__turns=1,
+    )
+    status, out, err = commands.run([*arguments, "--output", str(tmp_path)])
+    assert status == 0, err
+    (case,) = json.loads((tmp_path / "benchmark.json").read_text())["cases"]
+    compact = case["executions"]["compact"]
+    assert case["images_compared"] == 256
+    assert compact["logit_difference"] <= 1e-5
+    assert compact["images_near_threshold"] < 128
+    assert (compact["same_class"], compact["top1_change"]) == (1.0, 0.0)
+    assert case["gmacs_live"] < 0.9 * case["gmacs_dense"]
+    assert "speed-up (quartiles)" in out
+    assert (tmp_path / "benchmark.png").exists()
+
+
+def test_calibration_is_what_auto_execution_follows(trained):
+    workdir, _ = trained
+    arguments = commands.command(workdir, mode="calibrate", **SETTINGS, inference__batch_size=1)
+    status, out, err = commands.run(arguments)
+    assert status == 0, err
+    (entry,) = json.loads((workdir / "plans.json").read_text())
+    assert entry["execution"] in ("compact", "masked")
+    assert "fastest exact execution" in out and entry["execution"] in out
+
+
 def test_another_config_in_the_same_workdir_is_refused(trained):
     workdir, _ = trained
     before = (workdir / "config.json").read_text()
-    status, _, err = commands.run(
-        commands.command(workdir, train__steps=4, method__target_depth=2.0)
-    )
+    status, _, err = commands.run(commands.command(workdir, **SETTINGS, method__target_depth=2.0))
     assert status == 2
     assert "method.target_depth: 3.3 -> 2.0" in err
     assert (workdir / "config.json").read_text() == before

@@ -16,7 +16,7 @@ from avit_jax.errors import UserError
 from avit_jax.evaluate_run import evaluate_run
 from avit_jax.experiment import Experiment
 from avit_jax.pretrained.pixels import for_our_pixels
-from avit_jax.restore import chosen_weights, initial_weights, restore_or_init
+from avit_jax.restore import Weights, chosen_weights, initial_weights, restore_or_init
 from avit_jax.sharding import make_mesh, state_shardings
 from avit_jax.train import train
 from tests.pretrained.files import google_research
@@ -190,3 +190,22 @@ def test_several_processes_read_the_file_or_none_goes_on(file, tmp_path):
         split, *found = map(float, line.split())
         assert split > 0
         assert found == pytest.approx(sums, abs=1e-9)
+
+
+def test_a_recipe_for_fine_tuning_does_not_start_from_random_weights(tmp_path):
+    with pytest.raises(UserError, match="fine-tunes trained weights and none are named"):
+        train(tiny(**{"init.scratch": False}), tmp_path / "run")
+
+
+def test_weights_used_otherwise_than_trained_are_said_to_be(tmp_path, caplog, monkeypatch):
+    model, mesh = configs.make_model(tiny()), make_mesh()
+    monkeypatch.setattr(
+        "avit_jax.restore._of_run", lambda *_, **__: Weights(model.abstract_params(), "run", 1)
+    )
+    (tmp_path / "config.json").write_text(configs.to_json(tiny()))
+    with caplog.at_level("WARNING", logger="avit_jax"):
+        chosen_weights(tiny(), tmp_path, model, mesh)
+        assert not caplog.records
+        chosen_weights(tiny(**{"method.gate_center": 0.0}), tmp_path, model, mesh)
+    (record,) = caplog.records
+    assert "method.gate_center: 10.0 -> 0.0" in record.getMessage()

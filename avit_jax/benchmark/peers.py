@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,17 @@ from avit_jax.errors import UserError
 from avit_jax.models.vit import ViTShape
 
 PEERS = ("eager", "compile")
+PACKAGES = ("torch", "transformers")
 
 
 def available() -> bool:
     """Whether both packages are there."""
-    return all(map(importlib.util.find_spec, ("torch", "transformers")))
+    return all(map(importlib.util.find_spec, PACKAGES))
+
+
+def packages(kinds: Sequence[str]) -> tuple[str, ...]:
+    """What the figures of these peers depend on, where it is installed."""
+    return PACKAGES if kinds and available() else ()
 
 
 def peer(kind: str, shape: ViTShape, images: np.ndarray) -> Callable[[], Any]:

@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 # Okabe and Ito's colours, apart for every kind of sight.
-COLOURS = {"dense": "#555555", "masked": "#E69F00", "compact": "#0072B2", "budget": "#009E73"}
-MARKERS = {"dense": "s", "masked": "v", "compact": "o", "budget": "D"}
+STYLES = {
+    "dense": ("#555555", "s"),
+    "masked": ("#E69F00", "v"),
+    "compact": ("#0072B2", "o"),
+    "budget": ("#009E73", "D"),
+    "torch eager": ("#CC79A7", "x"),
+    "torch compile": ("#D55E00", "+"),
+}
 
 
 def plot(cases: list[dict[str, Any]], file: Path) -> Path:
@@ -18,26 +24,24 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     speed, share = figure.subplots(1, 2)
-    for name, colour in COLOURS.items():
-        points = [(case, case["executions"][name]) for case in cases if name in case["executions"]]
-        if not points:
-            continue
-        needed = "gmacs_dense" if name in ("dense", "masked") else "gmacs_live"
-        speed.scatter(
-            [case.get(needed) for case, _ in points],
-            [figures["images_per_second"] for _, figures in points],
-            color=colour,
-            marker=MARKERS[name],
-            label=name,
-            zorder=3,
-        )
+    for name, (colour, marker) in STYLES.items():
+        points = [case["executions"][name] for case in cases if name in case["executions"]]
+        if points:
+            speed.scatter(
+                [figures["gmacs_executed"] for figures in points],
+                [figures["images_per_second"] for figures in points],
+                color=colour,
+                marker=marker,
+                label=name,
+                zorder=3,
+            )
     speed.margins(0.08)
-    speed.set(xlabel="GMACs per image", ylabel="images/s", xlim=(0, None), ylim=(0, None))
+    speed.set(xlabel="GMACs run per image", ylabel="images/s", xlim=(0, None), ylim=(0, None))
     speed.legend(frameon=False)
     compact = [case for case in cases if "compact" in case["executions"]]
     labels = [f"{case['profile']}\nbatch {case['batch_size']}" for case in compact]
     heights = [case["executions"]["compact"]["share_of_ideal"] for case in compact]
-    share.bar(range(len(compact)), heights, color=COLOURS["compact"], width=0.6)
+    share.bar(range(len(compact)), heights, color=STYLES["compact"][0], width=0.6)
     share.axhline(1.0, color="#555555", linewidth=1, linestyle="--")
     for index, height in enumerate(heights):
         share.text(index, height + 0.01, f"{height:.2f}", ha="center", fontsize=8)

@@ -84,8 +84,18 @@ def tokens_of(model: Model, depth: np.ndarray) -> np.ndarray:
 
 
 def scripted_params(model: Model, params: Params) -> Params:
-    """The parameters with channel 0 holding nothing but a patch's mean brightness."""
+    """The parameters with channel 0 holding nothing but a patch's mean brightness.
+
+    Raises:
+        UserError: the backbone mixes patches before its blocks.
+    """
     params = _copy(params)
+    if "patch_embed" not in params:
+        raise UserError(
+            "synthetic profiles need a patch embedding that keeps patches apart, and "
+            f"{type(model.shape).__name__} has none: write \"('real',)\" into "
+            "config.benchmark.profiles."
+        )
     for module, name in (("attention", "proj"), ("mlp", "fc2")):
         params["blocks"][module][name]["kernel"][:, :, 0] = 0
         params["blocks"][module][name]["bias"][:, 0] = 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avit_jax.benchmark.plot import COLOURS, MARKERS
+from avit_jax.benchmark.plot import STYLES
 from avit_jax.dial.operating_points import LEARNT, OperatingPoint
 
 LEARNT_COLOUR = "#D55E00"  # of the same palette
@@ -68,12 +68,13 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     gmacs, top1 = (np.array([getattr(point, n) for point in points]) for n in ("gmacs", "top1"))
+    dense_colour, dense_marker = STYLES["dense"]
     bars = {"capsize": 3, "elinewidth": 1, "zorder": 3}
     axes.errorbar(
         gmacs,
         100 * top1,
         error(top1),
-        color=COLOURS["compact"],
+        color=STYLES["compact"][0],
         marker="o",
         label="dialled",
         **bars,
@@ -82,8 +83,8 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
         [points[0].gmacs_dense],
         [100 * top1_dense],
         error(top1_dense),
-        color=COLOURS["dense"],
-        marker=MARKERS["dense"],
+        color=dense_colour,
+        marker=dense_marker,
         linestyle="none",
         label="dense, same weights",
         **bars,

@@ -25,7 +25,9 @@ OUTPUTS = {
 }
 
 
-def describe(config: ConfigDict, model: Model, labels: Sequence[str]) -> dict[str, Any]:
+def describe(
+    config: ConfigDict, model: Model, labels: Sequence[str], *, execution: str
+) -> dict[str, Any]:
     """The content of `export.json`, as far as the config and the model determine it.
 
     Names of places on this machine are left out of the config, for they concern nobody else.
@@ -39,7 +41,7 @@ def describe(config: ConfigDict, model: Model, labels: Sequence[str]) -> dict[st
     return {
         "format": FORMAT,
         "model": config.model.name,
-        "execution": config.inference.execution,
+        "execution": execution,
         "batch_size": config.inference.batch_size,
         "dtype": model.shape.dtype,
         "labels": list(labels),

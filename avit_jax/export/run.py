@@ -20,6 +20,7 @@ from avit_jax.export.check import Comparison, check_images, compare
 from avit_jax.export.description import describe
 from avit_jax.export.program import FIXED_BATCH, PLATFORMS, export_program, named, plans_for
 from avit_jax.inference.plan import Plan
+from avit_jax.inference.plans import chosen_execution
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
 from avit_jax.restore import chosen_weights
@@ -64,13 +65,14 @@ def export_run(
     model, mesh = configs.make_model(config), make_mesh(devices=jax.devices()[:1])
     weights = chosen_weights(config, workdir, model, mesh)
     params = jax.tree.map(np.asarray, weights.params)
+    execution = chosen_execution(config, workdir)
     labels, problem = class_names(config)
     if problem is not None:
         logger.warning(
             "classes are written by number, for their names are not at hand: %s", problem
         )
     images, title = check_images(config, model, at_hand=problem is None)
-    description = describe(config, model, labels) | {"step": weights.step}
+    description = describe(config, model, labels, execution=execution) | {"step": weights.step}
     if as_onnx:
         rows = write_onnx(target, model, params, description, images)
     else:

@@ -1,9 +1,10 @@
-"""Plans that calibration found, stored beside the checkpoints: `workdir/plans.json`."""
+"""What calibration found, stored beside the checkpoints: plans and executions, `plans.json`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from avit_jax.inference.plan import Plan, default_plan
 from avit_jax.models.backbone import Shape
 from avit_jax.writer import write_json_atomic
 
+logger = logging.getLogger(__name__)
+
 FILE = "plans.json"
+SIZES = ("images", "row_sizes", "attention_images", "lengths")  # of a plan for "compact"
 
 
 def situation(shape: Shape, batch_size: int) -> dict[str, Any]:
@@ -34,7 +38,14 @@ def situation(shape: Shape, batch_size: int) -> dict[str, Any]:
 
 
 def save_plan(workdir: Path, where: dict[str, Any], plan: Plan, record: dict[str, Any]) -> Path:
-    """Store a plan, in place of an older one for the same situation."""
+    """Store a plan, in place of an older one for the same situation.
+
+    Args:
+        workdir: of the run.
+        where: the situation.
+        plan: chosen.
+        record: how it was found; `record["execution"]` is the fastest exact execution.
+    """
     others = [entry for entry in _read(workdir) if entry["situation"] != where]
     file = workdir / FILE
     write_json_atomic(file, [*others, {"situation": where, "plan": plan.to_dict(), **record}])
@@ -50,15 +61,37 @@ def chosen_plan(config: ConfigDict, workdir: Path) -> Plan | None:
     from avit_jax.config import make_model  # config.py knows the executions, which know plans
 
     shape, settings = make_model(config).shape, config.inference
-    where = situation(shape, settings.batch_size)
-    found = [Plan(**entry["plan"]) for entry in _read(workdir) if entry["situation"] == where]
+    entry = _entry(config, workdir)
     names = [field.name for field in dataclasses.fields(Plan)]
     given = {name: settings[name] for name in names if settings[name] is not None}
-    if not found and not given:
+    if entry is None and not given:
         return None
     local = max(1, settings.batch_size // jax.device_count())
-    plan = found[0] if found else default_plan(shape.num_tokens, local)
+    plan = Plan(**entry["plan"]) if entry else default_plan(shape.num_tokens, local)
     return dataclasses.replace(plan, **given)
+
+
+def chosen_execution(config: ConfigDict, workdir: Path) -> str:
+    """`config.inference.execution`, where "auto" is the fastest exact one for this situation.
+
+    That is what calibration found; "compact" without calibration, and where the config gives sizes
+    for it that calibration has not measured.
+    """
+    settings = config.inference
+    if settings.execution != "auto":
+        return settings.execution
+    entry = _entry(config, workdir)
+    if entry is None or any(settings[name] is not None for name in SIZES):
+        return "compact"
+    logger.info("execution %s, the fastest in calibration", entry["execution"])
+    return entry["execution"]
+
+
+def _entry(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    from avit_jax.config import make_model  # config.py knows the executions, which know plans
+
+    where = situation(make_model(config).shape, config.inference.batch_size)
+    return next((entry for entry in _read(workdir) if entry["situation"] == where), None)
 
 
 def _read(workdir: Path) -> list[dict[str, Any]]:
@@ -69,7 +102,7 @@ def _read(workdir: Path) -> list[dict[str, Any]]:
         entries = json.loads(file.read_text())
         # Made here, so that a damaged entry is noticed whichever is wanted.
         for entry in entries:
-            Plan(**entry["plan"]), entry["situation"]
+            Plan(**entry["plan"]), entry["situation"], entry["execution"]
         return entries
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(

@@ -13,6 +13,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from avit_jax.compilation_cache import cache_hits
 from avit_jax.errors import UserError
 from avit_jax.inference.dense import dense
 from avit_jax.inference.plan import Plan, default_plan
@@ -35,7 +36,8 @@ class Predictor:
         batch_size: images that one call takes at most, over all devices.
         execution: "dense", "masked", "compact" or "budget".
         plan: static sizes of the program.
-        compile_seconds: tracing and compilation.
+        compile_seconds: tracing and compilation, or fetching the compiled program.
+        compile_cached: whether it came from the cache of compiled programs on disk.
     """
 
     def __init__(
@@ -81,8 +83,11 @@ class Predictor:
             out_specs=_per_image_specs(program, params, local, size),
             check_vma=False,
         )
-        self._program = jax.jit(sharded).lower(self._params, *arguments).compile()
+        lowered = jax.jit(sharded).lower(self._params, *arguments)
+        with cache_hits() as hits:
+            self._program = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
+        self.compile_cached = bool(hits)
 
     def put(self, images: Any) -> tuple[Array, Array]:
         """Images `[b <= batch_size, H, W, 3]` as the program's arguments, on the devices."""
@@ -126,9 +131,18 @@ class Predictor:
             output, lambda leaf, axis: jax.lax.slice_in_dim(leaf, 0, count, axis=axis)
         )
 
-    def memory(self) -> Any:
-        """The compiler's own account of the program's memory, in bytes."""
-        return self._program.memory_analysis()
+    def memory(self) -> int:
+        """Bytes on one device: arguments (weights and images), answers and temporaries.
+
+        By the compiler's own account, which lays them out in advance.
+        """
+        sizes = self._program.memory_analysis()
+        return (
+            sizes.argument_size_in_bytes
+            + sizes.output_size_in_bytes
+            - sizes.alias_size_in_bytes
+            + sizes.temp_size_in_bytes
+        )
 
 
 def run(

@@ -107,8 +107,7 @@ class Settings:
             )
         if isinstance(self.prior, Sequence) and not isinstance(self.prior, str):
             # Hashable, so that models can be compared and their skeletons cached.
-            frozen = (part if isinstance(part, tuple) else _frozen(part) for part in self.prior)
-            object.__setattr__(self, "prior", tuple(frozen))
+            object.__setattr__(self, "prior", tuple(map(_frozen, self.prior)))
 
     def strength(self, progress: Array | float) -> Array:
         """How far halting is switched on, 0..1, at a share of the training."""
@@ -137,13 +136,14 @@ class Settings:
 
 
 def _frozen(component: Any) -> tuple[tuple[str, Any], ...]:
-    """One component of a mixture as sorted pairs."""
-    if not isinstance(component, Mapping):
+    """One component of a mixture, a mapping or its pairs, as sorted pairs."""
+    try:
+        return tuple(sorted(dict(component).items()))
+    except (TypeError, ValueError):
         raise UserError(
             f"a component of the prior is {component!r}: write a mixture as a list of "
             'dict(name="gaussian", target_depth=2.0, scale=1.0, weight=0.7).'
-        )
-    return tuple(sorted(component.items()))
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)

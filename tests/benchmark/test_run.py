@@ -8,6 +8,7 @@ from PIL import Image
 
 from avit_jax import config as configs
 from avit_jax.benchmark import peers
+from avit_jax.benchmark.cases import cases
 from avit_jax.benchmark.run import benchmark_run
 
 
@@ -33,9 +34,17 @@ def test_a_benchmark_leaves_figures_and_a_picture(config, tmp_path, capsys):
     assert case["ideal_speedup"] == pytest.approx(case["gmacs_dense"] / case["gmacs_live"])
     share = executions["compact"]["speedup"] / case["ideal_speedup"]
     assert executions["compact"]["share_of_ideal"] == pytest.approx(share)
+    for figures in executions.values():
+        assert figures["gmacs_executed"] > 0 and figures["memory_mb"] > 0
+        assert figures["compile_cached"] is False
+    assert executions["masked"]["same_class"] == executions["compact"]["same_class"] == 1.0
+    assert 0 <= executions["budget"]["images_affected"] <= 1
+    assert case["device_peak_mb"] is None  # CPUs do not tell
     with Image.open(tmp_path / "benchmark.png") as picture:
         assert np.asarray(picture).std() > 0
-    assert "profile half, batch 8" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "profile half, batch 8" in out
+    assert "lost tokens to the budget" in out
 
 
 def test_an_unknown_peer_is_refused():
@@ -57,10 +66,7 @@ def test_a_method_that_skips_nothing_is_refused(tmp_path):
 
 def test_batches_that_the_devices_cannot_share_are_left_out_and_named(config, tmp_path, capsys):
     config.benchmark.batch_sizes = (1, 8)
-    config.benchmark.turns = 1
-    config.benchmark.executions = ("dense", "compact")
-    file = benchmark_run(config, tmp_path)
-    assert [case["batch_size"] for case in json.loads(file.read_text())["cases"]] == [8]
+    assert [len(case.batch) for case in cases(config, tmp_path)] == [8]
     assert "batch 1 left out: not a multiple of 8 devices" in capsys.readouterr().out
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from avit_jax import config as configs
 from avit_jax.inference.plan import default_plan
-from avit_jax.inference.plans import FILE, chosen_plan, save_plan, situation
+from avit_jax.inference.plans import FILE, chosen_execution, chosen_plan, save_plan, situation
 
 
 @pytest.fixture
@@ -17,7 +17,8 @@ def config():
 def stored(config, workdir):
     shape = configs.make_model(config).shape
     plan = default_plan(shape.num_tokens, 3)
-    save_plan(workdir, situation(shape, config.inference.batch_size), plan, {"chosen": "default"})
+    record = {"chosen": "default", "execution": "masked"}
+    save_plan(workdir, situation(shape, config.inference.batch_size), plan, record)
     return plan
 
 
@@ -43,6 +44,22 @@ def test_the_config_has_the_last_word(config, tmp_path):
     config.inference.row_sizes = (64, 128)
     plan = chosen_plan(config, tmp_path)
     assert plan.attention_images == 1 and plan.row_sizes == (64, 128)
+
+
+def test_auto_takes_the_execution_that_calibration_found_for_this_situation(config, tmp_path):
+    assert chosen_execution(config, tmp_path) == "compact"
+    stored(config, tmp_path)
+    assert chosen_execution(config, tmp_path) == "masked"
+    config.inference.batch_size = 32
+    assert chosen_execution(config, tmp_path) == "compact"
+
+
+def test_an_execution_or_sizes_in_the_config_are_not_overruled(config, tmp_path):
+    stored(config, tmp_path)
+    config.inference.attention_images = 1  # of compact execution, and not what was raced
+    assert chosen_execution(config, tmp_path) == "compact"
+    config.inference.execution = "dense"
+    assert chosen_execution(config, tmp_path) == "dense"
 
 
 def test_a_damaged_file_is_named_with_its_remedy(config, tmp_path):

@@ -1,10 +1,16 @@
 """Compiled inference refuses what it was not compiled for, in one sentence."""
 
+import dataclasses
+import functools
+
 import jax
 import numpy as np
 import pytest
+from jax import export
 
 import avit_jax
+from avit_jax.inference.plan import default_plan
+from avit_jax.inference.predictor import run
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +49,20 @@ def test_answers_come_back_for_the_images_that_were_given(predict):
     whole, part = predict(images), predict(images[:3])
     np.testing.assert_allclose(part.logits, whole.logits[:3], atol=1e-6)
     assert part.usage.tokens.shape[1] == 3
+
+
+@pytest.mark.parametrize("execution", ["compact", "budget", "dense"])
+def test_programs_for_accelerators_lower_for_them(execution):
+    model = avit_jax.create_model("avit_micro_patch4_32", depth=2, dtype="bfloat16")
+    plan = default_plan(model.shape.num_tokens, 8, platform="gpu")
+    plan = dataclasses.replace(plan, capacities=(40, 20))
+    program = functools.partial(run, model, plan=plan, execution=execution)
+    arguments = (
+        model.abstract_params(),
+        jax.ShapeDtypeStruct((8, 32, 32, 3), np.float32),
+        jax.ShapeDtypeStruct((8,), bool),
+    )
+    # Lowering raises for an operation that a platform does not know.
+    exported = export.export(jax.jit(program), platforms=("cuda", "tpu"))(*arguments)
+    assert exported.platforms == ("cuda", "tpu")
+    assert len(exported.out_avals) > 0

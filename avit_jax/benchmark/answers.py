@@ -1,0 +1,108 @@
+"""What executions answer, beside masked execution, which is what a method is defined by."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from avit_jax.benchmark.cases import Case
+from avit_jax.inference.predictor import Predictor
+from avit_jax.models.module import Params
+
+BORDER = 1e-5  # a token so close to the threshold may halt or not in reordered sums
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """Of all images of a case.
+
+    Attributes:
+        logits: `[n, C]`.
+        tokens: `[L, n, N]` bool, live tokens, as in `Usage`.
+        near: `[n]` bool, images with a token within `BORDER` of the threshold; masked only.
+        dropped: `[n]` bool, images that lost tokens to a static budget; budget only.
+    """
+
+    logits: np.ndarray
+    tokens: np.ndarray
+    near: np.ndarray | None = None
+    dropped: np.ndarray | None = None
+
+    def top1(self, labels: np.ndarray) -> float:
+        """Share of the images whose class is right."""
+        return float((self.logits.argmax(-1) == labels).mean())
+
+
+def masked_answers(case: Case) -> Answers:
+    """What the definition says."""
+    threshold = 1.0 - case.model.settings.eps
+
+    @jax.jit
+    def apply(params: Params, images: Array) -> tuple[Array, Array, Array]:
+        output = case.model.apply(params, images)
+        near = jnp.abs(output.aux["cumulative"] - threshold) < BORDER
+        return output.logits, output.usage.tokens, near.any((0, 2))
+
+    logits, tokens, near = _in_batches(case, lambda images: apply(case.params, images), (0, 1, 0))
+    return Answers(logits=logits, tokens=tokens, near=near)
+
+
+def program_answers(case: Case, program: Predictor) -> Answers:
+    """What a compiled program says."""
+
+    def run(images: np.ndarray) -> tuple[Array, ...]:
+        output = program(images)
+        known = (output.logits, output.usage.tokens)
+        return (*known, output.aux["dropped"]) if program.execution == "budget" else known
+
+    logits, tokens, *dropped = _in_batches(case, run, (0, 1, 1))
+    return Answers(
+        logits=logits, tokens=tokens, dropped=(dropped[0] > 0).any(0) if dropped else None
+    )
+
+
+def compare(case: Case, answers: Answers, masked: Answers, *, exact: bool) -> dict[str, Any]:
+    """How far answers are from masked execution's, for machines.
+
+    Args:
+        case: with labels where there are any.
+        answers: of a program.
+        masked: of the definition, on the same images.
+        exact: whether they should be the same, so that the logits' difference says something.
+
+    Returns:
+        `same_class` (share of the images), `logit_difference` (largest, without images near the
+        threshold), `images_affected` (share that lost tokens to a budget), `top1`, `top1_change`
+        (against masked execution), as far as they apply.
+    """
+    same = answers.logits.argmax(-1) == masked.logits.argmax(-1)
+    figures: dict[str, Any] = {"same_class": float(same.mean())}
+    if exact:
+        difference = np.abs(answers.logits - masked.logits).max(-1)
+        figures["logit_difference"] = float(difference[~masked.near].max(initial=0.0))
+        figures["images_near_threshold"] = int(masked.near.sum())
+    if answers.dropped is not None:
+        figures["images_affected"] = float(answers.dropped.mean())
+    if case.labels is not None:
+        figures["top1"] = answers.top1(case.labels)
+        figures["top1_change"] = figures["top1"] - masked.top1(case.labels)
+    return figures
+
+
+def _in_batches(
+    case: Case, function: Callable[[np.ndarray], tuple[Array, ...]], axes: tuple[int, ...]
+) -> list[np.ndarray]:
+    """The arrays that a function gives for each batch of a case, joined along `axes`."""
+    size = len(case.timed)
+    parts = [
+        [np.asarray(array) for array in function(case.images[first : first + size])]
+        for first in range(0, len(case.images), size)
+    ]
+    arrays = zip(*parts, strict=True)
+    return [np.concatenate(a, axis=axis) for a, axis in zip(arrays, axes, strict=False)]

@@ -1,0 +1,100 @@
+"""What is raced: a model with weights, the images of a batch, and images to compare answers on."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from avit_jax import config as configs
+from avit_jax.benchmark import profiles
+from avit_jax.calibrate import calibration_images
+from avit_jax.errors import UserError
+from avit_jax.experiment import Experiment
+from avit_jax.inference.plan import Plan, default_plan
+from avit_jax.inference.plans import chosen_plan
+from avit_jax.methods.base import Model
+from avit_jax.models.module import Params
+from avit_jax.restore import chosen_weights
+from avit_jax.sharding import make_mesh
+
+ANSWERS = 256  # images of a trained run on which answers are compared, where it has as many
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One setting to race in.
+
+    Attributes:
+        name: of the halting profile.
+        model: raced.
+        params: its weights.
+        images: `[n, H, W, 3]` normalised, on which answers are compared.
+        timed: indices `[batch]` into `images` of the batch that is raced on.
+        plan: static sizes.
+        labels: `[n]` true classes, where there are any.
+    """
+
+    name: str
+    model: Model
+    params: Params
+    images: np.ndarray
+    timed: np.ndarray
+    plan: Plan
+    labels: np.ndarray | None = None
+
+    @property
+    def batch(self) -> np.ndarray:
+        """The images that are raced on."""
+        return self.images[self.timed]
+
+
+def cases(config: ConfigDict, workdir: Path) -> Iterator[Case]:
+    """Every combination of image size, dtype, batch size and profile."""
+    settings = config.benchmark
+    sizes = settings.image_sizes or (config.model.image_size,)
+    dtypes = settings.dtypes or (config.model.dtype,)
+    for size, dtype, batch_size in itertools.product(sizes, dtypes, settings.batch_sizes):
+        changed = ConfigDict(config.to_dict())
+        changed.model.image_size, changed.model.dtype = size, dtype
+        changed.inference.batch_size = batch_size
+        if batch_size % jax.device_count():
+            print(f"batch {batch_size} left out: not a multiple of {jax.device_count()} devices")
+            continue
+        model = configs.make_model(changed)
+        plan = chosen_plan(changed, workdir) or default_plan(
+            model.shape.num_tokens, max(1, batch_size // jax.device_count())
+        )
+        for name in settings.profiles:
+            if name == "real":
+                yield real_case(changed, workdir, model, plan)
+            else:
+                yield scripted_case(name, model, plan, batch_size, seed=config.seed)
+
+
+def scripted_case(name: str, model: Model, plan: Plan, batch_size: int, *, seed: int) -> Case:
+    """Weights and a batch of images that halt as a synthetic profile says."""
+    params = profiles.scripted_params(model, model.init(jax.random.key(seed)))
+    profile = profiles.make_profile(model, name, batch_size, seed=seed)
+    images = profiles.scripted_images(model, profile, seed=seed)
+    return Case(name, model, params, images, np.arange(batch_size), plan)
+
+
+def real_case(config: ConfigDict, workdir: Path, model: Model, plan: Plan) -> Case:
+    """This run's weights on images of its evaluation split, drawn from all of it."""
+    experiment = Experiment(config, workdir)
+    params = chosen_weights(config, workdir, model, make_mesh()).params
+    batch_size = config.inference.batch_size
+    images, labels = calibration_images(experiment, max(batch_size, ANSWERS))
+    if len(images) < batch_size:
+        raise UserError(
+            f"the evaluation split gives {len(images)} images for a batch of {batch_size}: "
+            "write smaller config.benchmark.batch_sizes."
+        )
+    timed = np.linspace(0, len(images) - 1, batch_size).astype(int)
+    return Case("real", model, params, images, timed, plan, labels)

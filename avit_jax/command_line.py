@@ -1,0 +1,152 @@
+"""What may stand on a command line, and one sentence for everything that is wrong with it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from avit_jax.errors import UserError
+from avit_jax.writer import is_local
+
+# What flags and config files raise over what a user wrote; anything else is a fault of ours.
+PROBLEMS = (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError)
+_SUGGESTION = re.compile(r'Did you mean "([^"]+)"')
+
+
+class LiteralOrText(flags.ArgumentParser):
+    """Settings that are a name or a structure: a Python list as such, anything else as text.
+
+    ml_collections' own parser for them makes a flag boolean, which takes no value behind a space.
+    """
+
+    def parse(self, argument: Any) -> Any:
+        """The value that `argument` says."""
+        if not isinstance(argument, str) or not argument.lstrip().startswith(("[", "(")):
+            return argument
+        try:
+            return ast.literal_eval(argument)
+        except (SyntaxError, ValueError):
+            raise ValueError(
+                "that is no list: write such as \"[{'name': 'gaussian'}, {'name': 'uniform'}]\"."
+            ) from None
+
+    def flag_type(self) -> str:
+        """For `--help`."""
+        return "text or a Python list"
+
+
+def one_sentence(error: BaseException, argv: Sequence[str]) -> str:
+    """What a user has to know of an error raised while flags were parsed.
+
+    Args:
+        error: one of `PROBLEMS`. Libraries wrap what they caught, text of a traceback and all.
+        argv: the command line.
+    """
+    chain = list(_chain(error))
+    file = _config_file(argv)
+    for cause in reversed(chain):
+        if isinstance(cause, UserError):
+            return str(cause)
+    if isinstance(error, OSError) and not os.path.isfile(file):
+        return (
+            f"there is no config file {file!r}: write --config configs/avit_digits.py or another "
+            "file."
+        )
+    for cause in reversed(chain):
+        line = _line_of(file, cause)
+        if line is not None:
+            return f"{file}, line {line}: {_text(cause)}"
+    if isinstance(error, AttributeError | KeyError):
+        return _unknown_key(chain)
+    return _text(error)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it was raised from or during, innermost last."""
+    while error is not None:
+        yield error
+        hidden = None if error.__suppress_context__ else error.__context__
+        error = error.__cause__ or hidden
+
+
+def _config_file(argv: Sequence[str]) -> str:
+    """The path behind `--config`, empty where there is none."""
+    for flag, value in zip(argv, (*argv[1:], ""), strict=True):
+        name, equals, joined = flag.partition("=")
+        if name in ("--config", "-config"):
+            return (joined if equals else value).partition(":")[0]
+    return ""
+
+
+def _line_of(file: str, error: BaseException) -> int | None:
+    """The line of a config file in which an exception arose, if it did."""
+    if isinstance(error, SyntaxError):
+        return error.lineno if error.filename == file else None
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return error.msg
+    return " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+
+
+def _unknown_key(chain: Sequence[BaseException]) -> str:
+    key = _text(chain[-1])
+    if " " in key:  # a library's own sentence instead of a key
+        return key
+    suggestion = _SUGGESTION.search(str(chain[0]))
+    if suggestion:
+        return f"the config has no key {key!r}: did you mean {suggestion[1]!r}?"
+    return f"the config has no key {key!r}: configs/ and avit_jax/config.py show what there is."
+
+
+def refuse_other_model(parsed: flags.FlagValues) -> None:
+    """Raises UserError for `--config.model.name`: a name alone changes no size and no weight."""
+    if "config.model.name" not in parsed:
+        return
+    name = parsed["config.model.name"]
+    if name.value != name.default:
+        raise UserError(
+            f"--config.model.name {name.value} would only rename the model, whose sizes are those "
+            f"of {name.default}: write the --config of another model, or a config file with "
+            f"base(model={name.value!r})."
+        )
+
+
+def local_path(flag: str, path: str) -> Path:
+    """The value of a flag as a path.
+
+    Raises:
+        UserError: it lies in an object store.
+    """
+    if not is_local(path):
+        raise UserError(
+            f"{flag} {path} lies in an object store: write a local path, such as that of a mounted "
+            "bucket."
+        )
+    return Path(path)
+
+
+def refuse_unwritable(flag: str, folder: Path) -> None:
+    """Raises UserError unless `folder` could be made or, where it is, written to."""
+    nearest = next(place for place in (folder, *folder.parents, Path()) if place.exists())
+    if not nearest.is_dir():
+        raise UserError(
+            f"{flag} needs a folder, but {str(nearest)!r} is a file: write another path."
+        )
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".avit_jax", dir=nearest))
+    except OSError as error:
+        raise UserError(
+            f"{flag} {folder} cannot be written to ({error.strerror}): write another path."
+        ) from error

@@ -1,0 +1,42 @@
+"""The dense twin of a run: what the same backbone reached on the same data without skipping."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from avit_jax import config as configs
+
+# What must be equal for two accuracies to stand side by side.
+_COMPARED = (
+    "data.name", "data.eval_split", "data.augment.crop_ratio",
+    "model.num_classes", "model.image_size", "model.embed_dim", "model.depth",
+)  # fmt: skip
+
+
+class Twin(NamedTuple):
+    """Accuracy of the twin; where there is none, `text` says why."""
+
+    top1: float | None
+    text: str
+
+
+def dense_twin(config: ConfigDict) -> Twin:
+    """The result in the workdir `config.dense_twin`, if it is comparable with this run's."""
+    if not config.dense_twin:
+        return Twin(None, "not trained (set config.dense_twin to its workdir)")
+    workdir = Path(config.dense_twin)
+    if not (workdir / "summary.json").exists():
+        return Twin(None, f"not trained ({workdir} holds no result)")
+    try:
+        top1 = float(json.loads((workdir / "summary.json").read_text())["top1"])
+        lines = configs.differences(config, (workdir / "config.json").read_text())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Twin(None, f"not known: the result in {workdir} cannot be read ({error!r})")
+    other = [line for line in lines if line.startswith(tuple(f"{key}:" for key in _COMPARED))]
+    if other:
+        return Twin(None, f"not comparable: {workdir} has {'; '.join(other)}")
+    return Twin(top1, f"{top1:.2%}")

@@ -1,0 +1,43 @@
+"""Answers are compared with those of masked execution, and what a budget changes is counted."""
+
+import numpy as np
+import pytest
+
+from avit_jax.benchmark.answers import Answers, compare
+from avit_jax.benchmark.cases import Case
+
+MASKED = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+
+
+def answers(logits, **known):
+    return Answers(logits=logits, tokens=np.ones((2, 4, 3), bool), **known)
+
+
+def case(labels=None):
+    return Case("test", None, None, np.zeros((4, 8, 8, 3)), np.array([0, 2]), None, labels)
+
+
+def test_what_a_budget_changes_is_counted():
+    masked = answers(MASKED, near=np.zeros(4, bool))
+    budget = answers(MASKED[:, ::-1] * [[1], [0], [0], [0]] + MASKED * [[0], [1], [1], [1]],
+                     dropped=np.array([True, True, False, False]))  # fmt: skip
+    figures = compare(case(np.array([0, 1, 0, 1])), budget, masked, exact=False)
+    assert figures == {
+        "same_class": 0.75,
+        "images_affected": 0.5,
+        "top1": 0.5,
+        "top1_change": -0.25,
+    }
+
+
+def test_images_near_the_threshold_are_left_out_of_the_difference_and_counted():
+    masked = answers(MASKED, near=np.array([False, True, False, False]))
+    compact = answers(MASKED + np.array([[0.001], [5.0], [0.0], [0.0]]))
+    figures = compare(case(), compact, masked, exact=True)
+    assert figures["logit_difference"] == pytest.approx(0.001)
+    assert figures["images_near_threshold"] == 1
+    assert "top1" not in figures
+
+
+def test_the_batch_is_made_of_the_timed_images():
+    assert case().batch.shape == (2, 8, 8, 3)

@@ -1,0 +1,151 @@
+"""What is wrong on the command line is said in one sentence, whatever raised it underneath."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from absl.testing import flagsaver
+
+from avit_jax import command_line, main
+from avit_jax.errors import UserError
+
+# ml_collections loads config files by a method that Python is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+DIGITS = str(Path(__file__).parents[1] / "configs" / "avit_digits.py")
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Parses flags as the program would, and leaves the program's own flags as they were."""
+
+    def parsed(*arguments):
+        monkeypatch.setattr(sys, "argv", ["main", *arguments])
+        main.parse_flags(sys.argv)
+        return main.CONFIG.value
+
+    with flagsaver.flagsaver():
+        yield parsed
+
+
+def refusal(parse, capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as end:
+        parse(*arguments)
+    assert end.value.code == main.EXIT_USAGE
+    return capsys.readouterr().err
+
+
+REFUSED = {
+    "no such config file": (
+        ["--config=configs/nope.py"],
+        "there is no config file 'configs/nope.py': write --config configs/avit_digits.py or "
+        "another file.",
+    ),
+    "no such config file, and a setting": (
+        ["--config", "configs/nope.py:debug", "--config.seed=1"],
+        "there is no config file 'configs/nope.py': write --config configs/avit_digits.py or "
+        "another file.",
+    ),
+    "an unknown variant": (
+        [f"--config={DIGITS}:foo"],
+        "the config has no variant 'foo': write one of ci, debug behind the colon, or nothing.",
+    ),
+    "a mistyped key": (
+        [f"--config={DIGITS}", "--config.optim.learning_rat=1"],
+        "the config has no key 'learning_rat': did you mean 'learning_rate'?",
+    ),
+    "an unknown section": (
+        [f"--config={DIGITS}", "--config.nowhere.x=1"],
+        "the config has no key 'nowhere': configs/ and avit_jax/config.py show what there is.",
+    ),
+    "a value of another type": (
+        [f"--config={DIGITS}", "--config.train.batch_size=many"],
+        "flag --config.train.batch_size=many: invalid literal for int() with base 10: 'many'",
+    ),
+    "half a list": (
+        [f"--config={DIGITS}", "--config.method.prior=["],
+        "flag --config.method.prior=[: that is no list: write such as "
+        "\"[{'name': 'gaussian'}, {'name': 'uniform'}]\".",
+    ),
+    "another model's name": (
+        [f"--config={DIGITS}", "--config.model.name=avit_small_patch16_224"],
+        "--config.model.name avit_small_patch16_224 would only rename the model, whose sizes are "
+        "those of avit_micro_patch4_32: write the --config of another model, or a config file "
+        "with base(model='avit_small_patch16_224').",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_wrong_is_said_in_one_sentence(case, parse, capsys):
+    arguments, sentence = REFUSED[case]
+    assert refusal(parse, capsys, *arguments) == f"avit_jax: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("config.train.batch_size = 'many'", "line 4: "),
+        ("config.train.bach_size = 3", "line 4: "),
+        ("raise ValueError('too\\nbad')", "line 4: too bad"),
+        ("return config.", "line 4: invalid syntax"),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_found_by_its_line(code, sentence, tmp_path, parse, capsys):
+    file = tmp_path / "mine.py"
+    head = "from avit_jax.config import base\ndef get_config():\n"
+    file.write_text(f"{head}    config = base(model='avit_micro_patch4_32')\n    {code}\n")
+    message = refusal(parse, capsys, f"--config={file}")
+    assert message.startswith(f"avit_jax: {file}, {sentence}")
+    assert message.count("\n") == 1
+
+
+def test_the_models_own_name_may_be_repeated(parse):
+    config = parse(f"--config={DIGITS}", "--config.model.name=avit_micro_patch4_32")
+    assert config.model.name == "avit_micro_patch4_32"
+
+
+def test_settings_that_are_unset_take_a_value_of_their_type(parse):
+    config = parse(f"--config={DIGITS}", "--config.method.prior_compat", "nvlabs")
+    assert config.method.prior_compat == "nvlabs"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("laplace", "laplace"),
+        (
+            "[{'name': 'gaussian', 'target_depth': 2.0}, {'name': 'uniform'}]",
+            [{"name": "gaussian", "target_depth": 2.0}, {"name": "uniform"}],
+        ),
+    ],
+)
+def test_a_prior_is_a_family_or_a_literal_mixture(text, value, parse):
+    assert parse(f"--config={DIGITS}", "--config.method.prior", text).method.prior == value
+
+
+@pytest.mark.parametrize("flag", ["--workdir", "--output", "--input"])
+def test_a_path_in_an_object_store_is_refused(flag):
+    with pytest.raises(
+        UserError, match=f"^{flag} gs://bucket/x lies in an object store: write a local path"
+    ):
+        command_line.local_path(flag, "gs://bucket/x")
+    assert command_line.local_path(flag, "runs/x") == Path("runs/x")
+
+
+@pytest.mark.parametrize("below", ["", "/deeper/still"])
+def test_a_workdir_that_is_a_file_or_below_one_is_refused(below, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"^--workdir needs a folder, but .*file' is a file: write"):
+        command_line.refuse_unwritable("--workdir", Path(f"{tmp_path}/file{below}"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that nobody can write to")
+def test_a_folder_that_cannot_be_made_is_refused():
+    with pytest.raises(UserError, match=r"^--workdir /proc/x cannot be written to .*: write"):
+        command_line.refuse_unwritable("--workdir", Path("/proc/x"))
+
+
+def test_a_folder_that_can_be_made_passes_and_is_not_made(tmp_path):
+    command_line.refuse_unwritable("--workdir", tmp_path / "runs" / "x")
+    assert not list(tmp_path.iterdir())
