@@ -32,6 +32,7 @@ def validate(config: ConfigDict) -> None:
         "log.every": config.log.every,
         "optim.learning_rate": config.optim.learning_rate,
         "optim.reference_batch_size": config.optim.reference_batch_size,
+        "optim.eps": config.optim.eps,
     }
     for name, value in positive.items():
         if not 0 < value < math.inf:
@@ -51,6 +52,8 @@ def validate(config: ConfigDict) -> None:
         "train.label_smoothing": train.label_smoothing,
         "optim.warmup": config.optim.warmup,
         "optim.min_learning_rate": config.optim.min_learning_rate,
+        "optim.b1": config.optim.b1,
+        "optim.b2": config.optim.b2,
         "data.max_bad_share": config.data.max_bad_share,
     }
     for name, value in shares.items():

@@ -6,8 +6,10 @@ taken on the device per batch and added up on the host in float64.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from avit_jax import losses
+from avit_jax import losses, process_group
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
 from avit_jax.inference.plan import Plan
@@ -143,6 +145,15 @@ def evaluate(
     results = summarise(totals, model)
     results["images_per_second"] = timed_images / seconds if timed_images else None
     return results
+
+
+def last_logged(metrics: Path) -> int:
+    """The step of the last evaluation in `metrics.jsonl`, which process 0 reads; 0 if none."""
+    at = 0
+    if jax.process_index() == 0 and metrics.exists():
+        lines = map(json.loads, metrics.read_text().splitlines())
+        at = max((line["step"] for line in lines if line["kind"] == "eval"), default=0)
+    return int(process_group.gather(np.asarray(at))[0])
 
 
 def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:

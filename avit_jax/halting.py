@@ -54,7 +54,7 @@ def step(halting: Halting, score: Array, *, eps: float) -> tuple[Halting, Array]
     Returns:
         The state behind the layer, and `[B, N]` weights with which the layer's token states enter
         the tokens' outputs: the score while a token goes on, the remainder where it halts, 0
-    afterwards.
+        afterwards.
     """
     live = halting.live.astype(jnp.float32)
     cumulative = halting.cumulative + score

@@ -31,7 +31,7 @@ def write(directory: epath.Path, content: Mapping[str, Any]) -> None:
     Args:
         directory: the checkpoint, with all its data files in place.
         content: what else the manifest shall hold; the names "files" and "manifest_sha256" are
-    taken.
+            taken.
     """
     paths = sorted(os.fspath(path) for path in _files(directory))
     with ThreadPoolExecutor(_THREADS) as pool:

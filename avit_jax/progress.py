@@ -23,6 +23,8 @@ class Progress:
         total_steps: steps of the whole run.
         start: the step that this process starts from.
         batch_size: images in one step, over all devices and processes.
+        images_per_second: measures the rate, `None` as long as there is none; the median over the
+            latest intervals between updates by default.
         stream: a terminal gets a bar, anything else one line per `update`.
         title: put in front of the bar and the lines.
         clock: returns seconds.
@@ -34,12 +36,14 @@ class Progress:
         *,
         start: int = 0,
         batch_size: int,
+        images_per_second: Callable[[], float | None] | None = None,
         stream: TextIO | None = None,
         title: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total_steps
         self._batch_size = batch_size
+        self._rate = images_per_second or self._median_rate
         self._stream = stream or sys.stderr
         self._title = title
         self._clock = clock
@@ -59,8 +63,8 @@ class Progress:
 
     @property
     def images_per_second(self) -> float | None:
-        """Median over the latest intervals; `None` after the first, in which the step compiles."""
-        return statistics.median(self._rates) if self._rates else None
+        """The rate that is shown; `None` in the beginning."""
+        return self._rate()
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Shows that `step` steps are done, with metrics in the order given."""
@@ -72,8 +76,9 @@ class Progress:
         self._first = self._first or self._last
         parts = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items()]
         pace = []
-        if self._rates:
-            pace = [f"{self.images_per_second:,.0f} images/s", f"ETA {self._remaining(step)}"]
+        rate = self.images_per_second
+        if rate is not None and step > self._first[0]:
+            pace = [f"{rate:,.0f} images/s", f"ETA {self._remaining(step)}"]
         if self._bar is not None:
             # What a narrow terminal cuts off is the end of the line.
             self._bar.set_postfix_str("  ".join([*pace, *parts]), refresh=False)
@@ -95,6 +100,10 @@ class Progress:
         """Leaves the bar as it is and ends its line."""
         if self._bar is not None:
             self._bar.close()
+
+    def _median_rate(self) -> float | None:
+        """`None` after the first interval, in which a first step compiles."""
+        return statistics.median(self._rates) if self._rates else None
 
     def _remaining(self, step: int) -> str:
         """Hours, minutes and seconds to go; evaluations and checkpoints so far count in."""

@@ -9,6 +9,7 @@ import jax
 from avit_jax.evaluate import evaluate, make_eval_step
 from avit_jax.experiment import Experiment
 from avit_jax.models.module import Params
+from avit_jax.training_clock import Effort
 from avit_jax.twin import dense_twin
 from avit_jax.viz import depth_maps
 from avit_jax.writer import table, write_json_atomic
@@ -57,18 +58,16 @@ def finish(
     results: dict[str, Any] | None,
     *,
     step: int,
-    seconds: float,
-    train_rate: float | None,
+    effort: Effort,
 ) -> dict[str, Any]:
     """Evaluate the finished model with and without skipping; write pictures, summary and table.
 
     Args:
         experiment: that was run.
         params: to evaluate.
-        results: of the evaluation after the last step; `None` if this process did no step.
+        results: of the evaluation after the last step; `None` if this process did none.
         step: steps done.
-        seconds: wall time of the training in this process.
-        train_rate: training images per second.
+        effort: of the whole training, whatever processes it took.
 
     Returns:
         The summary, as written to `summary.json`.
@@ -78,8 +77,8 @@ def finish(
     dense = evaluate_as(experiment, params, "dense")
     summary = summarise(experiment, results, dense) | {
         "steps": step,
-        "seconds": seconds,
-        "train_images_per_second": train_rate,
+        "seconds": effort.seconds,
+        "train_images_per_second": effort.images_per_second,
         "checkpoint": str(workdir / "checkpoints" / str(step)),
         "metrics": str(workdir / "metrics.jsonl"),
     }

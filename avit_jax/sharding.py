@@ -26,15 +26,14 @@ def make_mesh(
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
-    if data == -1:
-        data = count // max(fsdp, 1)
-    if data < 1 or fsdp < 1 or data * fsdp != count:
+    rows = count // max(fsdp, 1) if data == -1 else data
+    if rows < 1 or fsdp < 1 or rows * fsdp != count:
         raise UserError(
-            f"a mesh of data={data} x fsdp={fsdp} needs {data * fsdp} devices, but there are "
+            f"a mesh of data={data} x fsdp={fsdp} does not use up the devices, of which there are "
             f"{count}: set config.mesh.data to -1 and config.mesh.fsdp to a divisor of {count}."
         )
     # Explicit axes would refuse to join a replicated class token to sharded patch tokens.
-    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    return jax.make_mesh((rows, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

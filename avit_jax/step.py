@@ -165,9 +165,10 @@ def _running_window(state: TrainState, recipe: Recipe) -> dict[str, Array]:
 
 
 def _averages(state: TrainState) -> dict[str, Array]:
-    count = jnp.maximum(state.window["count"], 1.0)
-    averages = {name: value / count for name, value in state.window.items() if name != "count"}
-    return averages | {"nonfinite": state.nonfinite}
+    """Averages over the `count` steps of the window; they mean nothing where `count` is 0."""
+    count = state.window["count"]
+    averages = {name: value / jnp.maximum(count, 1.0) for name, value in state.window.items()}
+    return averages | {"count": count, "nonfinite": state.nonfinite}
 
 
 def loss_function(model: Model) -> Callable:

@@ -1,16 +1,16 @@
 """Training, from config to summary: read it top to bottom.
 
 The loop never waits for the device: the numbers of a log line are fetched one step after it. The
-order inside the loop matters and is: step, log, evaluate, save, and only then the next batch.
+order inside the loop matters and is: step, log, save, evaluate, and only then the next batch. It
+saves first so that an evaluation that fails or is interrupted costs nothing; the next start then
+begins with it.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import json
+import dataclasses
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,29 +19,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avit_jax import config as configs
-from avit_jax import convert, report, step
+from avit_jax import report, step
 from avit_jax.checkpoint import Checkpoints
+from avit_jax.claim import claim_workdir, refuse_other_run
 from avit_jax.errors import Preempted, UserError
-from avit_jax.evaluate import evaluate, make_eval_step
+from avit_jax.evaluate import evaluate, last_logged, make_eval_step
 from avit_jax.experiment import Experiment
 from avit_jax.progress import Progress
 from avit_jax.restore import evaluated_weights, restore_or_init
+from avit_jax.rollback import SkippedSteps
 from avit_jax.sharding import replicated, shard_batch
-from avit_jax.writer import MetricsWriter, write_json_atomic, write_text_atomic
+from avit_jax.training_clock import Effort, TrainingClock
+from avit_jax.writer import MetricsWriter
 
 logger = logging.getLogger(__name__)
-
-# Settings that may differ between two parts of one run: they change no number.
-CHANGEABLE = (
-    "data.dir",
-    "data.workers",
-    "checkpoint.keep",
-    "log.tensorboard",
-    "dense_twin",
-    "inference",
-)
-MAX_IN_FLIGHT = 2
 
 
 def train(
@@ -59,15 +50,16 @@ def train(
             loss that is not finite.
         Preempted: `stop` said so; the state is saved.
     """
-    began = time.perf_counter()
+    clock = TrainingClock()
     experiment = Experiment(config, workdir)
-    refuse_other_run(config, workdir)
+    skipped = SkippedSteps(workdir, anew=refuse_other_run(config, workdir))
     report.print_model(experiment)
 
-    run = Run(experiment)
+    run = Run(experiment, skipped, clock)
     try:
         claim_workdir(config, workdir)
-        while run.step < experiment.total_steps:
+        skipped.write()
+        while not run.is_done():
             try:
                 with contextlib.closing(experiment.train_batches(run.step)) as batches:
                     run.through(batches, stop)
@@ -75,50 +67,19 @@ def train(
                 run.roll_back(problem)
     finally:
         run.close()
-    return report.finish(
-        experiment,
-        evaluated_weights(config, run.state),
-        run.results,
-        step=run.step,
-        seconds=time.perf_counter() - began,
-        train_rate=run.train_rate,
-    )
-
-
-def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
-    """Raises UserError where `workdir` belongs to converted weights or to another config."""
-    convert.refuse_to_train_in(workdir)
-    file = workdir / "config.json"
-    if file.exists():
-        saved = configs.to_json(configs.read(file))
-        changed = configs.differences(config, saved, ignored=CHANGEABLE)
-        if changed:
-            raise UserError(
-                f"{workdir} was started with another config ({'; '.join(changed)}): "
-                "write another --workdir, or the same settings."
-            )
-
-
-def claim_workdir(config: ConfigDict, workdir: Path) -> None:
-    """Write the config there, once all that it names was found: a mistyped path claims nothing."""
-    if jax.process_index() == 0:
-        write_text_atomic(workdir / "config.json", configs.to_json(config))
+    weights = evaluated_weights(config, run.state)
+    return report.finish(experiment, weights, run.results, step=run.step, effort=run.effort)
 
 
 class Run:
     """The loop and what it has in hand: state, step, writers, and what waits to be logged."""
 
-    def __init__(self, experiment: Experiment):
+    def __init__(self, experiment: Experiment, skipped: SkippedSteps, clock: TrainingClock):
         config, optimization = experiment.config, experiment.optimization
         self.experiment, self.config = experiment, config
+        self.skipped, self.clock = skipped, clock
         self.checkpoints = Checkpoints(
             experiment.workdir / "checkpoints", keep=config.checkpoint.keep
-        )
-        self.skipped_file = experiment.workdir / "skipped_steps.json"
-        self.skipped = (
-            frozenset(json.loads(self.skipped_file.read_text()))
-            if self.skipped_file.exists()
-            else frozenset()
         )
         abstract = optimization.abstract_state(experiment.mesh)
         placed = (jax.tree.map(lambda leaf: leaf.sharding, abstract), replicated(experiment.mesh))
@@ -137,7 +98,11 @@ class Run:
             step.make_skip_step(optimization.recipe), donate_argnums=0, out_shardings=placed
         )
         self.eval_step = make_eval_step(experiment.model, experiment.mesh)
+        self.evaluate_every = experiment.steps(config.eval.every)
+        self.save_every = experiment.steps(config.checkpoint.every)
         self._start()
+        kept = self.checkpoints.extra(self.step).get("effort", {}) if self.step else {}
+        self.before = self.effort = Effort(**kept)  # up to this process, and up to the last save
 
     def _start(self) -> None:
         """From the newest checkpoint or from the beginning."""
@@ -145,62 +110,67 @@ class Run:
         self.step = int(self.state.step)
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.results: dict[str, Any] | None = None
-        self.in_flight: collections.deque[jax.Array] = collections.deque()
         self.writer = MetricsWriter(
             self.experiment.workdir,
             restored_step=self.step,
             tensorboard=self.config.log.tensorboard,
         )
+        self.evaluated = last_logged(self.experiment.workdir / "metrics.jsonl")
         self.progress = Progress(
             self.experiment.total_steps,
             start=self.step,
             batch_size=self.config.train.batch_size,
+            images_per_second=self.clock.images_per_second,
         )
 
-    @property
-    def train_rate(self) -> float | None:
-        """Training images per second, without compilation; `None` if too few steps were run."""
-        return self.progress.images_per_second
+    def is_done(self) -> bool:
+        """Whether neither a step nor an evaluation is left."""
+        return self.step >= self.experiment.total_steps and not self.evaluation_is_due()
+
+    def evaluation_is_due(self) -> bool:
+        """Whether the state in hand has to be evaluated, and was not."""
+        is_due = due(self.step, self.evaluate_every, self.experiment.total_steps)
+        return is_due and 0 < self.step != self.evaluated
 
     def through(
         self, batches: Iterator[dict[str, np.ndarray]], stop: Callable[[int], bool]
     ) -> None:
-        """Run steps until the training is done; raises `NonFinite` or `Preempted`."""
-        config, total = self.config, self.experiment.total_steps
-        evaluate_every = self.experiment.steps(config.eval.every)
-        save_every = self.experiment.steps(config.checkpoint.every)
+        """Run steps until the training is done; raises `NonFinite`, `Preempted` or `UserError`."""
+        total, averages = self.experiment.total_steps, None
+        if self.evaluation_is_due():  # an earlier process was interrupted in it
+            self.evaluate()
         while self.step < total:
-            averages = self.advance(next(batches))
+            try:
+                batch = next(batches)
+            except UserError:
+                # Several processes cannot save here: the others do not know that this one stops.
+                if averages is not None and jax.process_count() == 1:
+                    self.save(averages)
+                raise
+            averages = self.advance(batch)
             self.flush_log()  # the line of an earlier step: its numbers have arrived by now
-            if due(self.step, config.log.every, total):
+            if due(self.step, self.config.log.every, total):
                 jax.tree.map(lambda leaf: leaf.copy_to_host_async(), averages)
                 self.pending = (self.step, averages)
-            evaluates = due(self.step, evaluate_every, total)
             preempted = stop(self.step)
-            if evaluates or preempted or due(self.step, save_every, total):
-                self.flush_log()
-                check_finite(averages)
-                if evaluates:
-                    self.evaluate()
-                self.save()
+            if preempted or self.evaluation_is_due() or due(self.step, self.save_every, total):
+                self.save(averages)
             if preempted and self.step < total:
                 raise Preempted(f"stopped after step {self.step}, which is saved")
+            if self.evaluation_is_due():
+                self.evaluate()
 
     def advance(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """One step; returns the averages since the last log line, still on the device."""
-        if self.step in self.skipped:
-            self.state, averages = self.skip_step(self.state)
-        else:
-            rows = {name: batch[name] for name in ("image", "label")}
-            rows["substituted"] = batch["index"] != batch["requested"]
-            self.state, averages = self.train_step(
-                self.state, shard_batch(rows, self.experiment.mesh)
-            )
+        is_skipped = self.step in self.skipped
         self.step += 1
-        # Enough steps in flight to keep the device busy, few enough to hear SIGTERM in time.
-        self.in_flight.append(averages["loss"])
-        if len(self.in_flight) > MAX_IN_FLIGHT:
-            jax.block_until_ready(self.in_flight.popleft())
+        if is_skipped:
+            self.state, averages = self.skip_step(self.state)
+            return averages
+        rows = {name: batch[name] for name in ("image", "label")}
+        rows["substituted"] = batch["index"] != batch["requested"]
+        self.state, averages = self.train_step(self.state, shard_batch(rows, self.experiment.mesh))
+        self.clock.follow(averages["loss"], images=self.config.train.batch_size)
         return averages
 
     def flush_log(self) -> None:
@@ -209,47 +179,47 @@ class Run:
             return
         (at, averages), self.pending = self.pending, None
         check_finite(averages)
-        values = {name: float(value) for name, value in averages.items() if name != "nonfinite"}
+        if not averages["count"]:  # all of its steps were left out
+            return
+        counts = ("nonfinite", "count")
+        values = {name: float(averages[name]) for name in averages if name not in counts}
         self.writer.write(at, "train", values)
         self.progress.update(at, report.shown(values))
 
     def evaluate(self) -> None:
         """Evaluate and log."""
-        results = evaluate(
-            self.eval_step,
-            evaluated_weights(self.config, self.state),
-            self.experiment.eval_batches(),
-            self.experiment.mesh,
-            model=self.experiment.model,
-        )
-        self.results = results
+        with self.clock.paused():
+            results = evaluate(
+                self.eval_step,
+                evaluated_weights(self.config, self.state),
+                self.experiment.eval_batches(),
+                self.experiment.mesh,
+                model=self.experiment.model,
+            )
+        self.results, self.evaluated = results, self.step
         speed = results["images_per_second"]
         logged = {name: results[name] for name in results if name != "images_per_second"}
         self.writer.write(self.step, "eval", logged)
         self.progress.write(report.eval_line(self.step, results, speed))
 
-    def save(self) -> None:
-        """Save the state; what has been logged so far is on disk before."""
-        self.writer.flush()
-        self.checkpoints.save(self.step, self.state)
+    def save(self, averages: dict[str, jax.Array]) -> None:
+        """Save the state if it is sound; what has been logged so far is on disk before."""
+        with self.clock.paused():
+            self.flush_log()
+            check_finite(averages)
+            self.writer.flush()
+            self.effort = self.clock.effort(self.before)
+            extra = {"effort": dataclasses.asdict(self.effort)}
+            self.checkpoints.save(self.step, self.state, extra=extra)
 
     def roll_back(self, problem: step.NonFinite) -> None:
         """Go back to the newest checkpoint and leave out the step that failed, if so configured."""
-        if self.config.train.on_nonfinite == "stop":
-            raise UserError(
-                f"{problem}; the run stopped and its last checkpoint is sound: lower "
-                "config.optim.learning_rate, set config.optim.clip_norm, or write "
-                "--config.train.on_nonfinite rollback to leave such steps out."
-            )
-        if len(self.skipped) >= self.config.train.max_rollbacks:
-            raise UserError(
-                f"{problem}, after {len(self.skipped)} rollbacks: the training diverges, so lower "
-                "config.optim.learning_rate or raise config.train.max_rollbacks."
-            )
-        self.skipped |= {problem.step}
-        write_json_atomic(self.skipped_file, sorted(self.skipped))
-        self.close()
-        self._start()
+        self.checkpoints.wait()
+        saved = max(self.checkpoints.steps(), default=None)
+        self.skipped.add(problem, self.config.train, saved=saved)
+        with self.clock.paused():
+            self.close()
+            self._start()
         logger.warning("%s: back to step %d, that step is left out", problem, self.step)
 
     def close(self) -> None:

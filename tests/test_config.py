@@ -241,10 +241,12 @@ POSITIVE = [
     ("eval__batch_size", 0), ("eval__every", 0.0), ("checkpoint__every", 0.0),
     ("checkpoint__keep", 0), ("log__every", -5), ("optim__learning_rate", 0.0),
     ("optim__learning_rate", float("nan")), ("optim__reference_batch_size", 0),
+    ("optim__eps", 0.0),
 ]  # fmt: skip
 SHARES = [
     ("train__ema_decay", 1.0), ("train__label_smoothing", -0.1), ("optim__warmup", 1.5),
     ("optim__min_learning_rate", 1.0), ("data__max_bad_share", float("nan")),
+    ("optim__b1", 2.0), ("optim__b2", 1.0),
 ]  # fmt: skip
 
 
@@ -296,7 +298,14 @@ def test_what_is_allowed_passes():
 
 @pytest.mark.parametrize(
     ("values", "found"),
-    [({"model__image_size": 30}, "image_size 30"), ({"method__eps": 2.0}, "eps is 2.0")],
+    [
+        ({"model__image_size": 30}, "image_size 30"),
+        ({"method__eps": 2.0}, "eps is 2.0"),
+        ({"method__gate_scale": float("inf")}, "gate_scale is inf: write a finite number"),
+        ({"method__gate_center": float("nan")}, "gate_center is nan: write a finite number"),
+        ({"method__ponder_weight": -1.0}, "ponder_weight is -1.0: write 0 or more"),
+        ({"method__prior_weight": float("nan")}, "prior_weight is nan: write 0 or more"),
+    ],
 )
 def test_a_model_that_cannot_be_is_refused_when_it_is_made(values, found):
     with pytest.raises(ValueError, match=found):

@@ -41,6 +41,20 @@ def test_neither_compilation_nor_evaluation_moves_the_rate():
     assert progress.images_per_second == pytest.approx(80.0)
 
 
+def test_a_rate_that_is_measured_elsewhere_is_shown_as_soon_as_there_is_one():
+    stream, rates, clock = io.StringIO(), iter([None, None, 700.0]), ticking(0.0, 1e-6, 2.0)
+    progress = Progress(
+        9, batch_size=8, images_per_second=rates.__next__, stream=stream, clock=clock
+    )
+    for step in (1, 2, 3):
+        progress.update(step, {})
+    assert stream.getvalue().splitlines() == [
+        "step 1/9",
+        "step 2/9",
+        "step 3/9  700 images/s  ETA 0:06",
+    ]
+
+
 def test_the_time_left_counts_evaluations_and_hours():
     stream = io.StringIO()
     progress = Progress(100, start=40, batch_size=1, stream=stream, clock=ticking(0.0, 1300.0))

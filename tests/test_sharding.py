@@ -32,7 +32,7 @@ def test_a_mesh_over_some_of_the_devices_uses_those():
 def test_sizes_that_do_not_use_up_the_devices_are_refused_with_the_number_of_devices(sizes):
     with pytest.raises(UserError, match=r"there are 8: set config\.mesh\.data to -1") as refusal:
         sharding.make_mesh(*sizes)
-    assert f"fsdp={sizes[1]}" in str(refusal.value)
+    assert f"a mesh of data={sizes[0]} x fsdp={sizes[1]} does not" in str(refusal.value)
 
 
 def test_a_batch_is_split_over_both_axes_in_the_order_of_its_rows():

@@ -1,16 +1,21 @@
 """What the loop does when something goes wrong, in one process on a tiny experiment."""
 
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from avit_jax import optim, train
+from avit_jax import experiment, optim, train
 from avit_jax.checkpoint import Checkpoints
-from avit_jax.errors import UserError
+from avit_jax.data import sources
+from avit_jax.errors import Preempted, UserError
+from avit_jax.experiment import Experiment
 from tests import commands
 
 BAD_STEP = 5
@@ -29,10 +34,26 @@ def tiny_config(**settings):
         "eval.batch_size": 512,
         "checkpoint.every": 0.05,  # epochs: 4 steps
         "checkpoint.keep": 10,
-        "log.every": 3,
+        "log.every": 1,
     }
     config.update_from_flattened_dict(chosen | settings)
     return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """These trainings share their programs, and compiling one takes longer than running it."""
+    chosen = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in chosen}
+    for settings in (chosen, before):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if settings is chosen:
+            yield
 
 
 @pytest.fixture
@@ -47,31 +68,89 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(optim, "learning_rate", learning_rate)
 
 
-def test_a_step_that_is_not_finite_stops_the_run_and_is_named(tmp_path, poisoned):
-    with pytest.raises(UserError, match=f"step {BAD_STEP + 1} is not finite"):
+def test_a_step_that_is_not_finite_stops_the_run_which_rollback_then_finishes(tmp_path, poisoned):
+    with pytest.raises(UserError, match=f"step {BAD_STEP + 1} is not finite") as stopped:
         train.train(tiny_config(), tmp_path)
+    for word in ("of step 4 is sound", "on_nonfinite rollback", "learning_rate", "other --workdir"):
+        assert word in str(stopped.value)
     assert Checkpoints(tmp_path / "checkpoints").steps() == [4]
     assert max(line["step"] for line in commands.metrics(tmp_path)) <= BAD_STEP
     assert not (tmp_path / "summary.json").exists()
+    with pytest.raises(UserError, match="started with another config"):
+        train.train(tiny_config(**{"data.augment.crop_ratio": 0.5}), tmp_path)
 
-
-def test_rollback_leaves_the_step_out_and_finishes(tmp_path, poisoned):
-    config = tiny_config(**{"train.on_nonfinite": "rollback"})
-    summary = train.train(config, tmp_path)
+    changes = {"train.on_nonfinite": "rollback", "benchmark.turns": 3, "data.max_bad_share": 0.5}
+    summary = train.train(tiny_config(**changes), tmp_path)
     assert summary["steps"] == 10
     assert json.loads((tmp_path / "skipped_steps.json").read_text()) == [BAD_STEP]
     steps = [line["step"] for line in commands.metrics(tmp_path) if line["kind"] == "train"]
-    assert steps == [3, 6, 9, 10]
+    assert steps == [1, 2, 3, 4, 5, 7, 8, 9, 10]  # of a step that was left out there is no line
     assert all(np.isfinite(line["loss"]) for line in commands.metrics(tmp_path) if "loss" in line)
     assert Checkpoints(tmp_path / "checkpoints").steps() == [4, 8, 10]
 
 
-def test_rollbacks_come_to_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(optim, "learning_rate", lambda *_, **__: lambda step: jnp.float32(jnp.nan))
-    config = tiny_config(**{"train.on_nonfinite": "rollback", "train.max_rollbacks": 1})
-    with pytest.raises(UserError, match="after 1 rollbacks"):
-        train.train(config, tmp_path)
+def test_rollbacks_come_to_an_end_and_where_nothing_is_saved_any_config_may_follow(
+    tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(optim, "learning_rate", lambda *_, **__: lambda step: jnp.float32(jnp.nan))
+        config = tiny_config(**{"train.on_nonfinite": "rollback", "train.max_rollbacks": 1})
+        with pytest.raises(UserError, match=r"after 1 rollbacks.*nothing is saved yet") as ended:
+            train.train(config, tmp_path)
+    assert "--workdir" not in str(ended.value)
     assert Checkpoints(tmp_path / "checkpoints").steps() == []
+    with pytest.raises(Preempted):
+        config = tiny_config(**{"data.augment.crop_ratio": 0.5})
+        train.train(config, tmp_path, stop=lambda step: step == 2)
+    assert not (tmp_path / "skipped_steps.json").exists()
+    assert [line["step"] for line in commands.metrics(tmp_path)] == [1, 2]
+    assert (
+        json.loads((tmp_path / "config.json").read_text())["data"]["augment"]["crop_ratio"] == 0.5
+    )
+
+
+def unreadable(bad, split, monkeypatch):
+    """Image `bad` of a split cannot be read."""
+
+    def open_source(*args, **kwargs):
+        source = sources.open_source(*args, **kwargs)
+        read = type(source).__getitem__
+
+        class Damaged(type(source)):
+            def __getitem__(self, index):
+                if index == bad:
+                    raise sources.BadExample("cannot be read: gone")
+                return read(self, index)
+
+        if kwargs["split"] == split:
+            source.__class__ = Damaged
+        return source
+
+    monkeypatch.setattr(experiment, "open_source", open_source)
+
+
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(tmp_path, monkeypatch):
+    unreadable(300, "validation", monkeypatch)
+    strict = tiny_config(**{"eval.every": 0.03, "data.max_bad_share": 0.0})  # every 2 steps
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"1 of 510 examples .* larger --config.data.max_bad"):
+            train.train(strict, tmp_path)
+        assert Checkpoints(tmp_path / "checkpoints").steps() == [2]
+    with pytest.raises(Preempted):
+        config = tiny_config(**{"eval.every": 0.03, "data.max_bad_share": 0.01})
+        train.train(config, tmp_path, stop=lambda step: True)
+    lines = [(line["step"], line["kind"]) for line in commands.metrics(tmp_path)]
+    assert lines == [(1, "train"), (2, "train"), (2, "eval"), (3, "train")]
+
+
+def test_training_data_that_ends_a_run_loses_no_step(tmp_path, monkeypatch):
+    config = tiny_config(**{"data.max_bad_share": 0.0, "checkpoint.every": 1.0})
+    with contextlib.closing(Experiment(config, tmp_path).train_batches(2)) as batches:
+        unreadable(next(batches)["index"][5], "train", monkeypatch)
+    with pytest.raises(UserError, match=r"unreadable, more than data\.max_bad_share"):
+        train.train(config, tmp_path)
+    assert [line["step"] for line in commands.metrics(tmp_path)] == [1, 2]
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [2]
 
 
 def test_a_run_can_start_from_the_weights_of_another(tmp_path):
@@ -83,11 +162,18 @@ def test_a_run_can_start_from_the_weights_of_another(tmp_path):
         train.train(tiny_config(**settings, **{"model.embed_dim": 32}), tmp_path / "third")
 
 
-def test_a_finished_run_is_only_evaluated_again(tmp_path):
+def test_a_summary_covers_the_whole_run_and_stays_when_nothing_is_left_to_do(tmp_path):
     config = tiny_config()
+    with pytest.raises(Preempted):
+        train.train(config, tmp_path, stop=lambda step: step == 6)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    piece = checkpoints.extra(6)["effort"]
+    assert piece["timed_images"] == 5 * 16  # the first step of a process compiles
     first = train.train(config, tmp_path)
+    assert first["seconds"] > piece["seconds"]
+    assert checkpoints.extra(10)["effort"]["timed_images"] == (5 + 3) * 16
     lines = commands.metrics(tmp_path)
     again = train.train(config, tmp_path)
     assert commands.metrics(tmp_path) == lines
-    for name in ("top1", "cross_entropy", "gmacs", "steps"):
-        assert again[name] == first[name]
+    names = ("top1", "cross_entropy", "gmacs", "steps", "seconds", "train_images_per_second")
+    assert {name: again[name] for name in names} == {name: first[name] for name in names}

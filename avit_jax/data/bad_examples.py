@@ -16,6 +16,7 @@ from avit_jax.errors import UserError
 logger = logging.getLogger(__name__)
 
 MINIMUM_SEEN = 1000
+TOLERATED = 2  # different examples, whatever their share: a small split may have a bad file too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,12 @@ class BadExamples:
     def add(self, batch: dict[str, np.ndarray], source: Source) -> Self:
         """Returns the tally with a batch of `train_batches` or `eval_batches` added.
 
-        Logs each bad example once, by name and with its reason. The share counts from 1,000
-        examples on (or the whole split, if smaller): the first file alone cannot exceed it.
+        Logs each bad example once, by name and with its reason. Until 1,000 examples are seen (or
+        the whole split, if smaller) the share is taken of so many. Two different examples may be
+        bad in any case, unless `max_bad_share` is 0.
 
         Raises:
-            UserError: the share of bad examples is above `max_bad_share`.
+            UserError: more are bad, and their share is above `max_bad_share`.
         """
         requested = batch["requested"]
         is_bad = batch.get("bad", requested != batch["index"])
@@ -48,11 +50,13 @@ class BadExamples:
                 logger.warning("left out bad example %s: it %s", name, reason_bad(source, index))
         seen = self.seen + int((requested >= 0).sum())
         bad = self.bad + int(is_bad.sum())
-        if bad > self.max_bad_share * max(seen, min(MINIMUM_SEEN, len(source))):
+        tolerated = TOLERATED if self.max_bad_share else 0
+        share_of = max(seen, min(MINIMUM_SEEN, len(source)))
+        if len(names) > tolerated and bad > self.max_bad_share * share_of:
             raise UserError(
                 f"{bad} of {seen} examples of {source.name} are unreadable, more than "
                 f"data.max_bad_share = {self.max_bad_share:g} allows ({_shorten(names)}); repair "
-                "them or raise data.max_bad_share"
+                "them or write a larger --config.data.max_bad_share, and start again to go on"
             )
         return dataclasses.replace(self, seen=seen, bad=bad, names=tuple(names))
 

@@ -8,6 +8,7 @@ The partner of row i is row B-1-i, and every image draws its own weights.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ class Mix:
     cutmix_share: float = 0.5
 
     def __post_init__(self):
-        if min(self.mixup, self.cutmix) < 0:
+        if not (0 <= self.mixup < math.inf and 0 <= self.cutmix < math.inf):
             raise UserError(
                 f"mixup {self.mixup} and cutmix {self.cutmix} are alphas of a Beta distribution: "
                 "write 0 to switch one off, or a positive number."

@@ -44,7 +44,7 @@ class TfdsSource:
         # array_record and TFDS raise various errors on damaged records; each is one bad example.
         except Exception as error:
             detail = " ".join(str(error).split())[:200]
-            raise BadExample(f"record cannot be read: {detail or type(error).__name__}") from error
+            raise BadExample(f"cannot be read: {detail or type(error).__name__}") from error
         return Example(record[self._image_key], int(record[self._label_key]))
 
     def describe(self, index: int) -> str:

@@ -18,6 +18,8 @@ may be removed, and an image whose class and distillation tokens have halted is 
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -88,6 +90,14 @@ class Settings:
             raise UserError(
                 f"kl_reading {self.kl_reading!r} is unknown: write one of {', '.join(KL_READINGS)}."
             )
+        for name in ("gate_scale", "gate_center"):
+            value = getattr(self, name)
+            # The dial passes traced values, which nobody can look at.
+            if isinstance(value, numbers.Real) and not math.isfinite(value):
+                raise UserError(f"{name} is {value}: write a finite number.")
+        for name in ("ponder_weight", "prior_weight"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}: write 0 or more.")
         if not 0.0 < self.eps < 1.0:
             raise UserError(f"eps is {self.eps}: the halting threshold 1 - eps needs 0 < eps < 1.")
         if not (0.0 <= self.dense_until <= 1.0 and 0.0 <= self.ramp <= 1.0 - self.dense_until):

@@ -36,19 +36,27 @@ def test_each_bad_example_is_logged_once_with_its_reason(list_source, caplog):
 
 
 def test_the_share_ends_the_run_with_names(list_source):
-    list_source.images[4] = None
-    tally = BadExamples(max_bad_share=0.1)
-    tally = tally.add(training([4, 1, 2, 3], [5, 1, 2, 3]), list_source)
-    with pytest.raises(UserError, match=r"2 of 8 examples of list are unreadable, more than "):
-        tally.add(training([4, 1, 2, 3], [5, 1, 2, 3]), list_source)
+    tally = BadExamples(max_bad_share=0.3)
+    tally = tally.add(training([4, 6, 2, 3], [5, 7, 2, 3]), list_source)
+    with pytest.raises(UserError, match=r"4 of 8 examples of list are unreadable, more than "):
+        tally.add(training([4, 8, 2, 3], [5, 9, 2, 3]), list_source)
     with pytest.raises(UserError, match=r"max_bad_share = 0 allows \(list\[4\]\); repair them"):
         BadExamples(max_bad_share=0.0).add(training([4], [5]), list_source)
 
 
-def test_a_bad_example_early_in_a_large_source_does_not_end_the_run(make_source):
+def test_two_bad_files_of_a_small_split_do_not_end_the_run_however_often_they_come(list_source):
+    tally = BadExamples(max_bad_share=0.01)
+    for _ in range(5):
+        tally = tally.add(training([4, 6], [5, 7]), list_source)
+    assert (tally.seen, tally.bad) == (10, 10)
+    with pytest.raises(UserError, match=r"list\[4\], list\[6\], list\[8\]"):
+        tally.add(training([8], [9]), list_source)
+
+
+def test_bad_examples_early_in_a_large_source_do_not_end_the_run(make_source):
     source = make_source([None] * 5000, [0] * 5000)
-    tally = BadExamples(max_bad_share=0.001).add(training([4], [5]), source)
-    assert tally.bad == 1
+    tally = BadExamples(max_bad_share=0.004).add(training([1, 2, 3, 4], [5, 5, 5, 5]), source)
+    assert tally.bad == 4
     with pytest.raises(UserError):
         tally.add(training([8], [9]), source)
 

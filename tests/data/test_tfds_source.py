@@ -96,7 +96,7 @@ def test_a_damaged_record_is_a_bad_example(prepare_tiny, tmp_path):
     damaged[start] ^= 0xFF
     path.write_bytes(damaged)
     source = TfdsSource("tiny", split="train", data_dir=data_dir)
-    with pytest.raises(BadExample, match="record cannot be read"):
+    with pytest.raises(BadExample, match=r"^cannot be read: "):
         source[1]
     assert source[2].label == 0
 

@@ -1,0 +1,94 @@
+"""How long a training takes and how fast its steps are, over all the processes that work on it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+
+MAX_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What a training has taken up to a checkpoint, which keeps it.
+
+    Attributes:
+        seconds: wall time: start-up, compilation, evaluations and saving included.
+        timed_images: images in the steps that were timed, which are all but each process's first.
+        timed_seconds: wall time of those steps and of waiting for their data.
+    """
+
+    seconds: float = 0.0
+    timed_images: int = 0
+    timed_seconds: float = 0.0
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Training speed; `None` if nothing was timed."""
+        return self.timed_images / self.timed_seconds if self.timed_images else None
+
+
+class TrainingClock:
+    """Times one process's part of a training, by the steps that the device has really done.
+
+    Args:
+        clock: returns seconds; they count from now on.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._timed_since: float | None = None
+        self._images, self._seconds = 0, 0.0
+        self._in_flight: collections.deque[tuple[jax.Array, int]] = collections.deque()
+
+    def follow(self, result: jax.Array, *, images: int) -> None:
+        """A step was started: wait until few enough are in flight, and count those that are done.
+
+        Args:
+            result: anything that the step computes.
+            images: in its batch.
+        """
+        self._in_flight.append((result, images))
+        if self._timed_since is None:  # compiled just now, which no other step will be
+            self._wait(left=0)
+            self._timed_since = self._clock()
+        else:
+            # Enough steps in flight to keep the device busy, few enough to hear SIGTERM in time.
+            self._wait(left=MAX_IN_FLIGHT)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Wait for the steps in flight; what is done then is no part of any step."""
+        self._wait(left=0)
+        was_timing, self._seconds, self._timed_since = self._timed_since, self._timed(), None
+        yield
+        if was_timing is not None:
+            self._timed_since = self._clock()
+
+    def effort(self, before: Effort = Effort()) -> Effort:
+        """Of this process, on top of what went into the run before."""
+        return Effort(
+            seconds=before.seconds + self._clock() - self._began,
+            timed_images=before.timed_images + self._images,
+            timed_seconds=before.timed_seconds + self._timed(),
+        )
+
+    def images_per_second(self) -> float | None:
+        """Training speed in this process so far; `None` before the first timed step is done."""
+        return self.effort().images_per_second
+
+    def _wait(self, *, left: int) -> None:
+        while self._in_flight and (len(self._in_flight) > left or self._in_flight[0][0].is_ready()):
+            result, images = self._in_flight.popleft()
+            jax.block_until_ready(result)
+            self._images += images if self._timed_since is not None else 0
+
+    def _timed(self) -> float:
+        since = self._timed_since
+        return self._seconds + (0.0 if since is None else self._clock() - since)
