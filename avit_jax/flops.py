@@ -108,11 +108,16 @@ def executed_gmacs(shape: Shape, tokens: np.ndarray, plan: Plan, *, devices: int
     batch = counts.shape[1]
     filled = filled_up(batch, plan.images)
     counts = np.pad(counts, ((0, 0), (0, filled - batch)))
+    whole = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
     total = 0.0
     for group in np.split(counts, -(-batch // plan.images), axis=1):
-        for layer, live in enumerate(group):
+        # Until the first token of the group halts, layers run as in dense execution.
+        untouched = int((group == shape.num_tokens).all(1).cumprod().sum())
+        untouched = min(untouched, shape.depth - 1)
+        total += untouched * group.shape[1] * whole
+        for layer in range(untouched, shape.depth):
             last = layer == shape.depth - 1
-            total += _executed_layer(shape, live, plan, last=last)
+            total += _executed_layer(shape, group[layer], plan, last=last)
     return (total + filled * (embedding(shape) + readout(shape))) / GIGA
 
 

@@ -31,12 +31,7 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     tokens = tokens.reshape(groups, size, *tokens.shape[1:])
 
     def layer(tokens: Array, index: Array) -> tuple[Array, None]:
-        block = layer_at(network.blocks, index)
-
-        def treat(group: Array, tokens: Array) -> Array:
-            return tokens.at[group].set(block.feed(block.attend(tokens[group])))
-
-        return lax.fori_loop(0, groups, treat, tokens), None
+        return in_groups(layer_at(network.blocks, index), tokens), None
 
     tokens, _ = lax.scan(layer, tokens, jnp.arange(shape.depth - 1))
     last = layer_at(network.blocks, shape.depth - 1)
@@ -47,6 +42,15 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
         logits=heads.mean(0),
         usage=Usage(tokens=everything),
     )
+
+
+def in_groups(block: Block, tokens: Array) -> Array:
+    """A block on `[groups, images, N, D]`, one group of images after the other."""
+
+    def treat(group: Array, tokens: Array) -> Array:
+        return tokens.at[group].set(block.feed(block.attend(tokens[group])))
+
+    return lax.fori_loop(0, len(tokens), treat, tokens)
 
 
 def last_block(block: Block, tokens: Array, *, prefix: int, keys: Array | None = None) -> Array:

@@ -2,6 +2,9 @@
 
 Exact: a halted token is no key and is never read again, and only the prefix tokens' weighted means
 reach the head, so an image whose prefix tokens have halted is finished and leaves as a whole.
+
+As long as no token of the group has halted, layers run as in dense execution, which packing could
+only slow down.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from jax import Array
 
 from avit_jax import halting
 from avit_jax.inference import packed_block
+from avit_jax.inference.dense import in_groups
 from avit_jax.inference.packing import pack, unpack
 from avit_jax.inference.plan import Plan
 from avit_jax.models.backbone import Backbone
@@ -43,9 +47,6 @@ def compact(
     prefix = shape.num_prefix_tokens
     tokens = network.embed(images)
     everything = jnp.broadcast_to(exists[:, None], tokens.shape[:2])
-    # All tokens lie in the buffer at first, those of images that do not exist among them.
-    packing = pack(jnp.ones_like(everything))
-    state = halting.start(everything.shape)
 
     def account(
         state: halting.Halting, live: Array, spent: Array, prefix_states: Array, answer: Array
@@ -60,29 +61,53 @@ def compact(
         live = state.live & everything
         return live & live[:, :prefix].any(1, keepdims=True)
 
-    def layer(carry: tuple, index: Array) -> tuple[tuple, Array]:
-        buffers, before, state, answer = carry
+    def untouched(carry: tuple) -> Array:
+        index, _, state, _ = carry
+        return (index < shape.depth - 1) & running(state).all()
+
+    def whole_layer(carry: tuple) -> tuple:
+        index, tokens, state, answer = carry
+        grouped = tokens.reshape(-1, _group_size(len(tokens), plan), *tokens.shape[1:])
+        grouped = in_groups(layer_at(network.blocks, index), grouped)
+        tokens = grouped.reshape(tokens.shape)
+        state, answer = account(state, everything, score(tokens), tokens[:, :prefix], answer)
+        return index + 1, tokens, state, answer
+
+    def packed_layer(index: Array, carry: tuple) -> tuple:
+        buffers, before, state, answer, lives = carry
         live = running(state)
         after = pack(live)
         buffers = packed_block.run(layer_at(network.blocks, index), buffers, before, after, plan)
         spent = unpack(score(buffers.tokens[None])[0], after)
         rows = jnp.clip(after.positions()[:, :prefix], 0, buffers.tokens.shape[0] - 1)
         state, answer = account(state, live, spent, buffers.tokens[rows], answer)
-        return (buffers, after, state, answer), live
+        return buffers, after, state, answer, lives.at[index].set(live)
 
     answer = jnp.zeros((*tokens.shape[:1], prefix, tokens.shape[2]), jnp.float32)
-    carry = (packed_block.start(tokens, plan), packing, state, answer)
-    (buffers, before, state, answer), lives = jax.lax.scan(
-        layer, carry, jnp.arange(shape.depth - 1)
+    first, tokens, state, answer = jax.lax.while_loop(
+        untouched, whole_layer, (0, tokens, halting.start(everything.shape), answer)
+    )
+    # All tokens lie in the buffer at first, those of images that do not exist among them.
+    packing = pack(jnp.ones_like(everything))
+    lives = jnp.ones((shape.depth, *everything.shape), bool)
+    carry = (packed_block.start(tokens, plan), packing, state, answer, lives)
+    buffers, before, state, answer, lives = jax.lax.fori_loop(
+        first, shape.depth - 1, packed_layer, carry
     )
     live = running(state)
     last = packed_block.run_last(
         layer_at(network.blocks, shape.depth - 1), buffers, before, pack(live), plan, prefix=prefix
     )
     state, answer = account(state, live, jnp.where(live, 1.0, 0.0), last, answer)
-    lives = jnp.concatenate([lives, live[None]])
     heads = network.readout(answer)
     return Output(
         logits=heads.mean(0),
-        usage=Usage(tokens=lives),
+        usage=Usage(tokens=lives.at[-1].set(live)),
+    )
+
+
+def _group_size(images: int, plan: Plan) -> int:
+    """The most images, of those that divide all evenly, that dense execution treats together."""
+    return max(
+        size for size in range(1, images + 1) if images % size == 0 and size <= plan.dense_images
     )

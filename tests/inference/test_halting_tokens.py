@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import avit_jax
@@ -61,6 +61,8 @@ def test_goldens_give_the_same_logits_masked_and_compact(file):
 
 
 @settings(max_examples=25, deadline=None)
+@example([[4] * 16] * 5)
+@example([[4] * 16] * 4 + [[3] * 15 + [4]])
 @given(st.lists(st.lists(st.integers(1, 4), min_size=16, max_size=16), min_size=5, max_size=5))
 def test_any_pattern_of_halting_gives_the_masked_answer(depth):
     depth = np.array(depth)
@@ -83,13 +85,17 @@ def compiled():
 
 
 @pytest.mark.parametrize(
-    ("distilled", "plan"),
-    [(False, {}), (True, {"images": 5, "attention_images": 1, "row_sizes": (16,)})],
+    ("distilled", "first", "plan"),
+    [
+        (False, 1, {}),
+        (True, 2, {"images": 5, "attention_images": 1, "row_sizes": (16,), "dense_images": 4}),
+    ],
 )
-def test_counted_multiply_adds_are_those_executed(distilled, plan):
-    model = make(distilled=distilled, depth=3)
+def test_counted_multiply_adds_are_those_executed(distilled, first, plan):
+    """Where the first token halts in layer `first`, so that layers up to there run as a whole."""
+    model = make(distilled=distilled, depth=first + 2)
     rng = np.random.default_rng(0)
-    params, images = scripted(model, rng.integers(1, 4, (5, 16)))
+    params, images = scripted(model, rng.integers(first, first + 3, (5, 16)))
     plan = small_plan(model.shape.num_tokens, **plan)
     program = functools.partial(run, model, plan=plan, execution="compact")
     exists = np.ones(5, bool)
