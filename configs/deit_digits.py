@@ -17,9 +17,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.num_classes = 10
     config.data.name = "digits"
     config.data.augment.update(kind="affine", rotation=0.2, zoom=0.12, shift=3.0, crop_ratio=1.0)
-    config.train.update(batch_size=32, epochs=85.0, ema_decay=0.995)
+    config.train.update(batch_size=32, epochs=95.0, ema_decay=0.995)
     config.optim.update(learning_rate=2e-3, reference_batch_size=32, warmup=0.1, clip_norm=1.0)
-    config.eval.every = 17.0
-    config.checkpoint.every = 2.0
+    config.eval.every = 19.0
+    config.checkpoint.every = 5.0
     config.log.every = 80
     return configs.debug(config) if variant.debug else config
