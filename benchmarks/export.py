@@ -91,12 +91,13 @@ def baked_in(program: export.Exported, weights: dict, images: np.ndarray) -> lis
 def measure(options: argparse.Namespace, execution: str, folder: Path) -> None:
     """One execution: exports it, prints its tables."""
     config = configs.base(model=options.model, method=GATES)
-    config.inference.update(execution=execution, batch_size=options.batch_size)
+    config.inference.batch_size = options.batch_size
     model = configs.make_model(config)
     params, images = painted(model, options.profile, options.batch_size)
     labels = [str(label) for label in range(model.shape.num_classes)]
     target = folder / execution
-    rows = write_folder(target, model, params, describe(config, model, labels), images, None)
+    description = describe(config, model, labels, execution=execution)
+    rows = write_folder(target, model, params, dict(description), images, None)
     print(table(rows, f"{options.model}, {execution}"))
 
     np.save(folder / "images.npy", images)
@@ -121,9 +122,7 @@ def measure(options: argparse.Namespace, execution: str, folder: Path) -> None:
     }
     if execution == "masked":
         file = folder / "model.onnx"
-        print(
-            table(write_onnx(file, model, params, describe(config, model, labels), images), "ONNX")
-        )
+        print(table(write_onnx(file, model, params, dict(description), images), "ONNX"))
         choices = onnxruntime.SessionOptions()
         # Its threads would else keep the cores busy in the others' turns.
         choices.add_session_config_entry("session.intra_op.allow_spinning", "0")
