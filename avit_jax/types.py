@@ -13,24 +13,33 @@ from flax import struct
 from jax import Array
 
 
+# What a dropped head takes with it. "channels": its q, k, v and attention output, and its channels of
+# the MLP's input. "hidden": instead of the MLP's input channels, the hidden units that belong to
+# them. "attention": its attention only, which becomes the identity; its values stay.
+HEAD_EFFECTS = ("channels", "hidden", "attention")
+
+
 @struct.dataclass(kw_only=True)
 class Gates:
     """What a block may skip; `None` means that everything runs.
 
     Attributes:
-        tokens: `[B, N]`, 0..1. Tokens at 0 are no keys and enter the block as zeros. Acts as a
-          boolean and carries no gradient.
-        write: `[B, N]`, 0..1. Which tokens the residual update reaches; carries gradient. A-ViT
-          leaves it open (a halted token's residual is never read again), token policies set it.
-        heads: `[B, H]`, 0..1. A dropped head leaves q, k, v, the attention output and its channels
-          of the MLP's input; carries gradient.
+        tokens: `[B, N]`, 0..1. Tokens at 0 are gone for good: no keys, and zeros at the block's
+          entrance. Acts as a boolean and carries no gradient. For tokens that halt.
+        selected: `[B, N]`, 0..1. Tokens at 0 sit this block out: nobody attends to them, they
+          attend to themselves alone, and no update reaches them. The factor on the update carries
+          gradient. For tokens that a policy leaves out and that come back.
+        heads: `[B, H]`, 0..1. What a dropped head takes with it says `head_effect`; carries
+          gradient.
         branches: `[B, 2]`, 0..1. Attention half and MLP half of the block; carries gradient.
+        head_effect: one of `HEAD_EFFECTS`.
     """
 
     tokens: Array | None = None
-    write: Array | None = None
+    selected: Array | None = None
     heads: Array | None = None
     branches: Array | None = None
+    head_effect: str = struct.field(pytree_node=False, default="channels")
 
 
 @struct.dataclass(kw_only=True)
@@ -39,13 +48,17 @@ class Usage:
 
     Attributes:
         tokens: `[L, B, N]` bool, tokens live in each layer, of images that are not finished yet.
-        heads: `[L, B, H]` or `None` where every head ran.
-        branches: `[L, B, 2]` (attention, MLP) or `None` where both halves ran.
+        heads: `[L, B, H]` bool, or `None` where every head ran.
+        branches: `[L, B, 2]` bool (attention, MLP), or `None` where both halves ran.
+        head_effect: what heads that did not run took with them, one of `HEAD_EFFECTS`.
+        every_token_in_mlp: whether `tokens` holds for the attention halves only.
     """
 
     tokens: Array
     heads: Array | None = None
     branches: Array | None = None
+    head_effect: str = struct.field(pytree_node=False, default="channels")
+    every_token_in_mlp: bool = struct.field(pytree_node=False, default=False)
 
 
 @struct.dataclass(kw_only=True)

@@ -27,6 +27,8 @@ class Plan:
         lengths: numbers of tokens of an image that attention is compiled for, ascending; the last
             is the model's number of tokens.
         dense_images: images that dense execution treats together.
+        head_sizes: numbers of heads that blocks are compiled for where heads are chosen, ascending;
+            the last is the model's number of heads. Empty: dropped heads are computed and masked.
         capacities: static budget of tokens for each layer ("budget" execution), or `None`.
     """
 
@@ -35,17 +37,20 @@ class Plan:
     attention_images: int
     lengths: tuple[int, ...]
     dense_images: int
+    head_sizes: tuple[int, ...] = ()
     capacities: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        for name in ("row_sizes", "lengths", "capacities"):
+        for name in ("row_sizes", "lengths", "head_sizes", "capacities"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
         for name in ("images", "attention_images", "dense_images"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} of the plan is {getattr(self, name)}: write at least 1.")
-        for name in ("row_sizes", "lengths"):
+        for name in ("row_sizes", "lengths", "head_sizes"):
             sizes = getattr(self, name)
+            if not sizes and name == "head_sizes":
+                continue
             if not sizes or sizes[0] < 1 or any(np.diff(sizes) <= 0):
                 raise UserError(
                     f"{name} of the plan are {list(sizes)}: write numbers above 0 that rise."

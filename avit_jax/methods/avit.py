@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from avit_jax import halting
+from avit_jax import halting, ramp
 from avit_jax.errors import UserError
 from avit_jax.inference import budget, halting_tokens
 from avit_jax.inference.plan import Plan
@@ -100,21 +100,14 @@ class Settings:
                 raise UserError(f"{name} is {getattr(self, name)}: write 0 or more.")
         if not 0.0 < self.eps < 1.0:
             raise UserError(f"eps is {self.eps}: the halting threshold 1 - eps needs 0 < eps < 1.")
-        if not (0.0 <= self.dense_until <= 1.0 and 0.0 <= self.ramp <= 1.0 - self.dense_until):
-            raise UserError(
-                f"dense_until {self.dense_until} and ramp {self.ramp} are shares of the training: "
-                "both at least 0, together at most 1."
-            )
+        ramp.check(dense_until=self.dense_until, ramp=self.ramp)
         if isinstance(self.prior, Sequence) and not isinstance(self.prior, str):
             # Hashable, so that models can be compared and their skeletons cached.
             object.__setattr__(self, "prior", tuple(map(_frozen, self.prior)))
 
     def strength(self, progress: Array | float) -> Array:
         """How far halting is switched on, 0..1, at a share of the training."""
-        if not self.dense_until and not self.ramp:
-            return jnp.float32(1.0)
-        rise = (progress - self.dense_until) / max(self.ramp, 1e-6)
-        return jnp.clip(jnp.asarray(rise, jnp.float32), 0.0, 1.0)
+        return ramp.strength(progress, dense_until=self.dense_until, ramp=self.ramp)
 
     def depth_prior(self, depth: int) -> np.ndarray:
         """The target distribution over `depth` layers, `[L]`; no array of JAX.
@@ -151,6 +144,7 @@ class Model(base.Model):
     """Token halting on any backbone."""
 
     settings: Settings
+    has_budget = True
 
     def __post_init__(self):
         """A prior that cannot be is refused here, not in the middle of tracing."""

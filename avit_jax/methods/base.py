@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,13 @@ class Model(abc.ABC):
 
     shape: Shape
     settings: Any
+    adaptive: ClassVar[bool] = True  # whether anything is skipped
+    has_budget: ClassVar[bool] = False  # whether there is an execution="budget"
+
+    @property
+    def draws(self) -> bool:
+        """Whether training draws at random, so that `apply` needs a key."""
+        return self.shape.draws
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """All parameters of the model as one NNX module."""
@@ -117,10 +124,10 @@ class Model(abc.ABC):
             raise UserError(
                 f"execution {execution!r} is unknown: apply() takes {' or '.join(EXECUTIONS)}."
             )
-        if train and key is None and self.shape.draws:
+        if train and key is None and (self.shape.draws or (self.draws and noise is None)):
             raise UserError(
-                "apply(train=True) with a dropout or drop_path rate above 0 draws at random: "
-                "pass key=jax.random.key(seed)."
+                "apply(train=True) draws at random here (dropout, stochastic depth or the method's "
+                "decisions): pass key=jax.random.key(seed)."
             )
         call = Call(
             train=train,
@@ -192,7 +199,17 @@ class Model(abc.ABC):
         """Tree of bools: parameters that are False get neither update nor weight decay."""
         return module.map_paths(lambda path, _: path not in self.shape.frozen, params)
 
-    def from_torch(self, state_dict: Mapping[str, Any]) -> module.Params:
+    def completed(self, params: module.Params) -> module.Params:
+        """Parameters of the plain backbone, with fresh ones where the method has its own."""
+        missing = set(self.abstract_params()) - set(params)
+        if not missing:
+            return params
+        fresh = self.init(jax.random.key(0))
+        return params | {name: fresh[name] for name in missing}
+
+    def from_torch(
+        self, state_dict: Mapping[str, Any], *, plain: bool = False
+    ) -> module.Params:
         """Parameters from other people's weights, such as `avit_jax.load_torch` returns.
 
         Positions are interpolated where the number of patches differs, and a classifier of another
@@ -201,11 +218,13 @@ class Model(abc.ABC):
         Args:
             state_dict: names of timm, DeiT or A-ViT, or of google-research/vision_transformer's
               `.npz` files, to arrays.
+            plain: only the backbone's parameters, without the method's own.
 
         Raises:
             UserError: lists every missing, unknown and misshapen name at once.
         """
-        return names.from_torch(fit(state_dict, self.shape), self.shape, self.abstract_params())
+        expected = module.abstract(self.shape.build) if plain else self.abstract_params()
+        return names.from_torch(fit(state_dict, self.shape), self.shape, expected)
 
     def to_torch(self, params: module.Params) -> dict[str, np.ndarray]:
         """The inverse of `from_torch`, bit for bit."""

@@ -28,17 +28,22 @@ class Settings:
 class Model(base.Model):
     """Every block on every token."""
 
+    adaptive = False
+
     def forward(self, network: Backbone, images: Array, call: base.Call) -> Output:
         """See `base.Model.apply`."""
         tokens = base.embed(network, images, call)
 
         def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, Array | None]:
             rate, key = inputs["drop_path_rate"], inputs.get("key")
+            record = {}
+            if call.features:
+                record["attention"] = block.attention.class_row(block.norm1(x))
             x = block.attend(x, drop_path_rate=rate, key=key)
             x = block.feed(x, drop_path_rate=rate, key=key)
-            return x, x if call.features else None
+            return x, record | ({"features": x} if call.features else {})
 
-        x, features = scan_layers(
+        x, record = scan_layers(
             layer,
             network.blocks,
             tokens,
@@ -49,7 +54,7 @@ class Model(base.Model):
         return Output(
             logits=heads.mean(0),
             usage=Usage(tokens=jnp.ones((self.shape.depth, *x.shape[:2]), bool)),
-            aux={"head_logits": heads} | ({"features": features} if call.features else {}),
+            aux={"head_logits": heads} | record,
         )
 
     def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:

@@ -7,9 +7,11 @@ state: dropout and stochastic depth take a key, and run only where one is given.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
@@ -91,28 +93,37 @@ class Attention(nnx.Module):
         self,
         x: Array,
         *,
-        keys: Array | None = None,
-        heads: Array | None = None,
+        gates: Gates | None = None,
         bias: Array | None = None,
     ) -> Array:
         """`[B, N, D]` to `[B, N, D]`.
 
         Args:
             x: normalised tokens.
-            keys: `[B, N]` bool, which tokens may be attended to.
-            heads: `[B, H]`, factor on q, k, v and the output of each head.
+            gates: which tokens and heads take part.
             bias: `[B, H, N, N]` added to the scores before the softmax.
         """
-        query, key, value = self._query_key_value(x, heads)
+        gates = gates or Gates()
+        heads = None if gates.heads is None else gates.heads[:, None, :, None].astype(x.dtype)
+        whole_head = gates.head_effect != "attention"
+        query, key, value = self._query_key_value(x, gates.heads if whole_head else None)
+        keys = _both(gates.tokens, gates.selected)
         mixed = attention.mix(query, key, value, keys=keys, bias=bias, scale=self.scale)
+        if gates.selected is not None:
+            mixed = jnp.where((gates.selected > 0)[:, :, None, None], mixed, value)
         if heads is not None:
-            mixed = mixed * heads[:, None, :, None].astype(mixed.dtype)
+            mixed = mixed * heads if whole_head else mixed * heads + value * (1 - heads)
         return self.proj(mixed.reshape(x.shape))
 
     def scores(self, x: Array, *, heads: Array | None = None, bias: Array | None = None) -> Array:
         """Scaled scores in front of the softmax, `[B, H, N, N]` float32 (`bias` included)."""
         query, key, _ = self._query_key_value(x, heads)
         return attention.scores(query, key, bias, scale=self.scale)
+
+    def class_row(self, x: Array, *, heads: Array | None = None) -> Array:
+        """What the class token attends to, `[B, H, N]` float32, all tokens being there."""
+        query, key, _ = self._query_key_value(x, heads)
+        return jax.nn.softmax(attention.scores(query[:, :1], key, None, scale=self.scale))[:, :, 0]
 
     def queries(self, x: Array) -> Array:
         """Queries alone, `[..., D]`: for the last block, of which few tokens are wanted."""
@@ -135,7 +146,7 @@ class Attention(nnx.Module):
         return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
 
 
-def _gelu(x: Array) -> Array:
+def gelu(x: Array) -> Array:
     """The exact GELU with `erf`, cheaper on CPU than with `erfc`; float32 inside for bfloat16."""
     wide = x.astype(jnp.float32)
     return (0.5 * wide * (1.0 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
@@ -149,9 +160,12 @@ class Mlp(nnx.Module):
         self.fc1 = linear(inputs, shape.mlp_dim, dtype=shape.dtype, rngs=rngs)
         self.fc2 = linear(shape.mlp_dim, shape.embed_dim, dtype=shape.dtype, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
-        """`[B, N, D (+ extra)]` to `[B, N, D]`."""
-        return self.fc2(_gelu(self.fc1(x)))
+    def __call__(self, x: Array, *, units: Array | None = None) -> Array:
+        """`[B, N, D (+ extra)]` to `[B, N, D]`; `units` `[B, hidden]` are factors in the middle."""
+        hidden = self.fc1(x)
+        if units is not None:
+            hidden = hidden * units[:, None, :].astype(hidden.dtype)
+        return self.fc2(gelu(hidden))
 
 
 class Block(nnx.Module):
@@ -188,8 +202,7 @@ class Block(nnx.Module):
         """
         gates = gates or Gates()
         normed = _mask_tokens(self.norm1(x) if normed is None else normed, gates)
-        keys = None if gates.tokens is None else gates.tokens > 0
-        update = self.attention(normed, keys=keys, heads=gates.heads, bias=bias)
+        update = self.attention(normed, gates=gates, bias=bias)
         return x + self._finish(update, gates, 0, drop_path_rate, key)
 
     def feed(
@@ -205,12 +218,14 @@ class Block(nnx.Module):
         gates = gates or Gates()
         inputs = x if extra is None else jnp.concatenate([x, extra], axis=-1)
         normed = _mask_tokens(self.norm2(inputs), gates)
-        if gates.heads is not None:
-            channels = x.shape[-1] // gates.heads.shape[-1]
-            heads = jnp.repeat(gates.heads, channels, axis=-1)
+        units = None
+        if gates.heads is not None and gates.head_effect == "channels":
+            heads = jnp.repeat(gates.heads, x.shape[-1] // gates.heads.shape[-1], axis=-1)
             heads = jnp.pad(heads, ((0, 0), (0, inputs.shape[-1] - x.shape[-1])), constant_values=1)
             normed = normed * heads[:, None, :].astype(normed.dtype)
-        return x + self._finish(self.mlp(normed), gates, 1, drop_path_rate, key)
+        elif gates.heads is not None and gates.head_effect == "hidden":
+            units = gates.heads[:, hidden_heads(self.mlp.fc1.out_features, gates.heads.shape[-1])]
+        return x + self._finish(self.mlp(normed, units=units), gates, 1, drop_path_rate, key)
 
     def _finish(
         self, update: Array, gates: Gates, branch: int, drop_path_rate: float | Array, key
@@ -221,11 +236,22 @@ class Block(nnx.Module):
             if self.dropout_rate:
                 update = dropout(update, self.dropout_rate, dropout_key)
             update = drop_path(update, drop_path_rate, path_key)
-        if gates.write is not None:
-            update = update * gates.write[:, :, None].astype(update.dtype)
+        if gates.selected is not None:
+            update = update * gates.selected[:, :, None].astype(update.dtype)
         if gates.branches is not None:
             update = update * gates.branches[:, branch, None, None].astype(update.dtype)
         return update
+
+
+def hidden_heads(hidden: int, num_heads: int) -> np.ndarray:
+    """The head that each hidden unit of an MLP belongs to where heads take hidden units along."""
+    return np.arange(hidden) * num_heads // hidden
+
+
+def _both(tokens: Array | None, selected: Array | None) -> Array | None:
+    """Keys `[B, N]` bool that both gates let through; `None` where neither says anything."""
+    given = [gate > 0 for gate in (tokens, selected) if gate is not None]
+    return functools.reduce(jnp.logical_and, given) if given else None
 
 
 def _mask_tokens(normed: Array, gates: Gates) -> Array:

@@ -70,11 +70,21 @@ _BLOCK = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
+# AdaViT's: those of the last blocks, of which upstream counts from the first of all.
+_POLICIES = {
+    "heads": "head_select.mlp_head",
+    "layers": "layer_select.mlp_head",
+    "tokens": "attn.token_select.mlp_head",
+}
 
 
 def upstream_name(path: str) -> str:
     """Upstream's name of the parameter at `path` ("blocks.{}.…" for a stacked one)."""
-    for table, prefix, upstream_prefix in ((_BLOCK, "blocks.", "blocks.{}."), (_TOP, "", "")):
+    for table, prefix, upstream_prefix in (
+        (_BLOCK, "blocks.", "blocks.{}."),
+        (_POLICIES, "policies.", "blocks.{}."),
+        (_TOP, "", ""),
+    ):
         for ours, theirs in table.items():
             if path == prefix + ours:
                 return upstream_prefix + theirs
@@ -89,7 +99,8 @@ def to_torch(params: Params, shape: Shape) -> dict[str, np.ndarray]:
     state_dict = {}
     for path, leaf in _leaves(params):
         name, array = upstream_name(path), np.asarray(leaf)
-        for layer, part in enumerate(array) if "{}" in name else [(0, array)]:
+        parts = zip(_layers(array, shape), array, strict=True) if "{}" in name else [(0, array)]
+        for layer, part in parts:
             state_dict[name.format(layer)] = _layout_to_torch(path, part, shape)
     return state_dict
 
@@ -111,7 +122,7 @@ def from_torch(state_dict: Mapping[str, Any], shape: Shape, expected: Params) ->
         stacked = "{}" in name
         empty = np.empty(leaf.shape[1:] if stacked else leaf.shape, np.bool_)
         shape_there = _layout_to_torch(path, empty, shape).shape
-        for layer in range(leaf.shape[0] if stacked else 1):
+        for layer in _layers(leaf, shape) if stacked else [0]:
             wanted[name.format(layer)] = shape_there
     _check(state_dict, wanted)
 
@@ -123,7 +134,7 @@ def from_torch(state_dict: Mapping[str, Any], shape: Shape, expected: Params) ->
             array = np.stack(
                 [
                     _layout_from_torch(path, np.asarray(state_dict[name.format(layer)]))
-                    for layer in range(leaf.shape[0])
+                    for layer in _layers(leaf, shape)
                 ]
             )
         return jnp.asarray(array.reshape(leaf.shape), leaf.dtype)
@@ -168,6 +179,11 @@ def _advice(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int
     return ", and ".join(advice) or (
         "create the model with the sizes that the weights were trained with"
     )
+
+
+def _layers(stacked: Any, shape: Shape) -> range:
+    """Blocks that the rows of a stacked parameter belong to: the last ones, where not all."""
+    return range(shape.depth - stacked.shape[0], shape.depth)
 
 
 def _leaves(params: Params) -> list[tuple[str, Any]]:

@@ -1,0 +1,157 @@
+"""Compacted execution of methods whose policies choose tokens, heads and halves anew per block.
+
+Exact: what is dropped enters nothing that stays (`methods/adavit.py` says why). Tokens keep their
+places between blocks. In each half of a block, the images that run it are sorted by their heads and
+live tokens and treated a few at a time, at the smallest static sizes that hold them: their live
+rows are gathered, multiplied with the weights of their own heads (`chosen_heads.py`), and the
+updates are added where the rows came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array, lax
+
+from avit_jax.inference.chosen_heads import AttentionHalf, Half, MlpHalf
+from avit_jax.inference.loops import for_selected
+from avit_jax.inference.plan import Plan
+from avit_jax.models import policies
+from avit_jax.models.backbone import Shape
+from avit_jax.models.layers import Block
+from avit_jax.models.module import layer_at
+from avit_jax.types import Gates, Output, Usage
+
+
+class Method(Protocol):
+    """What a method with policies offers, see `methods/adavit.py`."""
+
+    shape: Shape
+    settings: Any
+    decide: Callable[..., tuple[dict[str, Array], dict[str, Array]]]
+    gates: Callable[[dict[str, Array]], tuple[Gates, Gates]]
+    usage: Callable[[dict[str, Array], tuple[int, int]], Usage]
+
+
+@struct.dataclass(kw_only=True)
+class Work:
+    """What one half of a block has to do.
+
+    Attributes:
+        live: `[B, N]` bool, tokens that are in it; none of an image that skips it.
+        heads: `[B, H]` bool, heads that are.
+    """
+
+    live: Array
+    heads: Array
+
+
+def compact(network: Any, images: Array, exists: Array, plan: Plan, *, method: Method) -> Output:
+    """Logits of one group of images, computing only what the policies keep.
+
+    Args:
+        network: the backbone with its parameters, and `policies`.
+        images: `[B, H, W, 3]`, normalised.
+        exists: `[B]` bool; images that only fill up the batch are False and cost nothing.
+        plan: static sizes.
+        method: whose policies decide.
+
+    Returns:
+        `logits` and `usage`.
+    """
+    shape, effect = network.shape, method.settings.head_effect
+    per_layer = network.policies.per_layer() if method.settings.chosen else {}
+
+    def choose(tokens: Array, index: Array | int) -> tuple[Block, dict[str, Array]]:
+        block = layer_at(network.blocks, index)
+        normed = block.norm1(tokens)
+        return block, method.decide(tokens, normed, policies.at(per_layer, index), {})[1]
+
+    def layer(tokens: Array, index: Array) -> tuple[Array, dict[str, Array]]:
+        block, choice = choose(tokens, index)
+        attend, feed = (
+            work(gates, half, exists, shape) for half, gates in enumerate(method.gates(choice))
+        )
+        tokens = add_half(AttentionHalf(block, effect), tokens, attend, plan)
+        tokens = add_half(MlpHalf(block, effect), tokens, feed, plan)
+        return tokens, choice
+
+    last = shape.depth - 1
+    tokens, record = lax.scan(layer, network.embed(images), jnp.arange(last))
+    block, choice = choose(tokens, last)
+    attend, feed = method.gates(choice)
+    half = AttentionHalf(block, effect, asking=shape.num_prefix_tokens)
+    tokens = add_half(half, tokens, work(attend, 0, exists, shape), plan)
+    # Prefix tokens are few and always selected, so here masks are cheaper than sorting.
+    answer = block.feed(tokens[:, : shape.num_prefix_tokens], gates=feed.replace(selected=None))
+    record = {kind: jnp.concatenate([record[kind], choice[kind][None]]) for kind in choice}
+    return Output(
+        logits=network.readout(answer).mean(0), usage=method.usage(record, tokens.shape[:2])
+    )
+
+
+def work(gates: Gates, half: int, exists: Array, shape: Shape) -> Work:
+    """What half 0 (attention) or 1 (MLP) of a block has to do under its gates."""
+    live = jnp.broadcast_to(exists[:, None], (len(exists), shape.num_tokens))
+    heads = jnp.ones((len(exists), shape.num_heads), bool)
+    if gates.selected is not None:
+        live &= gates.selected > 0
+    if gates.branches is not None:
+        live &= gates.branches[:, half, None] > 0
+    if gates.heads is not None:
+        heads &= gates.heads > 0
+    return Work(live=live, heads=heads)
+
+
+def add_half(half: Half, tokens: Array, work: Work, plan: Plan) -> Array:
+    """Tokens `[B, N, D]` with the updates of one half added."""
+    num_tokens, num_heads = tokens.shape[1], work.heads.shape[1]
+    counts, kept = work.live.sum(1, dtype=jnp.int32), work.heads.any(1)
+    head_sizes = (num_heads,)
+    if half.narrows:
+        tokens = _add_constant(half, tokens, work.live & ~kept[:, None])
+        counts = jnp.where(kept, counts, 0)
+        head_sizes = plan.head_sizes or head_sizes
+    live = work.live & (counts > 0)[:, None]
+    place = jnp.cumsum(live, axis=1, dtype=jnp.int32)
+    # The token in each slot where live ones come first. Counting compares every token with every
+    # slot, which vectorises; a sort does not.
+    slots = jnp.arange(num_tokens, dtype=jnp.int32)
+    source = (place[:, None, :] <= slots[None, :, None]).sum(-1, dtype=jnp.int32)
+    source = jnp.minimum(source, num_tokens - 1)
+
+    def treat(images: Array, length: int, width: int, tokens: Array) -> Array:
+        old, keys, kept = tokens[images], live[images], work.heads[images]
+        heads = None
+        if width < num_heads:
+            union = (kept & keys.any(1, keepdims=True)).any(0)
+            heads = jnp.argsort(~union)[:width]
+            kept = kept[:, heads]
+        if length == num_tokens:  # gathering would save nothing
+            update = half.update(old, keys, heads, kept)
+        else:
+            rows = jnp.take_along_axis(old, source[images][:, :length, None], axis=1)
+            first = slots[:length] < counts[images][:, None]
+            update = half.update(rows, first, heads, kept)
+            if update.shape[1] == length:
+                back = jnp.clip(place[images] - 1, 0, length - 1)
+                update = jnp.take_along_axis(update, back[:, :, None], axis=1)
+        answered = keys[:, : update.shape[1], None]
+        update = jnp.where(answered, update, 0).astype(old.dtype)
+        for image, rows in zip(images, old[:, : update.shape[1]] + update, strict=True):
+            tokens = lax.dynamic_update_slice(tokens, rows[None], (image, 0, 0))
+        return tokens
+
+    return for_selected(treat, counts, work.heads, tokens, plan, head_sizes)
+
+
+def _add_constant(half: Half, tokens: Array, live: Array) -> Array:
+    """The update of images without any head, which is the same for all their live tokens."""
+
+    def add(_: Array, tokens: Array) -> Array:
+        return tokens + jnp.where(live[:, :, None], half.without_heads(), 0).astype(tokens.dtype)
+
+    return lax.fori_loop(0, live.any().astype(jnp.int32), add, tokens)

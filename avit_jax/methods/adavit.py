@@ -1,0 +1,378 @@
+"""AdaViT: policies decide per image which tokens, heads and halves of every block it needs.
+
+Meng et al., "AdaViT: Adaptive Vision Transformers for Efficient Image Recognition", CVPR 2022
+(arXiv 2111.15668).
+
+*What is skipped:* in front of a block, linear policies read the class token (which heads, which of
+the two halves) and the normalised patches (which tokens). A dropped token sits the block out and
+comes back for the next; a dropped head leaves with its channels of the MLP's input; a dropped half
+is not added. Prefix tokens always stay, and the first `keep_layers` blocks run all heads and halves.
+
+*Why compaction is exact:* nothing dropped enters anything that stays. A dropped token is no key and
+gets no update, a dropped head contributes zeros to the products that it feeds, and an image without
+a half simply is not in that half's batch. Without any head a half adds the same vector to every
+token (the linear layers' biases), which is computed once for all.
+
+*Training:* decisions are drawn with logistic noise and passed by straight-through gradients
+(`gumbel.py`); losses hold the usage at its targets (`usage_losses.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from avit_jax import gumbel, ramp, usage_losses
+from avit_jax.errors import UserError
+from avit_jax.inference import selected
+from avit_jax.inference.plan import Plan
+from avit_jax.methods import base
+from avit_jax.models import policies
+from avit_jax.models.layers import Block
+from avit_jax.models.module import Params, scan_layers
+from avit_jax.pretrained import adavit_names
+from avit_jax.types import HEAD_EFFECTS, Dial, Gates, Output, Usage
+from avit_jax.usage_losses import UsageLoss
+
+logger = logging.getLogger(__name__)
+
+KINDS = ("heads", "layers", "tokens")
+SATURATED = 1e4  # a shift of the logits that makes every decision yes or no
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Options of AdaViT; the defaults are those of the released models.
+
+    Attributes:
+        heads: whether heads are chosen.
+        layers: whether halves of blocks are chosen.
+        tokens: whether tokens are chosen.
+        keep_layers: blocks at the beginning that run all heads and both halves.
+        token_start_layer: blocks at the beginning that run all tokens.
+        head_effect: what a dropped head takes with it, see `types.HEAD_EFFECTS`. "channels" is the
+          released models'; "hidden" and "attention" are upstream's `ada_head_v2`, `ada_head_attn`.
+        every_token_in_mlp: tokens are chosen for the attention halves only.
+        head_threshold: probability above which a head is kept.
+        layer_threshold: the same of a half.
+        token_threshold: the same of a token.
+        temperature: of the decisions in training.
+        final_temperature: of those at the end, if it is to change; it does so linearly.
+        initial_logit: of every fresh policy: how sure it is to keep everything.
+        heads_loss: weights and target of the heads' usage, see `UsageLoss`.
+        layers_loss: the same of halves.
+        tokens_loss: the same of tokens; has no `diversity` and no `entropy`.
+        dense_until: share of the training, 0..1, in which the targets stay at 1.
+        ramp: share of the training in which they then fall to their values.
+        logit_shift: added to every decision's logit: less or more of everything. For the dial.
+    """
+
+    heads: bool = True
+    layers: bool = True
+    tokens: bool = True
+    keep_layers: int = 1
+    token_start_layer: int = 0
+    head_effect: str = "channels"
+    every_token_in_mlp: bool = False
+    head_threshold: float = 0.5
+    layer_threshold: float = 0.5
+    token_threshold: float = 0.6
+    temperature: float = 5.0
+    final_temperature: float | None = None
+    initial_logit: float = 3.0
+    heads_loss: UsageLoss = UsageLoss()
+    layers_loss: UsageLoss = UsageLoss()
+    tokens_loss: UsageLoss = UsageLoss()
+    dense_until: float = 0.0
+    ramp: float = 0.0
+    logit_shift: float = 0.0
+
+    def __post_init__(self):
+        for kind in KINDS:
+            loss = getattr(self, f"{kind}_loss")
+            object.__setattr__(self, f"{kind}_loss", _usage_loss(f"{kind}_loss", loss))
+        if self.head_effect not in HEAD_EFFECTS:
+            raise UserError(
+                f"head_effect {self.head_effect!r} is unknown: write one of "
+                f"{', '.join(HEAD_EFFECTS)}."
+            )
+        for name in ("head_threshold", "layer_threshold", "token_threshold"):
+            # Below a half the straight-through step is not exact in floating point.
+            if not 0.5 <= getattr(self, name) < 1.0:
+                raise UserError(
+                    f"{name} is {getattr(self, name)}: it must lie in [0.5, 1); to keep more, "
+                    "raise the target of the loss or initial_logit."
+                )
+        for name in ("temperature", "final_temperature"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < math.inf:
+                raise UserError(f"{name} is {value}: write a number above 0.")
+        for name in ("initial_logit", "logit_shift"):
+            value = getattr(self, name)
+            # The dial passes traced values, which nobody can look at.
+            if isinstance(value, numbers.Real) and not math.isfinite(value):
+                raise UserError(f"{name} is {value}: write a finite number.")
+        if self.tokens_loss.diversity or self.tokens_loss.entropy:
+            raise UserError(
+                "tokens_loss has no diversity and no entropy: leave them at 0; minimum and "
+                "minimum_weight hold single usages up."
+            )
+        ramp.check(dense_until=self.dense_until, ramp=self.ramp)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Kinds of decisions that there are."""
+        return tuple(kind for kind in KINDS if getattr(self, kind))
+
+    def first_layer(self, kind: str) -> int:
+        """First block, counted from 0, that has a kind of decision."""
+        return self.token_start_layer if kind == "tokens" else self.keep_layers
+
+    def threshold(self, kind: str) -> float:
+        """Probability above which a kind of decision is yes."""
+        return getattr(self, f"{kind[:-1]}_threshold")
+
+    def temperature_at(self, progress: Array | float) -> Array | float:
+        """The temperature at a share of the training."""
+        if self.final_temperature is None:
+            return self.temperature
+        return self.temperature + progress * (self.final_temperature - self.temperature)
+
+    def target_at(self, kind: str, progress: Array | float) -> Array:
+        """What share of a kind is to be kept at a share of the training."""
+        strength = ramp.strength(progress, dense_until=self.dense_until, ramp=self.ramp)
+        return 1.0 - strength * (1.0 - getattr(self, f"{kind}_loss").target)
+
+
+def _usage_loss(name: str, given: UsageLoss | Mapping[str, float]) -> UsageLoss:
+    if isinstance(given, UsageLoss):
+        return given
+    valid = [field.name for field in dataclasses.fields(UsageLoss)]
+    unknown = sorted(set(given) - set(valid))
+    if unknown:
+        raise UserError(
+            f"{name} has no {', '.join(unknown)}: valid settings are {', '.join(valid)}."
+        )
+    return UsageLoss(**given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(base.Model):
+    """Policies over tokens, heads and halves on any backbone."""
+
+    settings: Settings
+
+    def __post_init__(self):
+        """Blocks without policies are counted here, where the depth is known."""
+        for name in ("keep_layers", "token_start_layer"):
+            if not 0 <= getattr(self.settings, name) < self.shape.depth:
+                raise UserError(
+                    f"{name} is {getattr(self.settings, name)}, but the model has "
+                    f"{self.shape.depth} blocks: write 0 to {self.shape.depth - 1}."
+                )
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        """The backbone, with `policies` beside its blocks."""
+        network = super().build(rngs)  # first, so that it starts as without policies
+        settings, sizes = self.settings, {"heads": self.shape.num_heads, "layers": 2, "tokens": 1}
+        if settings.chosen:
+            network.policies = policies.Policies(
+                self.shape.embed_dim,
+                depth=self.shape.depth,
+                outputs={kind: sizes[kind] for kind in settings.chosen},
+                first={kind: settings.first_layer(kind) for kind in settings.chosen},
+                bias=settings.initial_logit,
+                rngs=rngs,
+            )
+        return network
+
+    @property
+    def draws(self) -> bool:
+        """See `base.Model.draws`: decisions are."""
+        return super().draws or bool(self.settings.chosen)
+
+    def forward(self, network: Any, images: Array, call: base.Call) -> Output:
+        """See `base.Model.apply`."""
+        tokens = base.embed(network, images, call)
+        inputs = base.layer_inputs(self.shape, call)
+        if self.settings.chosen and not call.dense:
+            inputs["policies"] = network.policies.per_layer()
+            if call.train:
+                inputs["noise"] = self._noise(call, tokens.shape)
+        temperature = self.settings.temperature_at(call.progress)
+
+        def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, dict[str, Array]]:
+            rate, key = inputs["drop_path_rate"], inputs.get("key")
+            normed = block.norm1(x)
+            logits, choice = self.decide(
+                x, normed, inputs.get("policies", {}), inputs.get("noise", {}), temperature
+            )
+            if "layers" in choice:  # a policy over halves is a stochastic depth of its own
+                rate = jnp.where(inputs["policies"]["layers"]["decides"], 0.0, rate)
+            attend, feed = self.gates(choice)
+            record = choice | {f"{kind[:-1]}_policy": array for kind, array in logits.items()}
+            if call.features:
+                record["attention"] = block.attention.class_row(normed, heads=attend.heads)
+            x = block.attend(x, gates=attend, normed=normed, drop_path_rate=rate, key=key)
+            x = block.feed(x, gates=feed, drop_path_rate=rate, key=key)
+            return x, record | ({"features": x} if call.features else {})
+
+        x, record = scan_layers(layer, network.blocks, tokens, inputs, remat=self.shape.remat)
+        heads = network.readout(x)
+        usage = self.usage(record, tokens.shape[:2])
+        penalties, metrics = self.penalties(record, call.progress)
+        return Output(
+            logits=heads.mean(0),
+            usage=usage,
+            penalties=penalties,
+            metrics=metrics | {"mean_depth": usage.tokens.sum(0).mean(dtype=jnp.float32)},
+            aux=record | {"head_logits": heads, "margin": self._margin(record, len(images))},
+        )
+
+    def decide(
+        self,
+        x: Array,
+        normed: Array,
+        policy: dict[str, policies.Policy],
+        noise: dict[str, Array],
+        temperature: Array | float = 1.0,
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Logits and decisions of one block, by kind: `heads` `[B, H]`, `layers` `[B, 2]`,
+        `tokens` `[B, N]` (logits: of patches only).
+
+        Args:
+            x: tokens `[B, N, D]`.
+            normed: the same behind the block's first norm.
+            policy: of this block, from `Policies.per_layer`; empty where nothing is decided.
+            noise: in training, by kind, of the logits' shapes.
+            temperature: in training.
+        """
+        prefix, logits, choice = self.shape.num_prefix_tokens, {}, {}
+        for kind, weights in policy.items():
+            # Upstream's policies over heads and halves read the class token as it is, not normed.
+            read = normed[:, prefix:] if kind == "tokens" else x[:, 0]
+            found = policies.logits(weights, read) + self.settings.logit_shift
+            found = found[:, :, 0] if kind == "tokens" else found
+            decision = gumbel.decide(
+                found,
+                threshold=self.settings.threshold(kind),
+                noise=noise.get(kind),
+                temperature=temperature,
+            )
+            decision = jnp.where(weights["decides"], decision, 1.0)
+            if kind == "tokens":
+                decision = jnp.pad(decision, ((0, 0), (prefix, 0)), constant_values=1.0)
+            logits[kind], choice[kind] = found, decision
+        return logits, choice
+
+    def gates(self, choice: dict[str, Array]) -> tuple[Gates, Gates]:
+        """Gates of the attention half and of the MLP half."""
+        gates = Gates(
+            selected=choice.get("tokens"),
+            heads=choice.get("heads"),
+            branches=choice.get("layers"),
+            head_effect=self.settings.head_effect,
+        )
+        return gates, gates.replace(selected=None) if self.settings.every_token_in_mlp else gates
+
+    def usage(self, choice: dict[str, Array], size: tuple[int, int]) -> Usage:
+        """What decisions `[L, B, ...]` of `(B, N)` tokens let run.
+
+        In a block without either half no token is live.
+        """
+        kept = {kind: choice[kind] > 0 for kind in KINDS if kind in choice}
+        tokens = kept.get("tokens", jnp.ones((self.shape.depth, *size), bool))
+        if "layers" in kept:
+            tokens = tokens & kept["layers"].any(-1, keepdims=True)
+        return Usage(
+            tokens=tokens,
+            heads=kept.get("heads"),
+            branches=kept.get("layers"),
+            head_effect=self.settings.head_effect,
+            every_token_in_mlp=self.settings.every_token_in_mlp,
+        )
+
+    def penalties(
+        self, record: dict[str, Array], progress: Array | float
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Weighted losses of the usage, and the usage itself, of `decide`'s records `[L, ...]`."""
+        settings, penalties, metrics = self.settings, {}, {}
+        decided = {kind: record[kind][settings.first_layer(kind) :] for kind in KINDS & record.keys()}
+        for kind in (kind for kind in KINDS if kind in decided):
+            loss, target = getattr(settings, f"{kind}_loss"), settings.target_at(kind, progress)
+            logits = record[f"{kind[:-1]}_policy"][settings.first_layer(kind) :]
+            if kind == "heads":
+                value = usage_losses.heads_loss(
+                    decided[kind], logits, decided.get("layers"), loss, target
+                )
+            elif kind == "layers":
+                value = usage_losses.layers_loss(decided[kind], logits, loss, target)
+            else:
+                value = usage_losses.tokens_loss(decided[kind], loss, target)
+            penalties[kind] = loss.weight * value
+            metrics[f"{kind}_kept"] = jax.lax.stop_gradient(decided[kind].mean())
+        return penalties, metrics
+
+    def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
+        """See `base.Model.compact`."""
+        return selected.compact(network, images, exists, plan, method=self)
+
+    def from_torch(self, state_dict: Mapping[str, Any]) -> Params:
+        """See `base.Model.from_torch`; weights without any policy, as DeiT's, get fresh ones."""
+        state_dict = adavit_names.joined(state_dict)
+        if not self.settings.chosen or adavit_names.has_policies(state_dict):
+            return super().from_torch(state_dict)
+        logger.warning("these weights have no policies: fresh ones are added, train them.")
+        return self.completed(super().from_torch(state_dict, plain=True))
+
+    def to_torch(self, params: Params) -> dict[str, np.ndarray]:
+        """See `base.Model.to_torch`; upstream keeps query, key and value apart."""
+        return adavit_names.apart(super().to_torch(params))
+
+    def dial(self) -> Dial | None:
+        """`logit_shift`: the same for tokens, heads and halves."""
+        if not self.settings.chosen:
+            return None
+        own = self.settings.logit_shift
+        return Dial(lambda position: {"logit_shift": own + position}, -SATURATED, SATURATED)
+
+    def _noise(self, call: base.Call, size: tuple[int, ...]) -> dict[str, Array]:
+        """Noise of all decisions, `[L, B, ...]` by kind: given from outside, or drawn."""
+        if call.noise is not None:
+            return call.noise
+        batch, tokens = size[:2]
+        outputs = {
+            "heads": self.shape.num_heads,
+            "layers": 2,
+            "tokens": tokens - self.shape.num_prefix_tokens,
+        }
+        return {
+            kind: gumbel.noise(
+                jax.random.fold_in(call.key, self.shape.depth + 2 + number),
+                (self.shape.depth, batch, outputs[kind]),
+            )
+            for number, kind in enumerate(KINDS)
+            if kind in self.settings.chosen
+        }
+
+    def _margin(self, record: dict[str, Array], batch: int) -> Array:
+        """Distance of each image's closest decision from its threshold, `[B]`, in logits."""
+        closest = jnp.full(batch, jnp.inf)
+        for kind in self.settings.chosen:
+            if f"{kind[:-1]}_policy" not in record:
+                continue
+            first, threshold = self.settings.first_layer(kind), self.settings.threshold(kind)
+            logits = record[f"{kind[:-1]}_policy"][first:]
+            distance = jnp.abs(logits - math.log(threshold / (1.0 - threshold)))
+            closest = jnp.minimum(closest, distance.min((0, 2), initial=jnp.inf))
+        return closest
