@@ -31,6 +31,7 @@ from avit_jax.data.example import BadExample, read_example
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
 from avit_jax.evaluate import evaluate, make_predictor_step
+from avit_jax.executed import budget_gmacs
 from avit_jax.experiment import Experiment
 from avit_jax.inference.candidates import candidates, capacities
 from avit_jax.inference.plan import Plan
@@ -77,7 +78,7 @@ def refuse_unless_halting(config: ConfigDict, mode: str) -> None:
     Raises:
         UserError: the method skips nothing, or there are several processes.
     """
-    if not hasattr(configs.make_model(config).settings, "eps"):
+    if not configs.make_model(config).adaptive:
         raise UserError(
             f"--mode {mode} races executions that skip tokens, and {config.model.name} skips none: "
             "write the config of an adaptive model."
@@ -182,7 +183,7 @@ def budget_report(
         "top1": budget["top1"],
         "top1_exact": exact["top1"],
         "images_affected": budget["dropped_images"],
-        "gmacs": flops.budget_gmacs(model.shape, plan),
+        "gmacs": budget_gmacs(model.shape, plan),
         "gmacs_exact": float(flops.inference_gmacs(model.shape, Usage(tokens=usage)).mean()),
     }
 

@@ -108,6 +108,7 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             "attention_images": placeholder(int),
             "lengths": placeholder(tuple),
             "dense_images": placeholder(int),
+            "head_sizes": placeholder(tuple),  # for methods that choose heads
             "capacities": placeholder(tuple),  # tokens per layer for execution "budget"
         }
     )

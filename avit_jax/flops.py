@@ -1,21 +1,25 @@
-"""Multiply-adds of a forward pass, needed and executed: the one place that counts.
+"""Multiply-adds of a forward pass: the one place that knows what each part costs.
 
 One multiply-add counts once, as in the papers' "FLOPs"; only matrix products and attention count,
 not norms, activations or the halting arithmetic (well under 1 %). DeiT-T / S / B at 224 px come out
-as 1.254 / 4.599 / 17.56 GMACs, the published 1.3 / 4.6 / 17.6.
+as 1.254 / 4.599 / 17.56 GMACs, the published 1.3 / 4.6 / 17.6. `executed.py` adds up what programs
+run beyond that.
 """
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from avit_jax.inference.plan import Plan
 from avit_jax.models.backbone import Shape
 from avit_jax.types import Usage
 
 GIGA = 1e9
+# Embedding and head of Ada-DeiT-S and Ada-T2T-ViT-19 as published, by width and depth. Counted here
+# they are 0.058 and 0.307.
+_UPSTREAM_FIXED = {(384, 12): 0.06, (448, 19): 0.33}
 
 
 def embedding(shape: Shape) -> int:
@@ -28,27 +32,49 @@ def readout(shape: Shape) -> int:
     return shape.num_prefix_tokens * shape.embed_dim * shape.num_classes
 
 
-def attention(shape: Shape, tokens: Array | int, heads: Array | float = 1.0) -> Array | float:
-    """Attention half of one block on `tokens` live tokens with a share `heads` of the heads."""
-    width = shape.embed_dim * heads
-    return 4.0 * tokens * shape.embed_dim * width + 2.0 * tokens * tokens * width
+def attention(
+    shape: Shape, tokens: Array | int, heads: Array | float = 1.0, effect: str = "channels"
+) -> Array | float:
+    """Attention half of one block on `tokens` live tokens with a share `heads` of the heads.
+
+    A head that loses nothing but its attention still needs its values and its projection.
+    """
+    dim = shape.embed_dim
+    projected = 2.0 + 2.0 * heads if effect == "attention" else 4.0 * heads
+    return projected * tokens * dim * dim + 2.0 * tokens * tokens * dim * heads
 
 
-def mlp(shape: Shape, tokens: Array | int, heads: Array | float = 1.0) -> Array | float:
-    """MLP half of one block; a dropped head takes its input channels with it."""
+def mlp(
+    shape: Shape, tokens: Array | int, heads: Array | float = 1.0, effect: str = "channels"
+) -> Array | float:
+    """MLP half of one block; what a dropped head takes with it says `effect`."""
     hidden = shape.block.mlp_dim
-    return tokens * shape.embed_dim * hidden * (heads + 1.0)
+    products = {"channels": heads + 1.0, "hidden": 2.0 * heads, "attention": 2.0}[effect]
+    return tokens * shape.embed_dim * hidden * products
 
 
 def per_layer(shape: Shape, usage: Usage) -> Array:
     """Multiply-adds of each block for each image, `[L, B]` float32."""
     tokens = usage.tokens.sum(-1).astype(jnp.float32)
-    heads = 1.0 if usage.heads is None else usage.heads.astype(jnp.float32).mean(-1)
-    attend, feed = attention(shape, tokens, heads), mlp(shape, tokens, heads)
+    fed = shape.num_tokens * (tokens > 0) if usage.every_token_in_mlp else tokens
+    heads, some = _heads(usage)
+    attend = attention(shape, tokens, heads, usage.head_effect) * some
+    feed = mlp(shape, fed, heads, usage.head_effect) * some
     if usage.branches is not None:
         attend = attend * usage.branches[:, :, 0]
         feed = feed * usage.branches[:, :, 1]
     return attend + feed
+
+
+def _heads(usage: Usage) -> tuple[Array | float, Array | float]:
+    """Share of the heads that ran, and whether any product is left to compute, `[L, B]`.
+
+    Without any head a half adds a vector that is the same for all images (its biases).
+    """
+    if usage.heads is None:
+        return 1.0, 1.0
+    share = usage.heads.astype(jnp.float32).mean(-1)
+    return share, 1.0 if usage.head_effect == "attention" else share > 0
 
 
 def gmacs(shape: Shape, usage: Usage) -> Array:
@@ -57,20 +83,51 @@ def gmacs(shape: Shape, usage: Usage) -> Array:
     return (per_layer(shape, usage) / GIGA).sum(0) + fixed / GIGA
 
 
+def upstream_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
+    """Costs as the published tables of AdaViT have them, `[B]` in units of 1e9 multiply-adds.
+
+    Meng et al., CVPR 2022. They differ from `gmacs` in that norms are charged, for all tokens and
+    for skipped MLPs too; the projection behind attention is charged as if it had the kept heads'
+    channels on both sides; a block without any head is free; the number of tokens is rounded down
+    through float32, which loses one for some numbers; what embedding and head cost is written down
+    for the two published models and rounded to 0.01 elsewhere.
+    """
+    size = np.float32(shape.num_tokens)
+    share = np.asarray(usage.tokens.sum(-1), np.float32) / size
+    tokens = np.floor(size * share).astype(np.float64)
+    heads = np.ones(tokens.shape) if usage.heads is None else np.asarray(usage.heads).mean(-1)
+    halves = np.ones((*tokens.shape, 2)) if usage.branches is None else np.asarray(usage.branches)
+    dim, hidden, width = shape.embed_dim, shape.block.mlp_dim, shape.embed_dim * heads
+    norm = 5.0 * shape.num_tokens * dim
+    attend = norm + 3 * tokens * dim * width + 2 * tokens**2 * width + tokens * width**2
+    feed = tokens * width * hidden + tokens * hidden * dim
+    blocks = np.where(heads > 0, norm + halves[..., 0] * attend + halves[..., 1] * feed, 0.0)
+    fixed = round((embedding(shape) + readout(shape)) / GIGA, 2)
+    return blocks.sum(0) / GIGA + _UPSTREAM_FIXED.get((shape.embed_dim, shape.depth), fixed)
+
+
 def dense_gmacs(shape: Shape) -> float:
     """Multiply-adds of one image with nothing skipped, in units of 1e9."""
     blocks = shape.depth * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
     return (embedding(shape) + blocks + readout(shape)) / GIGA
 
 
-def last_block(shape: Shape, tokens: Array | int) -> Array | float:
-    """The last block where only prefix tokens are wanted: inference on `tokens` live ones.
+def last_attention(
+    shape: Shape, tokens: Array | int, heads: Array | float = 1.0, effect: str = "channels"
+) -> Array | float:
+    """Attention half of the last block where only prefix tokens are wanted, in inference.
 
-    All of them give keys and values; queries, projection and MLP are those of the prefix.
+    All live tokens give keys and values; queries and projection are those of the prefix.
     """
     prefix, dim = shape.num_prefix_tokens, shape.embed_dim
-    attend = 2.0 * tokens * dim * dim + 2.0 * prefix * dim * dim + 2.0 * prefix * tokens * dim
-    return attend + mlp(shape, prefix)
+    keys, values = (heads, 1.0) if effect == "attention" else (heads, heads)
+    rows = tokens * (keys + values) + prefix * (heads + values)
+    return rows * dim * dim + 2.0 * prefix * tokens * dim * heads
+
+
+def last_block(shape: Shape, tokens: Array | int) -> Array | float:
+    """The last block where only prefix tokens are wanted: inference on `tokens` live ones."""
+    return last_attention(shape, tokens) + mlp(shape, shape.num_prefix_tokens)
 
 
 def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
@@ -79,9 +136,15 @@ def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
     As `gmacs`, but the last block computes only what is read (`last_block`), and nothing for an
     image that is finished by then.
     """
-    layers = np.asarray(per_layer(shape, usage), np.float64)
-    tokens = np.asarray(usage.tokens[-1].sum(-1), np.float64)
-    layers[-1] = np.where(tokens > 0, last_block(shape, tokens), 0.0)
+    layers = np.array(per_layer(shape, usage), np.float64)
+    last = jax.tree.map(lambda array: np.asarray(array[-1:]), usage)
+    tokens = last.tokens.sum(-1).astype(np.float64)
+    heads, some = _heads(last)
+    attend = last_attention(shape, tokens, heads, usage.head_effect) * some
+    feed = (tokens > 0) * mlp(shape, shape.num_prefix_tokens, heads, usage.head_effect) * some
+    if last.branches is not None:
+        attend, feed = attend * last.branches[:, :, 0], feed * last.branches[:, :, 1]
+    layers[-1:] = np.asarray((tokens > 0) * (attend + feed))
     return (layers.sum(0) + embedding(shape) + readout(shape)) / GIGA
 
 
@@ -90,61 +153,3 @@ def dense_inference_gmacs(shape: Shape) -> float:
     full = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
     blocks = (shape.depth - 1) * full + last_block(shape, shape.num_tokens)
     return (embedding(shape) + blocks + readout(shape)) / GIGA
-
-
-def executed_gmacs(shape: Shape, tokens: np.ndarray, plan: Plan, *, devices: int = 1) -> float:
-    """Multiply-adds that compacted execution really runs for a batch, padding included, in 1e9.
-
-    Args:
-        shape: of the model.
-        tokens: `[L, B, N]` bool, live tokens as in `Usage`.
-        plan: of the program.
-        devices: that share the images.
-    """
-    if devices > 1:
-        parts = np.split(np.asarray(tokens), devices, axis=1)
-        return sum(executed_gmacs(shape, part, plan) for part in parts)
-    counts = np.asarray(tokens).sum(-1)
-    batch = counts.shape[1]
-    filled = filled_up(batch, plan.images)
-    counts = np.pad(counts, ((0, 0), (0, filled - batch)))
-    whole = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
-    total = 0.0
-    for group in np.split(counts, -(-batch // plan.images), axis=1):
-        # Until the first token of the group halts, layers run as in dense execution.
-        untouched = int((group == shape.num_tokens).all(1).cumprod().sum())
-        untouched = min(untouched, shape.depth - 1)
-        total += untouched * group.shape[1] * whole
-        for layer in range(untouched, shape.depth):
-            last = layer == shape.depth - 1
-            total += _executed_layer(shape, group[layer], plan, last=last)
-    return (total + filled * (embedding(shape) + readout(shape))) / GIGA
-
-
-def filled_up(batch_size: int, group: int) -> int:
-    """Images that run where a batch is cut into even groups of at most `group`."""
-    groups = -(-batch_size // group)
-    return groups * -(-batch_size // groups)
-
-
-def budget_gmacs(shape: Shape, plan: Plan) -> float:
-    """Multiply-adds that every image costs under a static budget, in units of 1e9.
-
-    Places are computed whether a live token is in them or not.
-    """
-    capacities = np.maximum(plan.capacities, shape.num_prefix_tokens)
-    places = np.arange(shape.num_tokens) < capacities[:, None]
-    return float(inference_gmacs(shape, Usage(tokens=places[:, None, :]))[0])
-
-
-def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, *, last: bool) -> float:
-    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
-    rows = plan.rows_run(live.sum())
-    size = min(plan.attention_images, len(live))
-    largest = np.sort(live)[::-1][::size]
-    lengths = np.asarray(plan.lengths)
-    padded = lengths[np.searchsorted(lengths, largest)][largest > 0].astype(np.float64)
-    if last:
-        fixed = len(live) * prefix * (2.0 * dim * dim) + len(live) * mlp(shape, prefix)
-        return 2.0 * rows * dim * dim + size * (2.0 * prefix * padded * dim).sum() + fixed
-    return (4.0 * rows * dim * dim + mlp(shape, rows)) + size * (2.0 * padded**2 * dim).sum()

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from flax import struct
 from jax import Array
 
-
-# What a dropped head takes with it. "channels": its q, k, v and attention output, and its channels of
-# the MLP's input. "hidden": instead of the MLP's input channels, the hidden units that belong to
+# What a dropped head takes with it. "channels": its q, k, v and attention output, and its channels
+# of the MLP's input. "hidden": instead of the MLP's input channels, the hidden units that belong to
 # them. "attention": its attention only, which becomes the identity; its values stay.
 HEAD_EFFECTS = ("channels", "hidden", "attention")
 

@@ -8,6 +8,7 @@ Meng et al., "AdaViT: Adaptive Vision Transformers for Efficient Image Recogniti
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,23 @@ class UsageLoss:
         for name in ("weight", "diversity", "entropy", "minimum_weight"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name} is {getattr(self, name)}: write 0 or more.")
+
+
+def of(given: UsageLoss | Mapping[str, float], name: str) -> UsageLoss:
+    """What a config gives, a mapping of some of its settings, as `UsageLoss`.
+
+    Raises:
+        UserError: settings that there are not, or of impossible values.
+    """
+    if isinstance(given, UsageLoss):
+        return given
+    valid = [field.name for field in dataclasses.fields(UsageLoss)]
+    unknown = sorted(set(given) - set(valid))
+    if unknown:
+        raise UserError(
+            f"{name} has no {', '.join(unknown)}: valid settings are {', '.join(valid)}."
+        )
+    return UsageLoss(**given)
 
 
 def heads_loss(

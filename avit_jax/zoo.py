@@ -81,6 +81,9 @@ FAMILIES = {
             "micro": {"gate_scale": 5.0, "gate_center": 10.0, **_PUBLISHED},
         },
     ),
+    "adavit_deit": Family(
+        method="adavit", sizes={"tiny": {}, "small": {}, "base": {}, "micro": {}}
+    ),
 }
 
 
@@ -112,6 +115,7 @@ def _entries() -> dict[str, Entry]:
     for size, shape in T2T_SIZES.items():
         entries[size] = Entry("dense", T2TShape, shape, {})
         entries[f"avit_{size}"] = Entry("avit", T2TShape, shape, _t2t_gate(shape["embed_dim"]))
+        entries[f"adavit_{size}"] = Entry("adavit", T2TShape, shape, {})
     return entries
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from avit_jax import calibrate, flops
+from avit_jax import calibrate, executed, flops
 from avit_jax import config as configs
 from avit_jax.benchmark.race import Timing
 from avit_jax.checkpoint import Checkpoints
@@ -94,6 +94,6 @@ def test_a_full_budget_costs_what_dense_inference_costs(run):
     model = configs.make_model(run[0])
     plan = dataclasses.replace(default_plan(17, 2), capacities=(17, 17, 17))
     dense = flops.dense_inference_gmacs(model.shape)
-    assert flops.budget_gmacs(model.shape, plan) == pytest.approx(dense, rel=1e-6)
+    assert executed.budget_gmacs(model.shape, plan) == pytest.approx(dense, rel=1e-6)
     everything = Usage(tokens=np.ones((3, 1, 17), bool))
     assert flops.inference_gmacs(model.shape, everything)[0] == pytest.approx(dense, rel=1e-6)

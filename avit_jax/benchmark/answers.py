@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from avit_jax.benchmark.cases import Case
 from avit_jax.inference.predictor import Predictor
 from avit_jax.models.module import Params
+from avit_jax.types import Usage
 
-BORDER = 1e-5  # a token so close to the threshold may halt or not in reordered sums
+BORDER = 1e-5  # a decision so close to its threshold may go either way in reordered sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Answers:
 
     Attributes:
         logits: `[n, C]`.
-        tokens: `[L, n, N]` bool, live tokens, as in `Usage`.
-        near: `[n]` bool, images with a token within `BORDER` of the threshold; masked only.
+        usage: what ran.
+        near: `[n]` bool, images with a decision within `BORDER` of its threshold; masked only.
         dropped: `[n]` bool, images that lost tokens to a static budget; budget only.
     """
 
     logits: np.ndarray
-    tokens: np.ndarray
+    usage: Usage
     near: np.ndarray | None = None
     dropped: np.ndarray | None = None
 
@@ -41,30 +41,26 @@ class Answers:
 
 def masked_answers(case: Case) -> Answers:
     """What the definition says."""
-    threshold = 1.0 - case.model.settings.eps
 
     @jax.jit
-    def apply(params: Params, images: Array) -> tuple[Array, Array, Array]:
+    def apply(params: Params, images: Array) -> tuple[Array, Usage, Array]:
         output = case.model.apply(params, images)
-        near = jnp.abs(output.aux["cumulative"] - threshold) < BORDER
-        return output.logits, output.usage.tokens, near.any((0, 2))
+        return output.logits, output.usage, output.aux["margin"] < BORDER
 
-    logits, tokens, near = _in_batches(case, lambda images: apply(case.params, images), (0, 1, 0))
-    return Answers(logits=logits, tokens=tokens, near=near)
+    logits, usage, near = _in_batches(case, lambda images: apply(case.params, images), (0, 1, 0))
+    return Answers(logits=logits, usage=usage, near=near)
 
 
 def program_answers(case: Case, program: Predictor) -> Answers:
     """What a compiled program says."""
 
-    def run(images: np.ndarray) -> tuple[Array, ...]:
+    def run(images: np.ndarray) -> tuple[Any, ...]:
         output = program(images)
-        known = (output.logits, output.usage.tokens)
+        known = (output.logits, output.usage)
         return (*known, output.aux["dropped"]) if program.execution == "budget" else known
 
-    logits, tokens, *dropped = _in_batches(case, run, (0, 1, 1))
-    return Answers(
-        logits=logits, tokens=tokens, dropped=(dropped[0] > 0).any(0) if dropped else None
-    )
+    logits, usage, *dropped = _in_batches(case, run, (0, 1, 1))
+    return Answers(logits=logits, usage=usage, dropped=(dropped[0] > 0).any(0) if dropped else None)
 
 
 def compare(case: Case, answers: Answers, masked: Answers, *, exact: bool) -> dict[str, Any]:
@@ -96,13 +92,15 @@ def compare(case: Case, answers: Answers, masked: Answers, *, exact: bool) -> di
 
 
 def _in_batches(
-    case: Case, function: Callable[[np.ndarray], tuple[Array, ...]], axes: tuple[int, ...]
-) -> list[np.ndarray]:
+    case: Case, function: Callable[[np.ndarray], tuple[Any, ...]], axes: tuple[int, ...]
+) -> list[Any]:
     """The arrays that a function gives for each batch of a case, joined along `axes`."""
     size = len(case.timed)
     parts = [
-        [np.asarray(array) for array in function(case.images[first : first + size])]
+        jax.tree.map(np.asarray, function(case.images[first : first + size]))
         for first in range(0, len(case.images), size)
     ]
-    arrays = zip(*parts, strict=True)
-    return [np.concatenate(a, axis=axis) for a, axis in zip(arrays, axes, strict=False)]
+    return [
+        jax.tree.map(lambda *arrays, axis=axis: np.concatenate(arrays, axis=axis), *values)
+        for values, axis in zip(zip(*parts, strict=True), axes, strict=False)
+    ]

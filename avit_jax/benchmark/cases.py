@@ -16,7 +16,7 @@ from avit_jax.benchmark import profiles
 from avit_jax.calibrate import calibration_images
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
-from avit_jax.inference.plan import Plan, default_plan
+from avit_jax.inference.plan import Plan
 from avit_jax.inference.plans import chosen_plan
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
@@ -67,8 +67,8 @@ def cases(config: ConfigDict, workdir: Path) -> Iterator[Case]:
             print(f"batch {batch_size} left out: not a multiple of {jax.device_count()} devices")
             continue
         model = configs.make_model(changed)
-        plan = chosen_plan(changed, workdir) or default_plan(
-            model.shape.num_tokens, max(1, batch_size // jax.device_count())
+        plan = chosen_plan(changed, workdir) or model.default_plan(
+            max(1, batch_size // jax.device_count())
         )
         for name in settings.profiles:
             if name == "real":

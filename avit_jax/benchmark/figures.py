@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import numpy as np
 
 from avit_jax import flops
 from avit_jax.benchmark.race import Timing, speedup
+from avit_jax.executed import budget_gmacs, filled_up
 from avit_jax.inference.predictor import Predictor
-from avit_jax.models.vit import ViTShape
+from avit_jax.models.backbone import Shape
+from avit_jax.types import Usage
 
 
 def speed_figures(
@@ -36,39 +37,39 @@ def speed_figures(
     }
 
 
-def program_figures(program: Predictor, tokens: np.ndarray) -> dict[str, Any]:
+def program_figures(program: Predictor, usage: Usage) -> dict[str, Any]:
     """What a compiled program costs, beside time.
 
     Args:
         program: of any execution.
-        tokens: `[L, batch, N]` live tokens of the batch that is timed.
+        usage: of the batch that is timed.
     """
     return {
-        "gmacs_executed": gmacs_executed(program, tokens),
+        "gmacs_executed": gmacs_executed(program, usage),
         "memory_mb": program.memory() / 1e6,
         "compile_seconds": program.compile_seconds,
         "compile_cached": program.compile_cached,
     }
 
 
-def gmacs_executed(program: Predictor, tokens: np.ndarray) -> float:
+def gmacs_executed(program: Predictor, usage: Usage) -> float:
     """Multiply-adds that a program runs for one image, padding included, in units of 1e9.
 
     Args:
         program: of any execution of an adaptive model.
-        tokens: `[L, batch, N]` live tokens of the batch.
+        usage: of the batch.
     """
-    shape: ViTShape = program.model.shape
+    shape: Shape = program.model.shape
     plan, devices = program.plan, jax.device_count()
     local = program.batch_size // devices
     if program.execution == "compact":
-        executed = flops.executed_gmacs(shape, tokens, plan, devices=devices)
+        executed = program.model.executed_gmacs(usage, plan, devices=devices)
         return executed / program.batch_size
     if program.execution == "masked":
         return flops.dense_gmacs(shape)
     if program.execution == "budget":
-        return flops.budget_gmacs(shape, plan) * flops.filled_up(local, plan.images) / local
-    return flops.dense_inference_gmacs(shape) * flops.filled_up(local, plan.dense_images) / local
+        return budget_gmacs(shape, plan) * filled_up(local, plan.images) / local
+    return flops.dense_inference_gmacs(shape) * filled_up(local, plan.dense_images) / local
 
 
 def device_peak_mb() -> float | None:

@@ -69,9 +69,11 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
     """Race one case and return its figures, for machines."""
     batch_size, shape = len(case.timed), case.model.shape
     masked = masked_answers(case)
-    usage = Usage(tokens=masked.tokens[:, case.timed])
-    found = case.plan.capacities or capacities(masked.tokens, shape.num_prefix_tokens)
-    plan = dataclasses.replace(case.plan, capacities=found)
+    usage = _of_images(masked.usage, case.timed)
+    plan = case.plan
+    if case.model.has_budget:
+        found = plan.capacities or capacities(masked.usage.tokens, shape.num_prefix_tokens)
+        plan = dataclasses.replace(plan, capacities=found)
     programs = dict(_programs(case, plan, config.benchmark.executions))
     contenders = {name: _ready(program, case.batch) for name, program in programs.items()}
     for kind in config.benchmark.peers or ():
@@ -89,7 +91,7 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
         if name in programs:
             program = programs[name]
             answers = program_answers(case, program)
-            figures |= program_figures(program, answers.tokens[:, case.timed])
+            figures |= program_figures(program, _of_images(answers.usage, case.timed))
             exact = program.execution in ("masked", "compact")
             figures |= compare(case, answers, masked, exact=exact)
         else:
@@ -114,6 +116,10 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
     }
 
 
+def _of_images(usage: Usage, images: np.ndarray) -> Usage:
+    return jax.tree.map(lambda array: array[:, images], usage)
+
+
 def _programs(case: Case, plan: Plan, executions: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     batch_size = len(case.timed)
     local = max(1, batch_size // jax.device_count())
@@ -126,7 +132,9 @@ def _programs(case: Case, plan: Plan, executions: tuple[str, ...]) -> Iterator[t
         )
         yield f"dense of {group}", program
     for execution in executions:
-        if execution != "dense":
+        if execution == "budget" and not case.model.has_budget:
+            print("budget left out: this method has none", flush=True)
+        elif execution != "dense":
             yield (
                 execution,
                 case.model.compile(

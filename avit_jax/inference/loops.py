@@ -103,18 +103,9 @@ def for_selected(
         plan: sizes.
         head_sizes: numbers of heads that bodies are compiled for, ascending.
     """
-    batch, size = counts.shape[0], min(plan.attention_images, counts.shape[0])
-    groups = -(-batch // size)
-    heads = heads & (counts > 0)[:, None]
-    # Most heads first, then the same ones together; the last key counts most.
-    order = jnp.lexsort((-counts, *(~heads.T), -heads.sum(1), counts == 0))
-    order = jnp.pad(order, (0, groups * size - batch), mode="edge").reshape(groups, size)
-    largest, widest = counts[order].max(1), heads[order].any(1).sum(1)
-    kind = _smallest(widest, head_sizes) * len(plan.lengths) + _smallest(largest, plan.lengths)
-    kinds = list(itertools.product(head_sizes, plan.lengths))
-    kind = jnp.where(largest > 0, kind, len(kinds))
+    order, kind = selected_groups(counts, heads, plan, head_sizes)
     order, done = order[jnp.argsort(kind)], jnp.int32(0)
-    for number, (width, length) in enumerate(kinds):
+    for number, (width, length) in enumerate(itertools.product(head_sizes, plan.lengths)):
         until = done + (kind == number).sum(dtype=jnp.int32)
 
         def treat(group: Array, carry: Carry, length: int = length, width: int = width) -> Carry:
@@ -124,6 +115,27 @@ def for_selected(
         carry = lax.fori_loop(done, until, treat, carry)
         done = until
     return carry
+
+
+def selected_groups(
+    counts: Array, heads: Array, plan: Plan, head_sizes: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """How `for_selected` groups images.
+
+    Returns:
+        Images of each group, `[groups, attention_images]`, and the index of each group's sizes in
+        `product(head_sizes, plan.lengths)`, or their number where the group has nothing to do.
+    """
+    batch, size = counts.shape[0], min(plan.attention_images, counts.shape[0])
+    groups = -(-batch // size)
+    heads = heads & (counts > 0)[:, None]
+    # Most heads first, then the same ones together; the last key counts most.
+    order = jnp.lexsort((-counts, *(~heads.T), -heads.sum(1), counts == 0))
+    order = jnp.pad(order, (0, groups * size - batch), mode="edge").reshape(groups, size)
+    counts, heads = jnp.asarray(counts), jnp.asarray(heads)
+    largest, widest = counts[order].max(1), heads[order].any(1).sum(1)
+    kind = _smallest(widest, head_sizes) * len(plan.lengths) + _smallest(largest, plan.lengths)
+    return order, jnp.where(largest > 0, kind, len(head_sizes) * len(plan.lengths))
 
 
 def _smallest(values: Array, sizes: tuple[int, ...]) -> Array:

@@ -60,13 +60,19 @@ class Plan:
                 f"capacities of the plan are {list(self.capacities)}: write at least 1 a layer."
             )
 
-    def check(self, *, num_tokens: int, depth: int) -> None:
+    def check(self, *, num_tokens: int, depth: int, num_heads: int) -> None:
         """Refuse a plan that was made for another model."""
         if self.lengths[-1] != num_tokens:
             raise UserError(
                 f"the plan's lengths end with {self.lengths[-1]}, but the model has {num_tokens} "
                 "tokens: calibrate again for this model and image size, or set "
                 "config.inference.lengths."
+            )
+        if self.head_sizes and self.head_sizes[-1] != num_heads:
+            raise UserError(
+                f"the plan's head_sizes end with {self.head_sizes[-1]}, but the model has "
+                f"{num_heads} heads: calibrate again for this model, or set "
+                "config.inference.head_sizes."
             )
         if self.capacities is not None and len(self.capacities) != depth:
             raise UserError(
@@ -83,6 +89,18 @@ class Plan:
         full, rest = divmod(int(total), self.row_sizes[-1])
         tail = self.row_sizes[bisect.bisect_left(self.row_sizes, rest)] if rest else 0
         return full * self.row_sizes[-1] + tail
+
+
+def selected_plan(plan: Plan, num_heads: int, *, platform: str | None = None) -> Plan:
+    """A default plan for methods that choose heads, of which a CPU computes only those kept.
+
+    Accelerators mask them: gathering weights for a few images at a time would leave small products.
+    """
+    if (platform or jax.default_backend()) != "cpu":
+        return plan
+    steps = min(num_heads, 3)
+    sizes = tuple(-(-num_heads * (step + 1) // steps) for step in range(steps))
+    return dataclasses.replace(plan, head_sizes=sizes, lengths=ladder(plan.lengths[-1], ratio=1.35))
 
 
 def ladder(last: int, *, ratio: float, step: int = 16) -> tuple[int, ...]:

@@ -12,14 +12,20 @@ import jax
 from ml_collections import ConfigDict
 
 from avit_jax.errors import UserError
-from avit_jax.inference.plan import Plan, default_plan
+from avit_jax.inference.plan import Plan
 from avit_jax.models.backbone import Shape
 from avit_jax.writer import write_json_atomic
 
 logger = logging.getLogger(__name__)
 
 FILE = "plans.json"
-SIZES = ("images", "row_sizes", "attention_images", "lengths")  # of a plan for "compact"
+SIZES = (
+    "images",
+    "row_sizes",
+    "attention_images",
+    "lengths",
+    "head_sizes",
+)  # of a plan for "compact"
 
 
 def situation(shape: Shape, batch_size: int) -> dict[str, Any]:
@@ -60,14 +66,14 @@ def chosen_plan(config: ConfigDict, workdir: Path) -> Plan | None:
     """
     from avit_jax.config import make_model  # config.py knows the executions, which know plans
 
-    shape, settings = make_model(config).shape, config.inference
+    model, settings = make_model(config), config.inference
     entry = _entry(config, workdir)
     names = [field.name for field in dataclasses.fields(Plan)]
     given = {name: settings[name] for name in names if settings[name] is not None}
     if entry is None and not given:
         return None
     local = max(1, settings.batch_size // jax.device_count())
-    plan = Plan(**entry["plan"]) if entry else default_plan(shape.num_tokens, local)
+    plan = Plan(**entry["plan"]) if entry else model.default_plan(local)
     return dataclasses.replace(plan, **given)
 
 

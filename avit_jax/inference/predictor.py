@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from avit_jax.compilation_cache import cache_hits
 from avit_jax.errors import UserError
 from avit_jax.inference.dense import dense
-from avit_jax.inference.plan import Plan, default_plan
+from avit_jax.inference.plan import Plan
 from avit_jax.models import module
 from avit_jax.sharding import AXES, make_mesh, replicated
 from avit_jax.types import Output
@@ -63,8 +63,8 @@ class Predictor:
             )
         shape = model.shape
         local = batch_size // mesh.size
-        self.plan = plan or default_plan(shape.num_tokens, local)
-        self.plan.check(num_tokens=shape.num_tokens, depth=shape.depth)
+        self.plan = plan or model.default_plan(local)
+        self.plan.check(num_tokens=shape.num_tokens, depth=shape.depth, num_heads=shape.num_heads)
         self.model, self.batch_size, self.execution = model, batch_size, execution
         self._images = NamedSharding(mesh, P(AXES))
         self._params = jax.device_put(params, replicated(mesh))

@@ -9,13 +9,13 @@ updates are added where the rows came from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
+from avit_jax import decisions
 from avit_jax.inference.chosen_heads import AttentionHalf, Half, MlpHalf
 from avit_jax.inference.loops import for_selected
 from avit_jax.inference.plan import Plan
@@ -23,17 +23,10 @@ from avit_jax.models import policies
 from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import Block
 from avit_jax.models.module import layer_at
-from avit_jax.types import Gates, Output, Usage
+from avit_jax.types import Gates, Output
 
-
-class Method(Protocol):
-    """What a method with policies offers, see `methods/adavit.py`."""
-
-    shape: Shape
-    settings: Any
-    decide: Callable[..., tuple[dict[str, Array], dict[str, Array]]]
-    gates: Callable[[dict[str, Array]], tuple[Gates, Gates]]
-    usage: Callable[[dict[str, Array], tuple[int, int]], Usage]
+if TYPE_CHECKING:
+    from avit_jax.methods.adavit import Settings
 
 
 @struct.dataclass(kw_only=True)
@@ -49,7 +42,9 @@ class Work:
     heads: Array
 
 
-def compact(network: Any, images: Array, exists: Array, plan: Plan, *, method: Method) -> Output:
+def compact(
+    network: Any, images: Array, exists: Array, plan: Plan, *, settings: Settings
+) -> Output:
     """Logits of one group of images, computing only what the policies keep.
 
     Args:
@@ -57,23 +52,28 @@ def compact(network: Any, images: Array, exists: Array, plan: Plan, *, method: M
         images: `[B, H, W, 3]`, normalised.
         exists: `[B]` bool; images that only fill up the batch are False and cost nothing.
         plan: static sizes.
-        method: whose policies decide.
+        settings: of AdaViT.
 
     Returns:
         `logits` and `usage`.
     """
-    shape, effect = network.shape, method.settings.head_effect
-    per_layer = network.policies.per_layer() if method.settings.chosen else {}
+    shape, effect = network.shape, settings.head_effect
+    per_layer = network.policies.per_layer() if settings.chosen else {}
 
     def choose(tokens: Array, index: Array | int) -> tuple[Block, dict[str, Array]]:
         block = layer_at(network.blocks, index)
         normed = block.norm1(tokens)
-        return block, method.decide(tokens, normed, policies.at(per_layer, index), {})[1]
+        policy = policies.at(per_layer, index)
+        _, choice = decisions.decide(
+            settings, tokens, normed, policy, prefix=shape.num_prefix_tokens
+        )
+        return block, choice
 
     def layer(tokens: Array, index: Array) -> tuple[Array, dict[str, Array]]:
         block, choice = choose(tokens, index)
         attend, feed = (
-            work(gates, half, exists, shape) for half, gates in enumerate(method.gates(choice))
+            work(gates, half, exists, shape)
+            for half, gates in enumerate(decisions.gates(settings, choice))
         )
         tokens = add_half(AttentionHalf(block, effect), tokens, attend, plan)
         tokens = add_half(MlpHalf(block, effect), tokens, feed, plan)
@@ -82,14 +82,15 @@ def compact(network: Any, images: Array, exists: Array, plan: Plan, *, method: M
     last = shape.depth - 1
     tokens, record = lax.scan(layer, network.embed(images), jnp.arange(last))
     block, choice = choose(tokens, last)
-    attend, feed = method.gates(choice)
+    attend, feed = decisions.gates(settings, choice)
     half = AttentionHalf(block, effect, asking=shape.num_prefix_tokens)
     tokens = add_half(half, tokens, work(attend, 0, exists, shape), plan)
     # Prefix tokens are few and always selected, so here masks are cheaper than sorting.
     answer = block.feed(tokens[:, : shape.num_prefix_tokens], gates=feed.replace(selected=None))
     record = {kind: jnp.concatenate([record[kind], choice[kind][None]]) for kind in choice}
     return Output(
-        logits=network.readout(answer).mean(0), usage=method.usage(record, tokens.shape[:2])
+        logits=network.readout(answer).mean(0),
+        usage=decisions.usage(settings, record, (shape.depth, *tokens.shape[:2])),
     )
 
 

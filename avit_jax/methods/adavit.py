@@ -32,21 +32,21 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from avit_jax import gumbel, ramp, usage_losses
+from avit_jax import decisions, executed, ramp, usage_losses
+from avit_jax.decisions import KINDS
 from avit_jax.errors import UserError
 from avit_jax.inference import selected
-from avit_jax.inference.plan import Plan
+from avit_jax.inference.plan import Plan, selected_plan
 from avit_jax.methods import base
 from avit_jax.models import policies
 from avit_jax.models.layers import Block
 from avit_jax.models.module import Params, scan_layers
 from avit_jax.pretrained import adavit_names
-from avit_jax.types import HEAD_EFFECTS, Dial, Gates, Output, Usage
+from avit_jax.types import HEAD_EFFECTS, Dial, Output, Usage
 from avit_jax.usage_losses import UsageLoss
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("heads", "layers", "tokens")
 SATURATED = 1e4  # a shift of the logits that makes every decision yes or no
 
 
@@ -100,7 +100,7 @@ class Settings:
     def __post_init__(self):
         for kind in KINDS:
             loss = getattr(self, f"{kind}_loss")
-            object.__setattr__(self, f"{kind}_loss", _usage_loss(f"{kind}_loss", loss))
+            object.__setattr__(self, f"{kind}_loss", usage_losses.of(loss, f"{kind}_loss"))
         if self.head_effect not in HEAD_EFFECTS:
             raise UserError(
                 f"head_effect {self.head_effect!r} is unknown: write one of "
@@ -154,18 +154,6 @@ class Settings:
         return 1.0 - strength * (1.0 - getattr(self, f"{kind}_loss").target)
 
 
-def _usage_loss(name: str, given: UsageLoss | Mapping[str, float]) -> UsageLoss:
-    if isinstance(given, UsageLoss):
-        return given
-    valid = [field.name for field in dataclasses.fields(UsageLoss)]
-    unknown = sorted(set(given) - set(valid))
-    if unknown:
-        raise UserError(
-            f"{name} has no {', '.join(unknown)}: valid settings are {', '.join(valid)}."
-        )
-    return UsageLoss(**given)
-
-
 @dataclasses.dataclass(frozen=True)
 class Model(base.Model):
     """Policies over tokens, heads and halves on any backbone."""
@@ -203,111 +191,59 @@ class Model(base.Model):
 
     def forward(self, network: Any, images: Array, call: base.Call) -> Output:
         """See `base.Model.apply`."""
+        shape, settings = self.shape, self.settings
         tokens = base.embed(network, images, call)
-        inputs = base.layer_inputs(self.shape, call)
-        if self.settings.chosen and not call.dense:
+        inputs = base.layer_inputs(shape, call)
+        if settings.chosen and not call.dense:
             inputs["policies"] = network.policies.per_layer()
             if call.train:
-                inputs["noise"] = self._noise(call, tokens.shape)
-        temperature = self.settings.temperature_at(call.progress)
+                key = None if call.key is None else jax.random.fold_in(call.key, shape.depth + 2)
+                inputs["noise"] = call.noise or decisions.draw(settings, shape, len(images), key)
+        temperature = settings.temperature_at(call.progress)
 
         def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, dict[str, Array]]:
             rate, key = inputs["drop_path_rate"], inputs.get("key")
             normed = block.norm1(x)
-            logits, choice = self.decide(
-                x, normed, inputs.get("policies", {}), inputs.get("noise", {}), temperature
+            logits, choice = decisions.decide(
+                settings,
+                x,
+                normed,
+                inputs.get("policies", {}),
+                prefix=shape.num_prefix_tokens,
+                noise=inputs.get("noise"),
+                temperature=temperature,
             )
             if "layers" in choice:  # a policy over halves is a stochastic depth of its own
                 rate = jnp.where(inputs["policies"]["layers"]["decides"], 0.0, rate)
-            attend, feed = self.gates(choice)
-            record = choice | {f"{kind[:-1]}_policy": array for kind, array in logits.items()}
+            attend, feed = decisions.gates(settings, choice)
+            record = choice | {decisions.logits_name(kind): logits[kind] for kind in logits}
             if call.features:
                 record["attention"] = block.attention.class_row(normed, heads=attend.heads)
             x = block.attend(x, gates=attend, normed=normed, drop_path_rate=rate, key=key)
             x = block.feed(x, gates=feed, drop_path_rate=rate, key=key)
             return x, record | ({"features": x} if call.features else {})
 
-        x, record = scan_layers(layer, network.blocks, tokens, inputs, remat=self.shape.remat)
+        x, record = scan_layers(layer, network.blocks, tokens, inputs, remat=shape.remat)
         heads = network.readout(x)
-        usage = self.usage(record, tokens.shape[:2])
+        usage = decisions.usage(settings, record, (shape.depth, *tokens.shape[:2]))
         penalties, metrics = self.penalties(record, call.progress)
         return Output(
             logits=heads.mean(0),
             usage=usage,
             penalties=penalties,
             metrics=metrics | {"mean_depth": usage.tokens.sum(0).mean(dtype=jnp.float32)},
-            aux=record | {"head_logits": heads, "margin": self._margin(record, len(images))},
-        )
-
-    def decide(
-        self,
-        x: Array,
-        normed: Array,
-        policy: dict[str, policies.Policy],
-        noise: dict[str, Array],
-        temperature: Array | float = 1.0,
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Logits and decisions of one block, by kind: `heads` `[B, H]`, `layers` `[B, 2]`,
-        `tokens` `[B, N]` (logits: of patches only).
-
-        Args:
-            x: tokens `[B, N, D]`.
-            normed: the same behind the block's first norm.
-            policy: of this block, from `Policies.per_layer`; empty where nothing is decided.
-            noise: in training, by kind, of the logits' shapes.
-            temperature: in training.
-        """
-        prefix, logits, choice = self.shape.num_prefix_tokens, {}, {}
-        for kind, weights in policy.items():
-            # Upstream's policies over heads and halves read the class token as it is, not normed.
-            read = normed[:, prefix:] if kind == "tokens" else x[:, 0]
-            found = policies.logits(weights, read) + self.settings.logit_shift
-            found = found[:, :, 0] if kind == "tokens" else found
-            decision = gumbel.decide(
-                found,
-                threshold=self.settings.threshold(kind),
-                noise=noise.get(kind),
-                temperature=temperature,
-            )
-            decision = jnp.where(weights["decides"], decision, 1.0)
-            if kind == "tokens":
-                decision = jnp.pad(decision, ((0, 0), (prefix, 0)), constant_values=1.0)
-            logits[kind], choice[kind] = found, decision
-        return logits, choice
-
-    def gates(self, choice: dict[str, Array]) -> tuple[Gates, Gates]:
-        """Gates of the attention half and of the MLP half."""
-        gates = Gates(
-            selected=choice.get("tokens"),
-            heads=choice.get("heads"),
-            branches=choice.get("layers"),
-            head_effect=self.settings.head_effect,
-        )
-        return gates, gates.replace(selected=None) if self.settings.every_token_in_mlp else gates
-
-    def usage(self, choice: dict[str, Array], size: tuple[int, int]) -> Usage:
-        """What decisions `[L, B, ...]` of `(B, N)` tokens let run.
-
-        In a block without either half no token is live.
-        """
-        kept = {kind: choice[kind] > 0 for kind in KINDS if kind in choice}
-        tokens = kept.get("tokens", jnp.ones((self.shape.depth, *size), bool))
-        if "layers" in kept:
-            tokens = tokens & kept["layers"].any(-1, keepdims=True)
-        return Usage(
-            tokens=tokens,
-            heads=kept.get("heads"),
-            branches=kept.get("layers"),
-            head_effect=self.settings.head_effect,
-            every_token_in_mlp=self.settings.every_token_in_mlp,
+            aux=record
+            | {"head_logits": heads, "margin": decisions.margin(settings, record, len(images))},
         )
 
     def penalties(
         self, record: dict[str, Array], progress: Array | float
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Weighted losses of the usage, and the usage itself, of `decide`'s records `[L, ...]`."""
+        """Weighted losses of the usage, and the usage itself, of `decide`'s record `[L, ...]`."""
         settings, penalties, metrics = self.settings, {}, {}
-        decided = {kind: record[kind][settings.first_layer(kind) :] for kind in KINDS & record.keys()}
+        decided = {
+            kind: record[kind][settings.first_layer(kind) :] for kind in KINDS & record.keys()
+        }
         for kind in (kind for kind in KINDS if kind in decided):
             loss, target = getattr(settings, f"{kind}_loss"), settings.target_at(kind, progress)
             logits = record[f"{kind[:-1]}_policy"][settings.first_layer(kind) :]
@@ -325,7 +261,7 @@ class Model(base.Model):
 
     def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.compact`."""
-        return selected.compact(network, images, exists, plan, method=self)
+        return selected.compact(network, images, exists, plan, settings=self.settings)
 
     def from_torch(self, state_dict: Mapping[str, Any]) -> Params:
         """See `base.Model.from_torch`; weights without any policy, as DeiT's, get fresh ones."""
@@ -339,40 +275,19 @@ class Model(base.Model):
         """See `base.Model.to_torch`; upstream keeps query, key and value apart."""
         return adavit_names.apart(super().to_torch(params))
 
+    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
+        """See `base.Model.executed_gmacs`."""
+        return executed.on_devices(
+            executed.selected_gmacs, self.shape, usage, plan, devices=devices
+        )
+
+    def default_plan(self, batch_size: int) -> Plan:
+        """See `base.Model.default_plan`: on a CPU dropped heads are left out, elsewhere masked."""
+        return selected_plan(super().default_plan(batch_size), self.shape.num_heads)
+
     def dial(self) -> Dial | None:
         """`logit_shift`: the same for tokens, heads and halves."""
         if not self.settings.chosen:
             return None
         own = self.settings.logit_shift
         return Dial(lambda position: {"logit_shift": own + position}, -SATURATED, SATURATED)
-
-    def _noise(self, call: base.Call, size: tuple[int, ...]) -> dict[str, Array]:
-        """Noise of all decisions, `[L, B, ...]` by kind: given from outside, or drawn."""
-        if call.noise is not None:
-            return call.noise
-        batch, tokens = size[:2]
-        outputs = {
-            "heads": self.shape.num_heads,
-            "layers": 2,
-            "tokens": tokens - self.shape.num_prefix_tokens,
-        }
-        return {
-            kind: gumbel.noise(
-                jax.random.fold_in(call.key, self.shape.depth + 2 + number),
-                (self.shape.depth, batch, outputs[kind]),
-            )
-            for number, kind in enumerate(KINDS)
-            if kind in self.settings.chosen
-        }
-
-    def _margin(self, record: dict[str, Array], batch: int) -> Array:
-        """Distance of each image's closest decision from its threshold, `[B]`, in logits."""
-        closest = jnp.full(batch, jnp.inf)
-        for kind in self.settings.chosen:
-            if f"{kind[:-1]}_policy" not in record:
-                continue
-            first, threshold = self.settings.first_layer(kind), self.settings.threshold(kind)
-            logits = record[f"{kind[:-1]}_policy"][first:]
-            distance = jnp.abs(logits - math.log(threshold / (1.0 - threshold)))
-            closest = jnp.minimum(closest, distance.min((0, 2), initial=jnp.inf))
-        return closest

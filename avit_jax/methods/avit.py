@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from avit_jax import halting, ramp
+from avit_jax import executed, halting, ramp
 from avit_jax.errors import UserError
 from avit_jax.inference import budget, halting_tokens
 from avit_jax.inference.plan import Plan
@@ -189,6 +189,7 @@ class Model(base.Model):
             remat=self.shape.remat,
         )
         mask = jnp.concatenate([record["mask"], state.live[None]])
+        distance = jnp.abs(record["cumulative"] - (1.0 - self.settings.eps))
         unfinished = mask[:-1, :, :prefix].any(-1, keepdims=True)
         heads = network.readout(answer)
         penalties, metrics = self.penalties(record, state, strength)
@@ -198,7 +199,13 @@ class Model(base.Model):
             penalties={} if call.dense else penalties,
             metrics=metrics | {"halted": (~mask[:-1]).mean(dtype=jnp.float32)},
             aux=record
-            | {"mask": mask, "ponder": state.ponder, "depth": state.depth, "head_logits": heads},
+            | {
+                "mask": mask,
+                "ponder": state.ponder,
+                "depth": state.depth,
+                "head_logits": heads,
+                "margin": distance.min((0, 2)),
+            },
         )
 
     def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
@@ -206,6 +213,10 @@ class Model(base.Model):
         return halting_tokens.compact(
             network, images, exists, plan, score=self.score, eps=self.settings.eps
         )
+
+    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
+        """See `base.Model.executed_gmacs`."""
+        return executed.on_devices(executed.halting_gmacs, self.shape, usage, plan, devices=devices)
 
     def budget(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.budget`."""

@@ -21,14 +21,14 @@ from jax.sharding import Mesh
 
 from avit_jax import flops
 from avit_jax.errors import UserError
-from avit_jax.inference.plan import Plan
+from avit_jax.inference.plan import Plan, default_plan
 from avit_jax.inference.predictor import Predictor
 from avit_jax.models import module
 from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import dropout
 from avit_jax.pretrained import names
 from avit_jax.pretrained.fit import fit
-from avit_jax.types import Dial, Output
+from avit_jax.types import Dial, Output, Usage
 
 EXECUTIONS = ("masked", "dense")
 
@@ -168,6 +168,20 @@ class Model(abc.ABC):
             f'{type(self).__module__.rpartition(".")[2]} has no execution="budget": use "compact".'
         )
 
+    @abc.abstractmethod
+    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
+        """Multiply-adds that compact execution runs for a batch, padding included, in 1e9.
+
+        Args:
+            usage: of the batch.
+            plan: of the program.
+            devices: that share the images.
+        """
+
+    def default_plan(self, batch_size: int) -> Plan:
+        """Static sizes that do well without calibration, for a batch on one device."""
+        return default_plan(self.shape.num_tokens, batch_size)
+
     def compile(
         self,
         params: module.Params,
@@ -207,9 +221,7 @@ class Model(abc.ABC):
         fresh = self.init(jax.random.key(0))
         return params | {name: fresh[name] for name in missing}
 
-    def from_torch(
-        self, state_dict: Mapping[str, Any], *, plain: bool = False
-    ) -> module.Params:
+    def from_torch(self, state_dict: Mapping[str, Any], *, plain: bool = False) -> module.Params:
         """Parameters from other people's weights, such as `avit_jax.load_torch` returns.
 
         Positions are interpolated where the number of patches differs, and a classifier of another
@@ -238,9 +250,16 @@ class Model(abc.ABC):
         """Multiply-adds of one image with nothing skipped, in units of 1e9."""
         return flops.dense_gmacs(self.shape)
 
-    def gmacs(self, output: Output) -> Array:
-        """Multiply-adds that each image of a batch needed, `[B]` in units of 1e9."""
-        return flops.gmacs(self.shape, output.usage)
+    def gmacs(self, output: Output, *, upstream_accounting: bool = False) -> Array | np.ndarray:
+        """Multiply-adds that each image of a batch needed, `[B]` in units of 1e9.
+
+        Args:
+            output: of `apply`, or of a compiled program.
+            upstream_accounting: count as the published tables of AdaViT do, see
+                `flops.upstream_gmacs`; only for comparing with them.
+        """
+        count = flops.upstream_gmacs if upstream_accounting else flops.gmacs
+        return count(self.shape, output.usage)
 
 
 def embed(network: Any, images: Array, call: Call) -> Array:

@@ -11,6 +11,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
+from avit_jax import executed
 from avit_jax.inference.dense import dense
 from avit_jax.inference.plan import Plan
 from avit_jax.methods import base
@@ -60,3 +61,7 @@ class Model(base.Model):
     def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.compact`; there is nothing to leave out."""
         return dense(network, images, plan)
+
+    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
+        """See `base.Model.executed_gmacs`."""
+        return executed.on_devices(executed.dense_gmacs, self.shape, usage, plan, devices=devices)

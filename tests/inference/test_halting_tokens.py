@@ -10,11 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import avit_jax
-from avit_jax import flops
+from avit_jax import executed, flops
 from avit_jax.benchmark import profiles
 from avit_jax.inference.plan import Plan
 from avit_jax.inference.predictor import run
 from avit_jax.sharding import make_mesh
+from avit_jax.types import Usage
 from tests import parity
 from tests.inference.executed import multiply_adds
 
@@ -99,11 +100,13 @@ def test_counted_multiply_adds_are_those_executed(distilled, first, plan):
     plan = small_plan(model.shape.num_tokens, **plan)
     program = functools.partial(run, model, plan=plan, execution="compact")
     exists = np.ones(5, bool)
-    executed = multiply_adds(program, params, images, exists)
+    run_adds = multiply_adds(program, params, images, exists)
     tokens = program(params, images, exists).usage.tokens
-    assert flops.executed_gmacs(model.shape, tokens, plan) * 1e9 == pytest.approx(executed)
+    assert executed.halting_gmacs(model.shape, Usage(tokens=tokens), plan) * 1e9 == pytest.approx(
+        run_adds
+    )
     needed = flops.inference_gmacs(model.shape, model.apply(params, images).usage).sum() * 1e9
-    assert needed <= executed
+    assert needed <= run_adds
 
 
 @pytest.mark.parametrize("distilled", [False, True])
@@ -113,8 +116,8 @@ def test_dense_execution_runs_what_is_counted_for_it(distilled):
     plan = small_plan(model.shape.num_tokens, dense_images=2)
     program = functools.partial(run, model, plan=plan, execution="dense")
     images = np.zeros((4, 32, 32, 3), np.float32)
-    executed = multiply_adds(program, params, images, np.ones(4, bool))
-    assert flops.dense_inference_gmacs(model.shape) * 4e9 == pytest.approx(executed)
+    run_adds = multiply_adds(program, params, images, np.ones(4, bool))
+    assert flops.dense_inference_gmacs(model.shape) * 4e9 == pytest.approx(run_adds)
 
 
 def test_groups_of_dense_execution_are_even():
@@ -123,9 +126,9 @@ def test_groups_of_dense_execution_are_even():
     program = functools.partial(run, model, plan=plan, execution="dense")
     images = np.zeros((5, 32, 32, 3), np.float32)
     params = model.init(jax.random.key(0))
-    executed = multiply_adds(program, params, images, np.ones(5, bool))
+    run_adds = multiply_adds(program, params, images, np.ones(5, bool))
     # Five images in two groups of three, not of four.
-    assert flops.dense_inference_gmacs(model.shape) * 6e9 == pytest.approx(executed, rel=0.01)
+    assert flops.dense_inference_gmacs(model.shape) * 6e9 == pytest.approx(run_adds, rel=0.01)
 
 
 def test_an_image_that_is_not_finite_spoils_its_own_answer_only():

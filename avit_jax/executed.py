@@ -1,0 +1,130 @@
+"""Multiply-adds that inference programs really run, padding included; `flops.py` has the terms."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from avit_jax.flops import (
+    GIGA,
+    attention,
+    dense_inference_gmacs,
+    embedding,
+    inference_gmacs,
+    last_attention,
+    mlp,
+    readout,
+)
+from avit_jax.inference.loops import selected_groups
+from avit_jax.inference.plan import Plan
+from avit_jax.models.backbone import Shape
+from avit_jax.types import Usage
+
+
+def on_devices(function, shape: Shape, usage: Usage, plan: Plan, *, devices: int) -> float:
+    """`function(shape, usage, plan)` summed over devices that share the images evenly."""
+    parts = [
+        jax.tree.map(
+            lambda array, index=index: np.split(np.asarray(array), devices, 1)[index], usage
+        )
+        for index in range(devices)
+    ]
+    return sum(function(shape, part, plan) for part in parts)
+
+
+def dense_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
+    """What `dense.dense` runs for a batch on one device, in units of 1e9."""
+    return dense_inference_gmacs(shape) * filled_up(usage.tokens.shape[1], plan.dense_images)
+
+
+def halting_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
+    """What `halting_tokens.compact` runs for a batch on one device, in units of 1e9."""
+    counts = np.asarray(usage.tokens).sum(-1)
+    batch = counts.shape[1]
+    filled = filled_up(batch, plan.images)
+    counts = np.pad(counts, ((0, 0), (0, filled - batch)))
+    whole = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
+    total = 0.0
+    for group in np.split(counts, -(-batch // plan.images), axis=1):
+        # Until the first token of the group halts, layers run as in dense execution.
+        untouched = int((group == shape.num_tokens).all(1).cumprod().sum())
+        untouched = min(untouched, shape.depth - 1)
+        total += untouched * group.shape[1] * whole
+        for layer in range(untouched, shape.depth):
+            last = layer == shape.depth - 1
+            total += _executed_layer(shape, group[layer], plan, last=last)
+    return (total + filled * (embedding(shape) + readout(shape))) / GIGA
+
+
+def filled_up(batch_size: int, group: int) -> int:
+    """Images that run where a batch is cut into even groups of at most `group`."""
+    groups = -(-batch_size // group)
+    return groups * -(-batch_size // groups)
+
+
+def budget_gmacs(shape: Shape, plan: Plan) -> float:
+    """Multiply-adds that every image costs under a static budget, in units of 1e9.
+
+    Places are computed whether a live token is in them or not.
+    """
+    capacities = np.maximum(plan.capacities, shape.num_prefix_tokens)
+    places = np.arange(shape.num_tokens) < capacities[:, None]
+    return float(inference_gmacs(shape, Usage(tokens=places[:, None, :]))[0])
+
+
+def selected_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
+    """What `selected.compact` runs for a batch on one device, in units of 1e9."""
+    usage = jax.tree.map(np.asarray, usage)
+    batch = usage.tokens.shape[1]
+    filled = filled_up(batch, plan.images)
+    usage = jax.tree.map(lambda array: np.pad(array, ((0, 0), (0, filled - batch), (0, 0))), usage)
+    total = filled * float(embedding(shape) + readout(shape))
+    for group in np.split(np.arange(filled), -(-batch // plan.images)):
+        for layer in range(shape.depth):
+            for half in (0, 1):
+                total += _selected_half(shape, usage, plan, layer, group, half)
+    return total / GIGA
+
+
+def _selected_half(
+    shape: Shape, usage: Usage, plan: Plan, layer: int, group: np.ndarray, half: int
+) -> float:
+    """One half of a block on one group of images."""
+    last, prefix = layer == shape.depth - 1, shape.num_prefix_tokens
+    effect, everything = usage.head_effect, np.ones(len(group), bool)
+    if half and last:
+        return len(group) * mlp(shape, prefix)
+    counts = usage.tokens[layer, group].sum(-1)
+    if half and usage.every_token_in_mlp:
+        counts = np.where(counts > 0, shape.num_tokens, 0)
+    heads = np.ones((len(group), shape.num_heads), bool)
+    if usage.heads is not None:
+        heads = usage.heads[layer, group]
+    runs = everything if usage.branches is None else usage.branches[layer, group, half]
+    sizes = (shape.num_heads,)
+    if effect != "attention":
+        runs, sizes = runs & heads.any(-1), plan.head_sizes or sizes
+    _, kind = selected_groups(np.where(runs, counts, 0), heads, plan, sizes)
+    kind = np.asarray(kind)
+    kind = kind[kind < len(sizes) * len(plan.lengths)]
+    lengths = np.asarray(plan.lengths)[kind % len(plan.lengths)].astype(np.float64)
+    # A head that only loses its attention is computed and then masked.
+    share = np.asarray(sizes)[kind // len(plan.lengths)] / shape.num_heads
+    if half:
+        cost = mlp(shape, lengths, share, effect)
+    else:
+        cost = (last_attention if last else attention)(shape, lengths, share)
+    return min(plan.attention_images, len(group)) * float(cost.sum())
+
+
+def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, *, last: bool) -> float:
+    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
+    rows = plan.rows_run(live.sum())
+    size = min(plan.attention_images, len(live))
+    largest = np.sort(live)[::-1][::size]
+    lengths = np.asarray(plan.lengths)
+    padded = lengths[np.searchsorted(lengths, largest)][largest > 0].astype(np.float64)
+    if last:
+        fixed = len(live) * prefix * (2.0 * dim * dim) + len(live) * mlp(shape, prefix)
+        return 2.0 * rows * dim * dim + size * (2.0 * prefix * padded * dim).sum() + fixed
+    return (4.0 * rows * dim * dim + mlp(shape, rows)) + size * (2.0 * padded**2 * dim).sum()
