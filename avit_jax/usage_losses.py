@@ -49,6 +49,9 @@ class UsageLoss:
                 raise UserError(f"{name} is {getattr(self, name)}: write 0 or more.")
 
 
+DEFAULT = UsageLoss()  # of the published training script
+
+
 def of(given: UsageLoss | Mapping[str, float], name: str) -> UsageLoss:
     """What a config gives, a mapping of some of its settings, as `UsageLoss`.
 

@@ -6,7 +6,8 @@ Meng et al., "AdaViT: Adaptive Vision Transformers for Efficient Image Recogniti
 *What is skipped:* in front of a block, linear policies read the class token (which heads, which of
 the two halves) and the normalised patches (which tokens). A dropped token sits the block out and
 comes back for the next; a dropped head leaves with its channels of the MLP's input; a dropped half
-is not added. Prefix tokens always stay, and the first `keep_layers` blocks run all heads and halves.
+is not added. Prefix tokens always stay, and the first `keep_layers` blocks run all of their heads
+and halves.
 
 *Why compaction is exact:* nothing dropped enters anything that stays. A dropped token is no key and
 gets no update, a dropped head contributes zeros to the products that it feeds, and an image without
@@ -43,7 +44,7 @@ from avit_jax.models.layers import Block
 from avit_jax.models.module import Params, scan_layers
 from avit_jax.pretrained import adavit_names
 from avit_jax.types import HEAD_EFFECTS, Dial, Output, Usage
-from avit_jax.usage_losses import UsageLoss
+from avit_jax.usage_losses import DEFAULT, UsageLoss
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +91,9 @@ class Settings:
     temperature: float = 5.0
     final_temperature: float | None = None
     initial_logit: float = 3.0
-    heads_loss: UsageLoss = UsageLoss()
-    layers_loss: UsageLoss = UsageLoss()
-    tokens_loss: UsageLoss = UsageLoss()
+    heads_loss: UsageLoss = DEFAULT
+    layers_loss: UsageLoss = DEFAULT
+    tokens_loss: UsageLoss = DEFAULT
     dense_until: float = 0.0
     ramp: float = 0.0
     logit_shift: float = 0.0
