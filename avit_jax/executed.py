@@ -108,8 +108,11 @@ def _selected_half(
     kind = np.asarray(kind)
     kind = kind[kind < len(sizes) * len(plan.lengths)]
     lengths = np.asarray(plan.lengths)[kind % len(plan.lengths)].astype(np.float64)
-    # A head that only loses its attention is computed and then masked.
+    # A head that only loses its attention is computed and then masked, and so are hidden units that
+    # heads do not divide among them.
     share = np.asarray(sizes)[kind // len(plan.lengths)] / shape.num_heads
+    if half and effect == "hidden" and shape.block.mlp_dim % shape.num_heads:
+        share = 1.0
     if half:
         cost = mlp(shape, lengths, share, effect)
     else:

@@ -1,9 +1,9 @@
 """Multiply-adds of a forward pass: the one place that knows what each part costs.
 
 One multiply-add counts once, as in the papers' "FLOPs"; only matrix products and attention count,
-not norms, activations or the halting arithmetic (well under 1 %). DeiT-T / S / B at 224 px come out
-as 1.254 / 4.599 / 17.56 GMACs, the published 1.3 / 4.6 / 17.6. `executed.py` adds up what programs
-run beyond that.
+not norms, activations or what decides (halting arithmetic, policies), which is well under 1 %.
+DeiT-T / S / B at 224 px come out as 1.254 / 4.599 / 17.56 GMACs, the published 1.3 / 4.6 / 17.6.
+`executed.py` adds up what programs run beyond that.
 """
 
 from __future__ import annotations

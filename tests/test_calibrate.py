@@ -76,7 +76,7 @@ def test_candidates_differ_and_contain_the_default():
     assert plans["default"] == default_plan(197, 16)
     assert len(set(plans.values())) == len(plans) > 3
     for plan in plans.values():
-        plan.check(num_tokens=197, depth=12)
+        plan.check(num_tokens=197, depth=12, num_heads=3)
 
 
 def test_capacities_hold_nearly_all_images_and_never_rise():

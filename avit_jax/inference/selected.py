@@ -88,9 +88,10 @@ def compact(
     # Prefix tokens are few and always selected, so here masks are cheaper than sorting.
     answer = block.feed(tokens[:, : shape.num_prefix_tokens], gates=feed.replace(selected=None))
     record = {kind: jnp.concatenate([record[kind], choice[kind][None]]) for kind in choice}
+    usage = decisions.usage(settings, record, (shape.depth, *tokens.shape[:2]))
     return Output(
         logits=network.readout(answer).mean(0),
-        usage=decisions.usage(settings, record, (shape.depth, *tokens.shape[:2])),
+        usage=usage.replace(tokens=usage.tokens & exists[:, None]),
     )
 
 

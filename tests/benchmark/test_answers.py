@@ -5,12 +5,13 @@ import pytest
 
 from avit_jax.benchmark.answers import Answers, compare
 from avit_jax.benchmark.cases import Case
+from avit_jax.types import Usage
 
 MASKED = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
 
 
 def answers(logits, **known):
-    return Answers(logits=logits, tokens=np.ones((2, 4, 3), bool), **known)
+    return Answers(logits=logits, usage=Usage(tokens=np.ones((2, 4, 3), bool)), **known)
 
 
 def case(labels=None):

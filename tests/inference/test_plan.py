@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avit_jax.inference.plan import Plan, default_plan, ladder
+from avit_jax.inference.plan import Plan, default_plan, ladder, selected_plan
 
 PLAN = {"images": 4, "row_sizes": (8, 32), "attention_images": 2, "lengths": (4, 17)}
 
@@ -27,8 +27,17 @@ def test_rows_run_cover_the_live_ones_with_less_than_one_block_too_many(total):
 @given(st.integers(2, 600), st.integers(1, 512), st.sampled_from(["cpu", "gpu", "tpu"]))
 def test_every_model_and_batch_gets_a_plan(tokens, batch, platform):
     plan = default_plan(tokens, batch, platform=platform)
-    plan.check(num_tokens=tokens, depth=12)
+    plan.check(num_tokens=tokens, depth=12, num_heads=3)
     assert plan.images <= batch and plan.attention_images <= plan.images
+
+
+@given(st.integers(2, 600), st.integers(1, 512), st.integers(1, 32))
+def test_dropped_heads_are_left_out_on_a_cpu_and_masked_elsewhere(tokens, batch, heads):
+    base = default_plan(tokens, batch, platform="cpu")
+    plan = selected_plan(base, heads, platform="cpu")
+    plan.check(num_tokens=tokens, depth=12, num_heads=heads)
+    assert len(plan.head_sizes) == min(heads, 3)
+    assert selected_plan(base, heads, platform="gpu") == base
 
 
 @pytest.mark.parametrize(
@@ -37,6 +46,7 @@ def test_every_model_and_batch_gets_a_plan(tokens, batch, platform):
         ({"images": 0}, "images of the plan is 0"),
         ({"row_sizes": (8, 8)}, "numbers above 0 that rise"),
         ({"lengths": ()}, "numbers above 0 that rise"),
+        ({"head_sizes": (3, 2)}, "head_sizes of the plan are .* numbers above 0 that rise"),
         ({"capacities": (5, 0)}, "at least 1 a layer"),
     ],
 )
@@ -46,8 +56,10 @@ def test_sizes_that_cannot_be_are_refused(changes, message):
 
 
 def test_a_plan_for_another_model_is_refused():
-    plan = Plan(**PLAN, dense_images=1, capacities=(17, 9))
+    plan = Plan(**PLAN, dense_images=1, head_sizes=(1, 4), capacities=(17, 9))
     with pytest.raises(ValueError, match="lengths end with 17, but the model has 65"):
-        plan.check(num_tokens=65, depth=2)
+        plan.check(num_tokens=65, depth=2, num_heads=4)
+    with pytest.raises(ValueError, match="head_sizes end with 4, but the model has 3 heads"):
+        plan.check(num_tokens=17, depth=2, num_heads=3)
     with pytest.raises(ValueError, match="2 capacities for a model of 3 layers"):
-        plan.check(num_tokens=17, depth=3)
+        plan.check(num_tokens=17, depth=3, num_heads=4)
