@@ -37,7 +37,7 @@ from avit_jax import decisions, executed, ramp, usage_losses
 from avit_jax.decisions import KINDS
 from avit_jax.errors import UserError
 from avit_jax.inference import selected
-from avit_jax.inference.plan import Plan, selected_plan
+from avit_jax.inference.plan import Plan, with_heads_left_out
 from avit_jax.methods import base
 from avit_jax.models import policies
 from avit_jax.models.layers import Block
@@ -47,6 +47,10 @@ from avit_jax.types import HEAD_EFFECTS, Dial, Output, Usage
 from avit_jax.usage_losses import DEFAULT, UsageLoss
 
 logger = logging.getLogger(__name__)
+
+# Width from which leaving heads out of a CPU's products was found to save more than fetching the
+# weights of the others costs: docs/performance.md.
+NARROWING_PAYS = 384
 
 SATURATED = 1e4  # a shift of the logits that makes every decision yes or no
 
@@ -283,8 +287,19 @@ class Model(base.Model):
         )
 
     def default_plan(self, batch_size: int) -> Plan:
-        """See `base.Model.default_plan`: on a CPU dropped heads are left out, elsewhere masked."""
-        return selected_plan(super().default_plan(batch_size), self.shape.num_heads)
+        """See `base.Model.default_plan`; heads are masked in products unless those are wide."""
+        plan = super().default_plan(batch_size)
+        narrows = jax.default_backend() == "cpu" and self.shape.embed_dim >= NARROWING_PAYS
+        return with_heads_left_out(plan, self.shape.num_heads) if narrows else plan
+
+    def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
+        """See `base.Model.candidate_plans`: heads are masked in products, or left out."""
+        plans, masked = super().candidate_plans(batch_size), super().default_plan(batch_size)
+        both = {
+            "masked heads": masked,
+            "heads left out": with_heads_left_out(masked, self.shape.num_heads),
+        }
+        return plans | {name: plan for name, plan in both.items() if plan != plans["default"]}
 
     def dial(self) -> Dial | None:
         """`logit_shift`: the same for tokens, heads and halves."""

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from avit_jax import flops
 from avit_jax.errors import UserError
+from avit_jax.inference.candidates import candidates
 from avit_jax.inference.plan import Plan, default_plan
 from avit_jax.inference.predictor import Predictor
 from avit_jax.models import module
@@ -181,6 +182,10 @@ class Model(abc.ABC):
     def default_plan(self, batch_size: int) -> Plan:
         """Static sizes that do well without calibration, for a batch on one device."""
         return default_plan(self.shape.num_tokens, batch_size)
+
+    def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
+        """Plans for calibration to race, "default" among them, for a batch on one device."""
+        return candidates(self.default_plan(batch_size), self.shape.num_tokens, batch_size)
 
     def compile(
         self,
