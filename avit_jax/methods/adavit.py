@@ -21,7 +21,6 @@ token (the linear layers' biases), which is computed once for all.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import numbers
 from collections.abc import Mapping
@@ -45,8 +44,6 @@ from avit_jax.models.module import Params, scan_layers
 from avit_jax.pretrained import adavit_names
 from avit_jax.types import HEAD_EFFECTS, Dial, Output, Usage
 from avit_jax.usage_losses import DEFAULT, UsageLoss
-
-logger = logging.getLogger(__name__)
 
 SATURATED = 1e4  # a shift of the logits that makes every decision yes or no
 
@@ -269,7 +266,6 @@ class Model(base.Model):
         state_dict = adavit_names.joined(state_dict)
         if not self.settings.chosen or adavit_names.has_policies(state_dict):
             return super().from_torch(state_dict)
-        logger.warning("these weights have no policies: fresh ones are added, train them.")
         return self.completed(super().from_torch(state_dict, plain=True))
 
     def to_torch(self, params: Params) -> dict[str, np.ndarray]:
