@@ -15,7 +15,7 @@ from avit_jax.checkpoint import Checkpoints
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
+from avit_jax.models.module import Params, abstract
 from avit_jax.pretrained import npz
 from avit_jax.pretrained.pixels import for_our_pixels
 from avit_jax.pretrained.weights import load_torch
@@ -49,8 +49,8 @@ def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainSt
     Raises:
         UserError: the config is made for fine-tuning and names no weights, or they do not fit.
     """
-    abstract = experiment.optimization.abstract_state(experiment.mesh)
-    restored = checkpoints.restore(abstract)
+    target = experiment.optimization.abstract_state(experiment.mesh)
+    restored = checkpoints.restore(target)
     if restored is not None:
         logger.info("going on from step %d in %s", restored[0], experiment.workdir)
         return restored[1]
@@ -61,7 +61,7 @@ def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainSt
             "--config.init.weights FILE (DeiT's own, say) or --config.init.workdir RUN, or "
             "--config.init.scratch True to start from random ones all the same."
         )
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     state = jax.jit(experiment.optimization.init_state, out_shardings=shardings)()
     if initial is not None:
         # The step donates its whole state, so the average may not share buffers with the weights.
@@ -75,6 +75,9 @@ def initial_weights(
     config: ConfigDict, model: Model, mesh: Mesh, *, weights: str = "auto"
 ) -> Weights | None:
     """What `config.init` says to start from; `None` where it says nothing.
+
+    Weights of a plain backbone, such as a DeiT's, also start a method that has parameters of its
+    own: those are fresh, and a warning names them.
 
     Args:
         config: of the run.
@@ -91,11 +94,17 @@ def initial_weights(
         return weights_of_file(init.weights, model, mesh, pixels=init.pixels, ema=weights == "ema")
     if init.workdir:
         workdir = Path(init.workdir)
-        found = _of_run(workdir, model, mesh, weights=weights)
+        found = _of_run(workdir, model, mesh, weights=weights, plain=True)
         if found is None:
             raise _nothing_in(workdir)
-        return found
+        return dataclasses.replace(found, params=_completed(model, found.params, mesh))
     return None
+
+
+def _completed(model: Model, params: Params, mesh: Mesh) -> Params:
+    """As `Model.completed`; what is fresh is put on the mesh as well."""
+    whole = model.completed(params)
+    return params | put_on(mesh, {name: whole[name] for name in whole.keys() - params.keys()})
 
 
 def chosen_weights(config: ConfigDict, workdir: Path, model: Model, mesh: Mesh) -> Weights:
@@ -172,20 +181,27 @@ def weights_of_file(
     return Weights(params, address, None)
 
 
-def _of_run(workdir: Path, model: Model, mesh: Mesh, *, weights: str) -> Weights | None:
-    """The weights in the newest checkpoint; `None` if there is no run or no checkpoint."""
+def _of_run(
+    workdir: Path, model: Model, mesh: Mesh, *, weights: str, plain: bool = False
+) -> Weights | None:
+    """The weights in the newest checkpoint; `None` if there is no run or no checkpoint.
+
+    With `plain` they may lack what the model has beside its backbone.
+    """
     saved = workdir / "config.json"
     if not saved.exists():
         return None
     config = configs.read(saved)
     trained = configs.make_model(config)
-    shapes, wanted = (
-        jax.tree.map(lambda leaf: leaf.shape, m.abstract_params()) for m in (trained, model)
+    found, wanted, backbone = map(
+        _sizes, (trained.abstract_params(), model.abstract_params(), abstract(model.shape.build))
     )
-    if shapes != wanted:
+    if found != wanted and not (plain and found == backbone):
+        names = sorted(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))
         raise UserError(
-            f"the weights in {workdir} ({config.model.name}) have other sizes than this model: "
-            "make embed_dim, depth, image_size, patch_size and num_classes the same."
+            f"the weights in {workdir} ({config.model.name}) have other sizes than this model (in "
+            f"{', '.join(names)}): make embed_dim, depth, image_size, patch_size, num_classes and "
+            "the method the same."
         )
     if weights == "ema" and not config.train.ema_decay:
         raise UserError(
@@ -202,6 +218,10 @@ def _of_run(workdir: Path, model: Model, mesh: Mesh, *, weights: str) -> Weights
     step, state = restored
     logger.info("weights (%s) of step %d in %s", name, step, workdir)
     return Weights(state[name], f"step {step} of {workdir} ({name})", step)
+
+
+def _sizes(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.shape, params)
 
 
 def _nothing_in(workdir: Path) -> UserError:

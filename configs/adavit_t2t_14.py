@@ -4,12 +4,13 @@
         --config.init.weights FILE
 
 `DIR` (or `TFDS_DATA_DIR`) holds `imagenet2012`, prepared once with
-`python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. `FILE` is the `.pth` that the authors of
-T2T-ViT publish for `t2t_vit_14`.
+`python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. `FILE` is the `.pth` that the authors
+of T2T-ViT publish for `t2t_vit_14`.
 
 Thresholds, temperature 5, loss weights of 2 and usage targets of 0.5 are those of the published
 training script (arXiv 2111.15668 and its code). Batch, epochs and learning rate follow this
-project's other fine-tuning recipes and have not been run at this size. The paper has no figures for 14 blocks; for 19 see `adavit_t2t_19.py`.
+project's other fine-tuning recipes and have not been run at this size. The paper
+has no figures for 14 blocks; for 19 see `adavit_t2t_19.py`.
 """
 
 from ml_collections import ConfigDict

@@ -4,12 +4,13 @@
         --config.init.weights FILE
 
 `DIR` (or `TFDS_DATA_DIR`) holds `imagenet2012`, prepared once with
-`python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. `FILE` is the `.pth` that the authors of
-T2T-ViT publish for `t2t_vit_19`.
+`python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. `FILE` is the `.pth` that the authors
+of T2T-ViT publish for `t2t_vit_19`.
 
 Thresholds, temperature 5, loss weights of 2 and usage targets of 0.5 are those of the published
 training script (arXiv 2111.15668 and its code). Batch, epochs and learning rate follow this
-project's other fine-tuning recipes and have not been run at this size. Published (for 19 blocks): 81.1 % top-1 at 3.9 GMACs.
+project's other fine-tuning recipes and have not been run at this size. Published:
+81.1 % top-1 at 3.9 GMACs.
 """
 
 from ml_collections import ConfigDict

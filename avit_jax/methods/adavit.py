@@ -21,7 +21,6 @@ token (the linear layers' biases), which is computed once for all.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import numbers
 from collections.abc import Mapping
@@ -46,12 +45,9 @@ from avit_jax.pretrained import adavit_names
 from avit_jax.types import HEAD_EFFECTS, Dial, Output, Usage
 from avit_jax.usage_losses import DEFAULT, UsageLoss
 
-logger = logging.getLogger(__name__)
-
 # Width from which leaving heads out of a CPU's products was found to save more than fetching the
 # weights of the others costs: docs/performance.md.
 NARROWING_PAYS = 384
-
 SATURATED = 1e4  # a shift of the logits that makes every decision yes or no
 
 
@@ -273,7 +269,6 @@ class Model(base.Model):
         state_dict = adavit_names.joined(state_dict)
         if not self.settings.chosen or adavit_names.has_policies(state_dict):
             return super().from_torch(state_dict)
-        logger.warning("these weights have no policies: fresh ones are added, train them.")
         return self.completed(super().from_torch(state_dict, plain=True))
 
     def to_torch(self, params: Params) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -30,6 +31,8 @@ from avit_jax.models.layers import dropout
 from avit_jax.pretrained import names
 from avit_jax.pretrained.fit import fit
 from avit_jax.types import Dial, Output, Usage
+
+logger = logging.getLogger(__name__)
 
 EXECUTIONS = ("masked", "dense")
 
@@ -219,10 +222,16 @@ class Model(abc.ABC):
         return module.map_paths(lambda path, _: path not in self.shape.frozen, params)
 
     def completed(self, params: module.Params) -> module.Params:
-        """Parameters of the plain backbone, with fresh ones where the method has its own."""
-        missing = set(self.abstract_params()) - set(params)
+        """Parameters of the plain backbone, with fresh ones where the method has its own.
+
+        The fresh ones are always the same, and a warning names them.
+        """
+        missing = sorted(set(self.abstract_params()) - set(params))
         if not missing:
             return params
+        logger.warning(
+            "these weights have no %s: fresh ones are added, train them.", " and no ".join(missing)
+        )
         fresh = self.init(jax.random.key(0))
         return params | {name: fresh[name] for name in missing}
 
