@@ -27,8 +27,8 @@ python -m avit_jax.main --config configs/deit_tiny.py --mode eval --config.data.
 the share of the resized image in the reported evaluation, `--config.data.augment.crop_ratio`. Where
 **pixels** says symmetric, write `--config.init.pixels symmetric`; google-research's `.npz` files
 are known by their names, and `configs/vit_augreg.py` (`:small`, `:base`, `:large`) says all of it.
-An `avit` has the parameters of its `deit` and takes its weights; all models take those for other
-image sizes and other classes.
+An `avit` has the parameters of its `deit` and takes its weights; an `adavit` has policies besides,
+which start fresh. All models take weights for other image sizes and other classes.
 """
 _COLUMNS = (
     "model", "image", "parameters", "GMACs", "top-1", "weights", "crop", "pixels",
@@ -39,6 +39,8 @@ _FAMILIES = {
     "deit": "## DeiT: dense ([arXiv 2012.12877](https://arxiv.org/abs/2012.12877))",
     "t2t_vit": "## T2T-ViT: dense ([arXiv 2101.11986](https://arxiv.org/abs/2101.11986))",
     "avit": "## A-ViT: tokens halt ([arXiv 2112.07658](https://arxiv.org/abs/2112.07658))",
+    "adavit": "## AdaViT: policies over tokens, heads and halves "
+    "([arXiv 2111.15668](https://arxiv.org/abs/2111.15668))",
 }
 _FOOT = """\
 Models without an address are started from weights of another image size or of DeiT; the micro ones

@@ -68,6 +68,21 @@ def test_every_avit_has_exactly_the_parameters_of_its_deit(name):
     assert avit.abstract_params() == deit.abstract_params()
 
 
+@pytest.mark.parametrize("name", list_models("adavit*"))
+def test_every_adavit_has_the_parameters_of_its_backbone_and_policies(name):
+    adavit, plain = create_model(name), create_model(name.removeprefix("adavit_"))
+    assert adavit.shape == plain.shape
+    params, width = adavit.abstract_params(), adavit.shape.embed_dim
+    policies = params.pop("policies")
+    assert params == plain.abstract_params()
+    depth, heads = adavit.shape.depth, adavit.shape.num_heads
+    assert {kind: policy["kernel"].shape for kind, policy in policies.items()} == {
+        "heads": (depth - 1, width, heads),
+        "layers": (depth - 1, width, 2),
+        "tokens": (depth, width, 1),
+    }
+
+
 def test_list_models_is_sorted_and_knows_shell_patterns():
     everything = list_models()
     assert everything == sorted(set(everything))
@@ -75,6 +90,7 @@ def test_list_models_is_sorted_and_knows_shell_patterns():
     avits = list_models("avit*")
     assert avits == [name for name in everything if name.startswith("avit")]
     assert list_models("*_tiny_patch16_???") == [
+        "adavit_deit_tiny_patch16_224", "adavit_deit_tiny_patch16_384",
         "avit_tiny_patch16_224", "avit_tiny_patch16_384",
         "deit_tiny_patch16_224", "deit_tiny_patch16_384",
         "vit_tiny_patch16_224", "vit_tiny_patch16_384",
@@ -88,7 +104,8 @@ def test_names_say_what_the_models_are(name):
     *_, patch, image = name.split("_")
     assert (f"patch{model.shape.patch_size}", str(model.shape.image_size)) == (patch, image)
     assert model.shape.distilled == ("distilled" in name)
-    assert zoo.entry(name).method == {"avit": "avit"}.get(name.split("_")[0], "dense")
+    family = name.split("_")[0]
+    assert zoo.entry(name).method == (family if family in ("avit", "adavit") else "dense")
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones():

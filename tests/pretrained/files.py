@@ -11,10 +11,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from tests import parity
+from tests.parity.golden import group, load
 
 FIXTURES = Path(__file__).parent / "fixtures"
-GOLDEN = next(file for file in parity.FILES if file.stem == "tiny_distilled_b4")
+GOLDEN = "avit/tiny_distilled_b4"
 LEGACY_MAGIC, LEGACY_VERSION, LEGACY_SYSTEM = (
     pickle.dumps(value, protocol=2)
     for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
@@ -53,7 +53,7 @@ def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> 
 
 def golden_weights() -> dict[str, np.ndarray]:
     """The weights behind one golden file."""
-    return parity.group(parity.load(GOLDEN), "param/")
+    return group(load(GOLDEN), "param/")
 
 
 def google_research(params: dict, *, num_heads: int, patch_size: int) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import safetensors.numpy
 from avit_jax.errors import UserError
 from avit_jax.pretrained.torch_writer import save_torch
 from avit_jax.pretrained.weights import load_torch
-from tests import parity
+from tests.parity import avit, golden
 from tests.pretrained import files
 from tests.pretrained.files import FIXTURES, tensor_pickle, zip_of
 
@@ -34,10 +34,10 @@ def dict_of(**entries: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def golden_run():
     """From weights to their logits and the published implementation's, for one golden file."""
-    golden = parity.load(files.GOLDEN)
-    model, images = parity.model_of(golden), golden["in/images"].transpose(0, 2, 3, 1)
+    recorded = golden.load(files.GOLDEN)
+    model, images = avit.model_of(recorded), recorded["in/images"].transpose(0, 2, 3, 1)
     apply = jax.jit(model.apply)
-    return lambda weights: (apply(model.from_torch(weights), images).logits, golden["out/logits"])
+    return lambda weights: (apply(model.from_torch(weights), images).logits, recorded["out/logits"])
 
 
 @pytest.mark.parametrize(

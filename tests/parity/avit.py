@@ -1,15 +1,8 @@
-"""Compares A-ViT with the golden numbers recorded from the published implementation.
-
-`python -m tests.parity` prints the table of largest differences; `test_parity.py` asserts it. The
-files in `tests/golden/avit` hold weights, inputs, every intermediate quantity, losses and
-gradients.
-"""
+"""A-ViT: scores, halting, states, losses and gradients in both readings of the prior's mean."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,31 +10,12 @@ import numpy as np
 import avit_jax
 from avit_jax import losses
 from avit_jax.methods.base import Model
-from avit_jax.writer import columns
+from tests.parity.golden import FOLDER, Difference, compacted, difference, gradients, group, load
 
-FILES = sorted((Path(__file__).parent / "golden" / "avit").glob("*.npz"))
+CASES = tuple(sorted(file.stem for file in (FOLDER / "avit").glob("*.npz")))
 # The published reading of the mean scores keeps the class token and drops the first image; ours
 # drops class and distillation token. With a distillation token the files have no gradients of ours.
 READINGS = {"paper": "nocls", "upstream": "quirk"}
-
-
-class Difference(NamedTuple):
-    """Largest absolute difference of one quantity, and what is allowed."""
-
-    name: str
-    found: float
-    allowed: float
-
-
-def load(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of a golden file."""
-    with np.load(file) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
-def group(golden: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Arrays below a prefix, without it."""
-    return {name[len(prefix) :]: a for name, a in golden.items() if name.startswith(prefix)}
 
 
 def model_of(golden: Mapping[str, np.ndarray], reading: str = "paper") -> Model:
@@ -67,13 +41,15 @@ def model_of(golden: Mapping[str, np.ndarray], reading: str = "paper") -> Model:
     )
 
 
-def differences(golden: Mapping[str, np.ndarray]) -> Iterator[Difference]:
-    """Every comparison with one golden file; exact ones allow 0."""
+def differences(case: str) -> Iterator[Difference]:
+    """Every comparison with one recorded file; exact ones allow 0."""
+    golden = load(f"avit/{case}")
     model = model_of(golden)
     params = model.from_torch(group(golden, "param/"))
     images = golden["in/images"].transpose(0, 2, 3, 1)
     output = jax.jit(lambda p, x: model.apply(p, x, features=True))(params, images)
     yield from _forward(golden, output)
+    yield from compacted(model, params, images, output)
     yield from _losses_and_gradients(golden, params, images)
 
 
@@ -95,8 +71,8 @@ def _forward(golden: Mapping[str, np.ndarray], output: avit_jax.Output) -> Itera
         ours["logits_cls"] = (aux["head_logits"][0], 2e-5)
         ours["logits_dist"] = (aux["head_logits"][1], 2e-5)
     for name, (array, allowed) in ours.items():
-        yield Difference(name, _largest(array, golden[f"out/{name}"]), allowed)
-    yield Difference("ponder", _largest(output.metrics["ponder"], golden["loss/ponder"]), 1e-5)
+        yield difference(name, array, golden[f"out/{name}"], allowed)
+    yield difference("ponder", output.metrics["ponder"], golden["loss/ponder"], 1e-5)
 
 
 def _losses_and_gradients(
@@ -125,39 +101,9 @@ def _losses_and_gradients(
             key = "kl_nocls_nodist"
         elif ours_only:
             continue
-        yield Difference(name, _largest(value, golden[f"loss/{key}"]), 1e-5)
+        yield difference(name, value, golden[f"loss/{key}"], 1e-5)
         below = {"total_quirk": "grad_total/"}.get(key, f"grad_{key}/")
         recorded = group(golden, below)
         if recorded:
             ours = models["paper"].to_torch(grads[name])
-            yield _gradient(f"gradients of {name}", ours, recorded)
-
-
-def _gradient(name: str, ours: Mapping, recorded: Mapping[str, np.ndarray]) -> Difference:
-    """Largest difference relative to the largest entry of each array, beyond an absolute 1e-7."""
-    relative = [
-        max(0.0, _largest(ours[key], array) - 1e-7) / max(np.abs(array).max(), 1e-30)
-        for key, array in recorded.items()
-    ]
-    return Difference(name, float(max(relative)), 1e-4)
-
-
-def _largest(ours: jax.Array, recorded: np.ndarray) -> float:
-    ours, recorded = np.asarray(ours, np.float64), np.asarray(recorded, np.float64)
-    assert ours.shape == recorded.shape, (ours.shape, recorded.shape)
-    both_nan = np.isnan(ours) & np.isnan(recorded)  # upstream's KL of a batch of one
-    return float(np.max(np.where(both_nan, 0.0, np.abs(ours - recorded))))
-
-
-def main() -> None:
-    """Print the table."""
-    rows = [
-        (file.stem, d.name, f"{d.found:.1e}", "exact" if d.allowed == 0 else f"{d.allowed:.0e}")
-        for file in FILES
-        for d in differences(load(file))
-    ]
-    print(columns(("file", "quantity", "largest difference", "allowed"), rows))
-
-
-if __name__ == "__main__":
-    main()
+            yield gradients(f"gradients of {name}", ours, recorded)

@@ -1,0 +1,19 @@
+"""Prints the table of largest differences."""
+
+from avit_jax.writer import columns
+from tests.parity import adavit, avit, t2t
+
+
+def main() -> None:
+    """One row for each quantity of each case."""
+    rows = [
+        (f"{work}/{case}", d.name, f"{d.found:.1e}", f"{d.allowed:.0e}" if d.allowed else "exact")
+        for work, module in {"avit": avit, "t2t": t2t, "adavit": adavit}.items()
+        for case in module.CASES
+        for d in module.differences(case)
+    ]
+    print(columns(("case", "quantity", "largest difference", "allowed"), rows))
+
+
+if __name__ == "__main__":
+    main()
