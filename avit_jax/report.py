@@ -39,7 +39,8 @@ def print_model(experiment: Experiment) -> None:
 def shown(values: dict[str, float]) -> dict[str, float]:
     """What of a log line is worth a look while it runs: losses first, then depth and rate."""
     penalties = [name for name in values if name.endswith("_penalty")]
-    names = ["loss", "task_loss", *penalties, "mean_depth", "learning_rate"]
+    usage = [name for name in values if name.endswith("_usage")]
+    names = ["loss", "task_loss", *penalties, *usage, "mean_depth", "learning_rate"]
     return {name: values[name] for name in names if name in values}
 
 

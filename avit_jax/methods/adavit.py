@@ -257,7 +257,7 @@ class Model(base.Model):
             else:
                 value = usage_losses.tokens_loss(decided[kind], loss, target)
             penalties[kind] = loss.weight * value
-            metrics[f"{kind}_kept"] = jax.lax.stop_gradient(decided[kind].mean())
+            metrics[f"{kind}_usage"] = jax.lax.stop_gradient(decided[kind].mean())
         return penalties, metrics
 
     def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
