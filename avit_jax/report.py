@@ -33,6 +33,8 @@ def print_model(experiment: Experiment) -> None:
         ("devices", f"{jax.device_count()} x {jax.devices()[0].device_kind}, {shape.dtype}"),
         ("workdir", str(experiment.workdir)),
     ]
+    teacher = config.teacher.workdir or config.teacher.weights
+    rows += [("learns from", teacher)] if teacher else []
     _print(table(rows, "Model"))
 
 

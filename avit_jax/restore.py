@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 from jax.sharding import Mesh
@@ -13,15 +14,18 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax.checkpoint import Checkpoints
 from avit_jax.errors import UserError
-from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params, abstract
 from avit_jax.pretrained import npz
+from avit_jax.pretrained.fit import refuse_other_classes
 from avit_jax.pretrained.pixels import for_our_pixels
 from avit_jax.pretrained.weights import load_torch
 from avit_jax.process_group import in_all_or_none
 from avit_jax.sharding import abstract_on, put_on
-from avit_jax.step import TrainState
+
+if TYPE_CHECKING:
+    from avit_jax.experiment import Experiment
+    from avit_jax.step import TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -94,17 +98,13 @@ def initial_weights(
         return weights_of_file(init.weights, model, mesh, pixels=init.pixels, ema=weights == "ema")
     if init.workdir:
         workdir = Path(init.workdir)
-        found = _of_run(workdir, model, mesh, weights=weights, plain=True)
+        found = weights_of_run(workdir, model, mesh, weights=weights, plain=True)
         if found is None:
             raise _nothing_in(workdir)
-        return dataclasses.replace(found, params=_completed(model, found.params, mesh))
+        whole = model.completed(found.params)
+        fresh = {name: whole[name] for name in whole.keys() - found.params.keys()}
+        return dataclasses.replace(found, params=found.params | put_on(mesh, fresh))
     return None
-
-
-def _completed(model: Model, params: Params, mesh: Mesh) -> Params:
-    """As `Model.completed`; what is fresh is put on the mesh as well."""
-    whole = model.completed(params)
-    return params | put_on(mesh, {name: whole[name] for name in whole.keys() - params.keys()})
 
 
 def chosen_weights(config: ConfigDict, workdir: Path, model: Model, mesh: Mesh) -> Weights:
@@ -117,7 +117,7 @@ def chosen_weights(config: ConfigDict, workdir: Path, model: Model, mesh: Mesh) 
     Raises:
         UserError: there are none, or they do not fit.
     """
-    found = _of_run(workdir, model, mesh, weights=config.eval.weights)
+    found = weights_of_run(workdir, model, mesh, weights=config.eval.weights)
     if found is not None:
         _name_differences(config, workdir)
     else:
@@ -147,14 +147,20 @@ def load_weights(workdir: Path, model: Model, mesh: Mesh, *, weights: str = "aut
     Raises:
         UserError: there is no such run, no checkpoint, or the parameters have other shapes.
     """
-    found = _of_run(workdir, model, mesh, weights=weights)
+    found = weights_of_run(workdir, model, mesh, weights=weights)
     if found is None:
         raise _nothing_in(workdir)
     return found.params
 
 
 def weights_of_file(
-    address: str, model: Model, mesh: Mesh, *, pixels: str | None = None, ema: bool = False
+    address: str,
+    model: Model,
+    mesh: Mesh,
+    *,
+    pixels: str | None = None,
+    ema: bool = False,
+    new_classifier: bool = True,
 ) -> Weights:
     """Somebody else's weights for a model, fitted to it as `Model.from_torch` does.
 
@@ -166,6 +172,7 @@ def weights_of_file(
         mesh: to put them on.
         pixels: a key of `pixels.PIXELS`; `None` takes what the kind of file is known for.
         ema: take the moving average in a training checkpoint.
+        new_classifier: whether one for other classes may be replaced by a fresh one.
 
     Raises:
         UserError: no such file, no weights, or they do not fit.
@@ -173,6 +180,8 @@ def weights_of_file(
 
     def read() -> Params:
         state_dict = load_torch(address, ema=ema)
+        if not new_classifier:
+            refuse_other_classes(state_dict, model.shape)
         known = "symmetric" if npz.is_google_research(state_dict) else "imagenet"
         return for_our_pixels(model.from_torch(state_dict), pixels or known)
 
@@ -181,10 +190,10 @@ def weights_of_file(
     return Weights(params, address, None)
 
 
-def _of_run(
-    workdir: Path, model: Model, mesh: Mesh, *, weights: str, plain: bool = False
+def weights_of_run(
+    workdir: Path, model: Model, mesh: Mesh, *, weights: str = "auto", plain: bool = False
 ) -> Weights | None:
-    """The weights in the newest checkpoint; `None` if there is no run or no checkpoint.
+    """As `load_weights`, and where they are from; `None` if there is no run or no checkpoint.
 
     With `plain` they may lack what the model has beside its backbone.
     """

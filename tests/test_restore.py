@@ -239,7 +239,8 @@ def test_a_recipe_for_fine_tuning_does_not_start_from_random_weights(tmp_path):
 def test_weights_used_otherwise_than_trained_are_said_to_be(tmp_path, caplog, monkeypatch):
     model, mesh = configs.make_model(tiny()), make_mesh()
     monkeypatch.setattr(
-        "avit_jax.restore._of_run", lambda *_, **__: Weights(model.abstract_params(), "run", 1)
+        "avit_jax.restore.weights_of_run",
+        lambda *_, **__: Weights(model.abstract_params(), "run", 1),
     )
     (tmp_path / "config.json").write_text(configs.to_json(tiny()))
     with caplog.at_level("WARNING", logger="avit_jax"):
