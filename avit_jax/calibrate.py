@@ -33,7 +33,7 @@ from avit_jax.errors import UserError
 from avit_jax.evaluate import evaluate, make_predictor_step
 from avit_jax.executed import budget_gmacs
 from avit_jax.experiment import Experiment
-from avit_jax.inference.candidates import candidates, capacities
+from avit_jax.inference.candidates import capacities
 from avit_jax.inference.plan import Plan
 from avit_jax.inference.plans import save_plan, situation
 from avit_jax.inference.predictor import Predictor
@@ -62,11 +62,13 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     batch_size = config.inference.batch_size
     chosen, _ = calibration_images(experiment, BATCHES * batch_size)
     images = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
-    plans = candidates(model.shape.num_tokens, max(1, batch_size // mesh.size))
+    plans = model.candidate_plans(max(1, batch_size // mesh.size))
     plan, record, usage = fastest(model, params, images, plans, batch_size, mesh)
-    plan = dataclasses.replace(plan, capacities=capacities(usage, model.shape.num_prefix_tokens))
     record["images"] = len(chosen)
-    record["budget"] = budget_report(experiment, params, plan, usage)
+    if model.has_budget:
+        found = capacities(usage, model.shape.num_prefix_tokens)
+        plan = dataclasses.replace(plan, capacities=found)
+        record["budget"] = budget_report(experiment, params, plan, usage)
     file = save_plan(workdir, situation(model.shape, batch_size), plan, record)
     _print(plan, record, usage, file)
     return plan
@@ -191,13 +193,12 @@ def budget_report(
 def _print(plan: Plan, record: dict[str, Any], usage: np.ndarray, file: Path) -> None:
     ratios = record["speed_over_default"]
     print(columns(["plan", "speed / default"], [(n, f"{r:.3f}") for n, r in ratios.items()]))
-    budget = record["budget"]
-    change = 100 * (budget["top1"] - budget["top1_exact"])
     rows = [
         ("chosen plan", record["chosen"]),
         ("images per group", str(plan.images)),
         ("blocks of rows", ", ".join(map(str, plan.row_sizes))),
         ("images per attention", str(plan.attention_images)),
+        ("heads of products", ", ".join(map(str, plan.head_sizes)) or "all"),
         ("lengths of attention", ", ".join(map(str, plan.lengths))),
         *(
             (f"speed of {name} over dense (halting off)", f"{ratio:.2f}")
@@ -205,10 +206,18 @@ def _print(plan: Plan, record: dict[str, Any], usage: np.ndarray, file: Path) ->
         ),
         ("fastest exact execution", record["execution"]),
         ("live tokens per layer, mean", ", ".join(f"{n:.0f}" for n in usage.sum(-1).mean(1))),
-        ("static budget per layer", ", ".join(map(str, plan.capacities or ()))),
+    ]
+    if "budget" in record:
+        rows += _budget_rows(record["budget"])
+    rows.append(("stored as", str(file)))
+    print(table(rows, "Calibration"))
+
+
+def _budget_rows(budget: dict[str, Any]) -> list[tuple[str, str]]:
+    change = 100 * (budget["top1"] - budget["top1_exact"])
+    return [
+        ("static budget per layer", ", ".join(map(str, budget["capacities"]))),
         ("images that the budget affects", f"{budget['images_affected']:.1%}"),
         ("top-1 under the budget", f"{budget['top1']:.2%} ({change:+.2f} points)"),
         ("GMACs under the budget", f"{budget['gmacs']:.4g}; exact {budget['gmacs_exact']:.4g}"),
-        ("stored as", str(file)),
     ]
-    print(table(rows, "Calibration"))

@@ -25,6 +25,7 @@ from avit_jax.config_json import read as read
 from avit_jax.config_json import to_json as to_json
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
+from avit_jax.distillation import Distillation
 from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
 
@@ -48,6 +49,19 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             "pixels": placeholder(str),
             # Whether training may start from random weights; False in recipes for fine-tuning.
             "scratch": True,
+        }
+    )
+    config.teacher = ConfigDict(
+        {
+            # A trained dense model to learn from beside the labels, one of the two at most, given
+            # as in `init`. Nothing is learnt from a teacher where both are unset.
+            "workdir": placeholder(str),
+            "weights": placeholder(str),
+            "pixels": placeholder(str),
+            # Which model `weights` are of, by its name; this one's backbone where unset.
+            "model": placeholder(str),
+            # Weights of what the student is held to, see distillation.py.
+            **dataclasses.asdict(Distillation()),
         }
     )
     config.data = ConfigDict(
@@ -182,6 +196,8 @@ def debug(config: ConfigDict) -> ConfigDict:
     config.train.update(batch_size=16, steps=8, accumulation=1)
     config.eval.batch_size = 128
     config.init.update(scratch=True, workdir=None, weights=None, pixels=None)
+    config.teacher.update(workdir=None, weights=None, pixels=None, model=None)
+    config.teacher.update(dataclasses.asdict(Distillation()))
     config.log.every = 2
     return config
 

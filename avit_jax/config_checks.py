@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from ml_collections import ConfigDict
 
+from avit_jax.distillation import Distillation
 from avit_jax.errors import UserError
 from avit_jax.inference.predictor import EXECUTIONS
 from avit_jax.pretrained.pixels import PIXELS
@@ -37,7 +39,9 @@ def validate(config: ConfigDict) -> None:
     for name, value in positive.items():
         if not 0 < value < math.inf:
             raise UserError(f"config.{name} is {value}: write a number above 0.")
-    _check_init(config.init)
+    _check_source(config.init, "init", "a model starts from")
+    _check_source(config.teacher, "teacher", "a student has")
+    _check_teacher(config.teacher)
     _check_benchmark(config.benchmark)
     if config.inference.execution not in ("auto", *EXECUTIONS):
         raise UserError(
@@ -81,16 +85,32 @@ def validate(config: ConfigDict) -> None:
         )
 
 
-def _check_init(init: ConfigDict) -> None:
-    if init.workdir and init.weights:
+def _check_source(source: ConfigDict, name: str, why: str) -> None:
+    if source.workdir and source.weights:
         raise UserError(
-            f"config.init.workdir is {init.workdir!r} and config.init.weights {init.weights!r}, "
-            "but a model starts from one of them: leave the other out."
+            f"config.{name}.workdir is {source.workdir!r} and config.{name}.weights "
+            f"{source.weights!r}, but {why} one of them: leave the other out."
         )
-    if init.pixels is not None and init.pixels not in PIXELS:
+    if source.pixels is not None and source.pixels not in PIXELS:
         raise UserError(
-            f"config.init.pixels is {init.pixels!r}: write one of {', '.join(PIXELS)}, or leave it "
-            "out."
+            f"config.{name}.pixels is {source.pixels!r}: write one of {', '.join(PIXELS)}, or "
+            "leave it out."
+        )
+
+
+def _check_teacher(teacher: ConfigDict) -> None:
+    Distillation.from_config(teacher)
+    if teacher.workdir and teacher.model:
+        raise UserError(
+            f"config.teacher.model is {teacher.model!r}, but the run in config.teacher.workdir "
+            "says itself which model it is: leave one of them out."
+        )
+    unset = {"pixels": None, "model": None, **dataclasses.asdict(Distillation())}
+    changed = [name for name, value in unset.items() if teacher[name] != value]
+    if changed and not (teacher.workdir or teacher.weights):
+        raise UserError(
+            f"config.teacher.{changed[0]} is {teacher[changed[0]]!r}, but there is no teacher: "
+            "write --config.teacher.workdir RUN or --config.teacher.weights FILE, or leave it out."
         )
 
 

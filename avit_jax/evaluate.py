@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from avit_jax import losses, process_group
+from avit_jax import losses, parts, process_group
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
 from avit_jax.inference.plan import Plan
@@ -72,7 +72,8 @@ def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str,
     # Differences from the dense cost keep the sum of squares well conditioned in float32.
     saved = model.dense_gmacs() - model.gmacs(output)
     dropped = output.aux.get("dropped", jnp.zeros((1, len(labels))))
-    per_image = {
+    kept = {f"{name}_kept": share for name, share in parts.shares(output.usage).items()}
+    per_image = kept | {
         "top1": losses.hits(output.logits, labels, k=1),
         "top5": losses.hits(output.logits, labels, k=5),
         "cross_entropy": losses.cross_entropy(output.logits, targets),
@@ -88,11 +89,13 @@ def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str,
     layers = jnp.arange(1, shape.depth + 1)
     counts = (depth[:, :, None] == layers) & valid[:, None, None]
     in_class = jax.nn.one_hot(labels, shape.num_classes) * valid[:, None]
+    of_class = {f"class_{name}": share for name, share in kept.items()}
+    of_class["class_depth"] = per_image["mean_depth"]
+    totals |= {name: (in_class * values[:, None]).sum(0) for name, values in of_class.items()}
     return totals | {
         "count": valid.sum(),
         "depth_histogram": counts.sum((0, 1)),
         "class_count": in_class.sum(0),
-        "class_depth": (in_class * per_image["mean_depth"][:, None]).sum(0),
     }
 
 
@@ -162,15 +165,22 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
     Returns:
         `images` (count), `top1` and `top5` (shares), `cross_entropy` (nats), `mean_depth` (layers
         per token), `dropped_images` (share that lost tokens to a static budget), `halted` (share of
-        token-layers that did not run because tokens halted), `gmacs`, `gmacs_std` (per image, over
-        images), `gmacs_dense`, `depth_histogram` (share of the tokens whose last layer is 1, 2,
-        ..., L), `class_mean_depth` (`None` for a class without an image).
+        token-layers that did not run), `gmacs`, `gmacs_std` (per image, over images),
+        `gmacs_dense`, `depth_histogram` (share of the tokens that went through 1, 2, ..., L layers;
+        what is missing to 1 went through none), `class_mean_depth` (`None` for a class without an
+        image). For each part that the method may leave out (`parts.py`: tokens, heads, halves) also
+        `PART_kept`, the share that ran over all blocks and images, and `class_PART_kept`.
     """
     count = float(totals["count"])
     mean = {name: float(totals[name]) / count for name in totals if np.ndim(totals[name]) == 0}
     variance = max(0.0, mean["saved_gmacs_squared"] - mean["saved_gmacs"] ** 2)
-    histogram = totals["depth_histogram"] / totals["depth_histogram"].sum()
-    classes = zip(totals["class_depth"], totals["class_count"], strict=True)
+    histogram = totals["depth_histogram"] / (count * model.shape.num_tokens)
+    kept = [f"{part}_kept" for part in parts.PARTS if f"{part}_kept" in totals]
+
+    def of_classes(name: str) -> list[float | None]:
+        pairs = zip(totals[name], totals["class_count"], strict=True)
+        return [float(value / number) if number else None for value, number in pairs]
+
     return {
         "images": int(count),
         "top1": mean["top1"],
@@ -183,7 +193,7 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
         "gmacs_std": variance**0.5,
         "gmacs_dense": model.dense_gmacs(),
         "depth_histogram": histogram.tolist(),
-        "class_mean_depth": [
-            float(depth / number) if number else None for depth, number in classes
-        ],
+        "class_mean_depth": of_classes("class_depth"),
+        **{name: mean[name] for name in kept},
+        **{f"class_{name}": of_classes(f"class_{name}") for name in kept},
     }

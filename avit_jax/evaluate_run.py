@@ -35,7 +35,5 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict:
     if jax.process_index() == 0:
         write_json_atomic(workdir / "eval.json", summary)
         print(table(report.summary_rows(summary), "Evaluation"))
-        depths = zip(experiment.eval_source.class_names, summary["class_mean_depth"], strict=True)
-        rows = [(name, "no image" if d is None else f"{d:.2f}") for name, d in depths]
-        print(columns(("class", "mean depth"), rows))
+        print(columns(*report.class_columns(summary, experiment.eval_source.class_names)))
     return summary

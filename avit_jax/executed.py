@@ -91,20 +91,23 @@ def _selected_half(
 ) -> float:
     """One half of a block on one group of images."""
     last, prefix = layer == shape.depth - 1, shape.num_prefix_tokens
-    effect, everything = usage.head_effect, np.ones(len(group), bool)
     if half and last:
         return len(group) * mlp(shape, prefix)
+    effect = usage.head_effect
     counts = usage.tokens[layer, group].sum(-1)
     if half and usage.every_token_in_mlp:
         counts = np.where(counts > 0, shape.num_tokens, 0)
     heads = np.ones((len(group), shape.num_heads), bool)
     if usage.heads is not None:
         heads = usage.heads[layer, group]
-    runs = everything if usage.branches is None else usage.branches[layer, group, half]
+    if usage.branches is not None:
+        counts = np.where(usage.branches[layer, group, half], counts, 0)
+    if not plan.head_sizes and not last:
+        return _packed_half(shape, counts, heads, plan, half)
     sizes = (shape.num_heads,)
     if effect != "attention":
-        runs, sizes = runs & heads.any(-1), plan.head_sizes or sizes
-    _, kind = selected_groups(np.where(runs, counts, 0), heads, plan, sizes)
+        counts, sizes = np.where(heads.any(-1), counts, 0), plan.head_sizes or sizes
+    _, kind = selected_groups(counts, heads, plan, sizes)
     kind = np.asarray(kind)
     kind = kind[kind < len(sizes) * len(plan.lengths)]
     lengths = np.asarray(plan.lengths)[kind % len(plan.lengths)].astype(np.float64)
@@ -120,13 +123,31 @@ def _selected_half(
     return min(plan.attention_images, len(group)) * float(cost.sum())
 
 
+def _packed_half(
+    shape: Shape, counts: np.ndarray, heads: np.ndarray, plan: Plan, half: int
+) -> float:
+    """The same where the rows of all images are packed and dropped heads are masked."""
+    rows, dim = plan.rows_run(counts.sum()), shape.embed_dim
+    if half:
+        return mlp(shape, rows)
+    pairs = np.where(heads, counts[:, None], 0).reshape(-1)
+    size = min(plan.attention_images, len(pairs))
+    padded = _padded(pairs, size, plan)
+    return 4.0 * rows * dim * dim + size * (2.0 * padded**2 * dim / shape.num_heads).sum()
+
+
+def _padded(counts: np.ndarray, size: int, plan: Plan) -> np.ndarray:
+    """Lengths that attention is computed for, of each group of `size` with any token."""
+    largest = np.sort(counts)[::-1][::size]
+    lengths = np.asarray(plan.lengths)
+    return lengths[np.searchsorted(lengths, largest)][largest > 0].astype(np.float64)
+
+
 def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, *, last: bool) -> float:
     dim, prefix = shape.embed_dim, shape.num_prefix_tokens
     rows = plan.rows_run(live.sum())
     size = min(plan.attention_images, len(live))
-    largest = np.sort(live)[::-1][::size]
-    lengths = np.asarray(plan.lengths)
-    padded = lengths[np.searchsorted(lengths, largest)][largest > 0].astype(np.float64)
+    padded = _padded(live, size, plan)
     if last:
         fixed = len(live) * prefix * (2.0 * dim * dim) + len(live) * mlp(shape, prefix)
         return 2.0 * rows * dim * dim + size * (2.0 * prefix * padded * dim).sum() + fixed

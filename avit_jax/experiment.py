@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Generator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
 from avit_jax.sharding import abstract_on, make_mesh
 from avit_jax.step import Recipe, TrainState, init_state
+from avit_jax.teacher import make_teacher
 
 Batches = Generator[dict[str, np.ndarray], None, None]
 
@@ -37,7 +39,8 @@ class Experiment:
         train_source, eval_source: labelled images.
         steps_per_epoch: a real number; epochs need not end with a step.
         total_steps: of the whole training.
-        optimization: recipe, schedule and optimiser.
+        optimization: recipe, schedule and optimiser; only training asks for them, and needs the
+          teacher, if there is one.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path):
@@ -54,7 +57,11 @@ class Experiment:
         self.total_steps = config.train.steps or max(
             1, round(config.train.epochs * self.steps_per_epoch)
         )
-        self.optimization = Optimization(config, self.model, self.total_steps)
+
+    @functools.cached_property
+    def optimization(self) -> Optimization:
+        """See above."""
+        return Optimization(self.config, self.model, self.total_steps)
 
     def steps(self, epochs: float) -> int:
         """Epochs in whole steps, at least one."""
@@ -141,6 +148,7 @@ class Optimization:
             ema_decay=train.ema_decay,
             log_every=config.log.every,
             mix=Mix(**config.data.mix),
+            teacher=make_teacher(config, model),
         )
         self.schedule: optax.Schedule = optim.learning_rate(
             config.optim, batch_size=train.batch_size, total_steps=total_steps

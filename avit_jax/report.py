@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax
 from avit_jax.evaluate import evaluate, make_eval_step
 from avit_jax.experiment import Experiment
 from avit_jax.models.module import Params
+from avit_jax.parts import PARTS
 from avit_jax.training_clock import Effort
 from avit_jax.twin import dense_twin
 from avit_jax.viz import depth_maps
@@ -31,13 +33,16 @@ def print_model(experiment: Experiment) -> None:
         ("devices", f"{jax.device_count()} x {jax.devices()[0].device_kind}, {shape.dtype}"),
         ("workdir", str(experiment.workdir)),
     ]
+    teacher = config.teacher.workdir or config.teacher.weights
+    rows += [("learns from", teacher)] if teacher else []
     _print(table(rows, "Model"))
 
 
 def shown(values: dict[str, float]) -> dict[str, float]:
     """What of a log line is worth a look while it runs: losses first, then depth and rate."""
     penalties = [name for name in values if name.endswith("_penalty")]
-    names = ["loss", "task_loss", *penalties, "mean_depth", "learning_rate"]
+    usage = [name for name in values if name.endswith("_usage")]
+    names = ["loss", "task_loss", *penalties, *usage, "mean_depth", "learning_rate"]
     return {name: values[name] for name in names if name in values}
 
 
@@ -48,6 +53,7 @@ def eval_line(step: int, results: dict[str, Any], images_per_second: float | Non
         f"evaluation at step {step}: top-1 {results['top1']:.2%}  "
         f"cross-entropy {results['cross_entropy']:.4f}  "
         f"mean depth {results['mean_depth']:.2f}  "
+        f"{''.join(f'{part} run {share}  ' for part, share in parts_run(results))}"
         f"{results['gmacs']:.4g} of {results['gmacs_dense']:.4g} GMACs{speed}"
     )
 
@@ -120,25 +126,39 @@ def summarise(
     }
 
 
+def parts_run(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Parts that the method chose among, beside tokens, whose share the mean depth says already."""
+    kept = {part: results.get(f"{part}_kept") for part in PARTS[1:]}
+    return [(part, f"{share:.1%}") for part, share in kept.items() if share is not None]
+
+
+def class_columns(
+    summary: dict[str, Any], class_names: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of what each class used."""
+    columns = {"mean depth": ("class_mean_depth", ".2f")}
+    columns |= {f"{part} run": (f"class_{part}_kept", ".1%") for part, _ in parts_run(summary)}
+    rows = []
+    for label, name in enumerate(class_names):
+        values = [(summary[key][label], style) for key, style in columns.values()]
+        rows.append([name, *("no image" if v is None else format(v, style) for v, style in values)])
+    return ["class", *columns], rows
+
+
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary as rows of a table."""
     rows = [("weights", summary["weights"])] if "weights" in summary else []
     rows += [
         ("images evaluated", f"{summary['images']:,}"),
         ("top-1, adaptive", f"{summary['top1']:.2%}"),
-        ("top-1, same weights, halting off", f"{summary['top1_dense']:.2%}"),
+        ("top-1, same weights, nothing skipped", f"{summary['top1_dense']:.2%}"),
         ("top-1, dense twin", summary["twin"]),
         ("top-5, adaptive", f"{summary['top5']:.2%}"),
         ("cross-entropy, adaptive", f"{summary['cross_entropy']:.4f} nats"),
         ("mean token depth", f"{summary['mean_depth']:.2f} layers"),
-        ("token-layers halted", f"{summary['halted']:.1%}"),
-        (
-            "share of tokens by depth",
-            "  ".join(
-                f"{layer}: {share:.0%}"
-                for layer, share in enumerate(summary["depth_histogram"], start=1)
-            ),
-        ),
+        ("token-layers skipped", f"{summary['halted']:.1%}"),
+        *((f"{part} run", share) for part, share in parts_run(summary)),
+        ("share of tokens by depth", _by_depth(summary["depth_histogram"])),
         (
             "GMACs per image, used of dense",
             f"{summary['gmacs']:.4g} ± {summary['gmacs_std']:.2g} of {summary['gmacs_dense']:.4g} "
@@ -155,6 +175,12 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         if name in summary:
             rows.append((name.replace("_", " "), summary[name]))
     return rows
+
+
+def _by_depth(histogram: list[float]) -> str:
+    none = 1.0 - sum(histogram)
+    shares = [*([(0, none)] if none >= 0.005 else []), *enumerate(histogram, start=1)]
+    return "  ".join(f"{layers}: {share:.0%}" for layers, share in shares)
 
 
 def _rate(images_per_second: float | None) -> str:

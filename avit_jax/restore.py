@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 from jax.sharding import Mesh
@@ -13,15 +14,18 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax.checkpoint import Checkpoints
 from avit_jax.errors import UserError
-from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
+from avit_jax.models.module import Params, abstract
 from avit_jax.pretrained import npz
+from avit_jax.pretrained.fit import refuse_other_classes
 from avit_jax.pretrained.pixels import for_our_pixels
 from avit_jax.pretrained.weights import load_torch
 from avit_jax.process_group import in_all_or_none
 from avit_jax.sharding import abstract_on, put_on
-from avit_jax.step import TrainState
+
+if TYPE_CHECKING:
+    from avit_jax.experiment import Experiment
+    from avit_jax.step import TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +53,8 @@ def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainSt
     Raises:
         UserError: the config is made for fine-tuning and names no weights, or they do not fit.
     """
-    abstract = experiment.optimization.abstract_state(experiment.mesh)
-    restored = checkpoints.restore(abstract)
+    target = experiment.optimization.abstract_state(experiment.mesh)
+    restored = checkpoints.restore(target)
     if restored is not None:
         logger.info("going on from step %d in %s", restored[0], experiment.workdir)
         return restored[1]
@@ -61,7 +65,7 @@ def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainSt
             "--config.init.weights FILE (DeiT's own, say) or --config.init.workdir RUN, or "
             "--config.init.scratch True to start from random ones all the same."
         )
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     state = jax.jit(experiment.optimization.init_state, out_shardings=shardings)()
     if initial is not None:
         # The step donates its whole state, so the average may not share buffers with the weights.
@@ -75,6 +79,9 @@ def initial_weights(
     config: ConfigDict, model: Model, mesh: Mesh, *, weights: str = "auto"
 ) -> Weights | None:
     """What `config.init` says to start from; `None` where it says nothing.
+
+    Weights of a plain backbone, such as a DeiT's, also start a method that has parameters of its
+    own: those are fresh, and a warning names them.
 
     Args:
         config: of the run.
@@ -91,10 +98,12 @@ def initial_weights(
         return weights_of_file(init.weights, model, mesh, pixels=init.pixels, ema=weights == "ema")
     if init.workdir:
         workdir = Path(init.workdir)
-        found = _of_run(workdir, model, mesh, weights=weights)
+        found = weights_of_run(workdir, model, mesh, weights=weights, plain=True)
         if found is None:
             raise _nothing_in(workdir)
-        return found
+        whole = model.completed(found.params)
+        fresh = {name: whole[name] for name in whole.keys() - found.params.keys()}
+        return dataclasses.replace(found, params=found.params | put_on(mesh, fresh))
     return None
 
 
@@ -108,7 +117,7 @@ def chosen_weights(config: ConfigDict, workdir: Path, model: Model, mesh: Mesh) 
     Raises:
         UserError: there are none, or they do not fit.
     """
-    found = _of_run(workdir, model, mesh, weights=config.eval.weights)
+    found = weights_of_run(workdir, model, mesh, weights=config.eval.weights)
     if found is not None:
         _name_differences(config, workdir)
     else:
@@ -138,14 +147,20 @@ def load_weights(workdir: Path, model: Model, mesh: Mesh, *, weights: str = "aut
     Raises:
         UserError: there is no such run, no checkpoint, or the parameters have other shapes.
     """
-    found = _of_run(workdir, model, mesh, weights=weights)
+    found = weights_of_run(workdir, model, mesh, weights=weights)
     if found is None:
         raise _nothing_in(workdir)
     return found.params
 
 
 def weights_of_file(
-    address: str, model: Model, mesh: Mesh, *, pixels: str | None = None, ema: bool = False
+    address: str,
+    model: Model,
+    mesh: Mesh,
+    *,
+    pixels: str | None = None,
+    ema: bool = False,
+    new_classifier: bool = True,
 ) -> Weights:
     """Somebody else's weights for a model, fitted to it as `Model.from_torch` does.
 
@@ -157,6 +172,7 @@ def weights_of_file(
         mesh: to put them on.
         pixels: a key of `pixels.PIXELS`; `None` takes what the kind of file is known for.
         ema: take the moving average in a training checkpoint.
+        new_classifier: whether one for other classes may be replaced by a fresh one.
 
     Raises:
         UserError: no such file, no weights, or they do not fit.
@@ -164,6 +180,8 @@ def weights_of_file(
 
     def read() -> Params:
         state_dict = load_torch(address, ema=ema)
+        if not new_classifier:
+            refuse_other_classes(state_dict, model.shape)
         known = "symmetric" if npz.is_google_research(state_dict) else "imagenet"
         return for_our_pixels(model.from_torch(state_dict), pixels or known)
 
@@ -172,20 +190,27 @@ def weights_of_file(
     return Weights(params, address, None)
 
 
-def _of_run(workdir: Path, model: Model, mesh: Mesh, *, weights: str) -> Weights | None:
-    """The weights in the newest checkpoint; `None` if there is no run or no checkpoint."""
+def weights_of_run(
+    workdir: Path, model: Model, mesh: Mesh, *, weights: str = "auto", plain: bool = False
+) -> Weights | None:
+    """As `load_weights`, and where they are from; `None` if there is no run or no checkpoint.
+
+    With `plain` they may lack what the model has beside its backbone.
+    """
     saved = workdir / "config.json"
     if not saved.exists():
         return None
     config = configs.read(saved)
     trained = configs.make_model(config)
-    shapes, wanted = (
-        jax.tree.map(lambda leaf: leaf.shape, m.abstract_params()) for m in (trained, model)
+    found, wanted, backbone = map(
+        _sizes, (trained.abstract_params(), model.abstract_params(), abstract(model.shape.build))
     )
-    if shapes != wanted:
+    if found != wanted and not (plain and found == backbone):
+        names = sorted(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))
         raise UserError(
-            f"the weights in {workdir} ({config.model.name}) have other sizes than this model: "
-            "make embed_dim, depth, image_size, patch_size and num_classes the same."
+            f"the weights in {workdir} ({config.model.name}) have other sizes than this model (in "
+            f"{', '.join(names)}): make embed_dim, depth, image_size, patch_size, num_classes and "
+            "the method the same."
         )
     if weights == "ema" and not config.train.ema_decay:
         raise UserError(
@@ -202,6 +227,10 @@ def _of_run(workdir: Path, model: Model, mesh: Mesh, *, weights: str) -> Weights
     step, state = restored
     logger.info("weights (%s) of step %d in %s", name, step, workdir)
     return Weights(state[name], f"step {step} of {workdir} ({name})", step)
+
+
+def _sizes(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.shape, params)
 
 
 def _nothing_in(workdir: Path) -> UserError:

@@ -9,6 +9,7 @@ a log line is the same whether or not the run was interrupted before it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from jax.sharding import Mesh
 
 from avit_jax import losses
 from avit_jax.data.mix import Mix, mix, normalise
+from avit_jax.distillation import Teacher
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
 from avit_jax.sharding import batch_sharding
@@ -56,6 +58,9 @@ class Recipe:
     `accumulation` cuts a batch into microbatches whose gradients are averaged. A penalty that is
     not linear in the images (the depth prior compares *mean* scores) is then the mean over
     microbatches, so the result is close to, but not the same as, that of one large batch.
+
+    `teacher` looks at the images of every step as they are mixed and cut; its parameters never
+    change, so they are no part of the state and come with every call.
     """
 
     total_steps: int
@@ -65,6 +70,7 @@ class Recipe:
     ema_decay: float
     log_every: int
     mix: Mix
+    teacher: Teacher | None = None
 
 
 class NonFinite(Exception):
@@ -75,7 +81,7 @@ class NonFinite(Exception):
         self.step = step
 
 
-TrainStep = Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]
+TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]
 
 
 def init_state(
@@ -102,11 +108,13 @@ def make_train_step(
 ) -> TrainStep:
     """The function `(state, batch) -> (state, averages since the last log line)`, not yet jitted.
 
+    Where the recipe has a teacher, the function takes its parameters as a third argument.
+
     `batch` holds `image` uint8 `[B, H, W, 3]`, `label` int32 `[B]` and `substituted` bool `[B]`
     (rows that stand in for an unreadable example; only counted), sharded over the mesh.
     """
 
-    def train_step(state: TrainState, batch: dict[str, Array]):
+    def train_step(state: TrainState, batch: dict[str, Array], of_teacher: Params | None = None):
         key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
         mix_key, model_key = jax.random.split(key)
         progress = state.step / recipe.total_steps
@@ -115,7 +123,8 @@ def make_train_step(
         )
         images, targets = mix(normalise(batch["image"]), targets, recipe.mix, mix_key)
 
-        gradient = jax.value_and_grad(loss_function(model), has_aux=True)
+        loss = functools.partial(loss_function(model, recipe.teacher), of_teacher=of_teacher)
+        gradient = jax.value_and_grad(loss, has_aux=True)
         if recipe.accumulation == 1:
             (_, logged), grads = gradient(state.params, images, targets, model_key, progress)
         else:
@@ -171,20 +180,27 @@ def _averages(state: TrainState) -> dict[str, Array]:
     return averages | {"count": count, "nonfinite": state.nonfinite}
 
 
-def loss_function(model: Model) -> Callable:
-    """Task loss (summed over all exits of a cascade) plus the model's penalties.
+def loss_function(model: Model, teacher: Teacher | None = None) -> Callable:
+    """Task loss (summed over all exits of a cascade) plus the penalties of model and teacher.
 
-    The function returned takes `(params, images, targets, key, progress)` and returns the loss and
-    what to log of it.
+    The function returned takes `(params, images, targets, key, progress)`, and with a teacher
+    `of_teacher=` its parameters; it returns the loss and what to log of it.
     """
+    features = teacher is not None and teacher.distillation.features
 
-    def loss(params: Params, images: Array, targets: Array, key: Array, progress: Array):
-        output = model.apply(params, images, train=True, key=key, progress=progress)
+    def loss(params, images, targets, key, progress, of_teacher=None):
+        output = model.apply(
+            params, images, train=True, key=key, progress=progress, features=features
+        )
         answers = output.logits[None] if output.exits is None else output.exits
         task = losses.cross_entropy(answers, targets).mean(-1).sum()
-        total = task + sum(output.penalties.values())
+        penalties = dict(output.penalties)
+        if teacher is not None:
+            found = teacher.penalties(of_teacher, images, output)
+            penalties |= {f"teacher_{name}": value for name, value in found.items()}
+        total = task + sum(penalties.values())
         logged = {"loss": total, "task_loss": task}
-        logged |= {f"{name}_penalty": value for name, value in output.penalties.items()}
+        logged |= {f"{name}_penalty": value for name, value in penalties.items()}
         return total, logged | output.metrics | {"gmacs": model.gmacs(output).mean()}
 
     return loss
@@ -220,12 +236,13 @@ def _empty_window(model: Model, recipe: Recipe) -> dict[str, Array]:
     """A zero for everything that is logged; its names come from tracing the loss once."""
     size = model.shape.image_size
     _, logged = jax.eval_shape(
-        loss_function(model),
+        loss_function(model, recipe.teacher),
         model.abstract_params(),
         jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32),
         jax.ShapeDtypeStruct((2, model.shape.num_classes), jnp.float32),
         jax.eval_shape(lambda: jax.random.key(0)),
         jax.ShapeDtypeStruct((), jnp.float32),
+        None if recipe.teacher is None else recipe.teacher.model.abstract_params(),
     )
     names = [*logged, "grad_norm", "learning_rate", "substituted", "count"]
     return {name: jnp.float32(0.0) for name in names}

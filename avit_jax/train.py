@@ -29,6 +29,7 @@ from avit_jax.progress import Progress
 from avit_jax.restore import evaluated_weights, restore_or_init
 from avit_jax.rollback import SkippedSteps
 from avit_jax.sharding import replicated, shard_batch
+from avit_jax.teacher import refuse_other_teacher, teacher_weights
 from avit_jax.training_clock import Effort, TrainingClock
 from avit_jax.writer import MetricsWriter
 
@@ -97,6 +98,9 @@ class Run:
         self.skip_step = jax.jit(
             step.make_skip_step(optimization.recipe), donate_argnums=0, out_shardings=placed
         )
+        self.of_teacher, self.taught_by = teacher_weights(
+            config, optimization.recipe.teacher, experiment.mesh
+        )
         self.eval_step = make_eval_step(experiment.model, experiment.mesh)
         self.evaluate_every = experiment.steps(config.eval.every)
         self.save_every = experiment.steps(config.checkpoint.every)
@@ -108,6 +112,9 @@ class Run:
         """From the newest checkpoint or from the beginning."""
         self.state = restore_or_init(self.experiment, self.checkpoints)
         self.step = int(self.state.step)
+        if self.step:
+            learnt_from = self.checkpoints.extra(self.step).get("teacher")
+            refuse_other_teacher(learnt_from, self.taught_by)
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.results: dict[str, Any] | None = None
         self.writer = MetricsWriter(
@@ -169,7 +176,8 @@ class Run:
             return averages
         rows = {name: batch[name] for name in ("image", "label")}
         rows["substituted"] = batch["index"] != batch["requested"]
-        self.state, averages = self.train_step(self.state, shard_batch(rows, self.experiment.mesh))
+        rows = shard_batch(rows, self.experiment.mesh)
+        self.state, averages = self.train_step(self.state, rows, self.of_teacher)
         self.clock.follow(averages["loss"], images=self.config.train.batch_size)
         return averages
 
@@ -209,7 +217,7 @@ class Run:
             check_finite(averages)
             self.writer.flush()
             self.effort = self.clock.effort(self.before)
-            extra = {"effort": dataclasses.asdict(self.effort)}
+            extra = {"effort": dataclasses.asdict(self.effort), "teacher": self.taught_by}
             self.checkpoints.save(self.step, self.state, extra=extra)
 
     def roll_back(self, problem: step.NonFinite) -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py --model tiny --image_size 224 --batch_size 16
     pip install -e '.[benchmark]' && python benchmarks/train_step.py --peers eager,compile
+    python benchmarks/train_step.py --contenders deit_small_patch16_224,t2t_vit_14
 
 A step is: normalise uint8 images, forward, cross-entropy with label smoothing, backward, AdamW.
 
@@ -10,6 +11,8 @@ A step is: normalise uint8 images, forward, cross-entropy with label smoothing, 
   eager    transformers' ViT from a config with the same sizes, AdamW fused or foreach, whichever
            is faster here
   compile  the same under `torch.compile`, with the same optimiser
+
+`--contenders` races named models of this package instead, each against the first.
 
 All take turns in one process on the same batch, in a new random order each turn, so that none
 always follows the same other. What to read are the *paired* ratios, taken within a turn, because
@@ -53,7 +56,6 @@ from avit_jax.step import make_train_step
 from avit_jax.writer import columns, write_json_atomic
 
 NAMES = {"dense": "deit_{model}_patch16_224", "avit": "avit_{model}_patch16_224"}
-PAIRS = [("avit", "dense"), *((ours, peer) for peer in PEERS for ours in NAMES)]
 WARM_UP_STEPS = 2
 TOTAL_STEPS = 10_000
 WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.1
@@ -85,8 +87,8 @@ def random_batch(shape: ViTShape, batch_size: int) -> dict[str, np.ndarray]:
 
 
 def make_config(name: str, args: argparse.Namespace, batch_size: int):
-    """The config of one of our two contenders."""
-    config = configs.base(model=NAMES[name].format(model=args.model))
+    """The config of one of our contenders."""
+    config = configs.base(model=name)
     config.model.update(image_size=args.image_size, dtype=args.dtype)
     config.train.update(batch_size=batch_size, label_smoothing=LABEL_SMOOTHING)
     config.optim.weight_decay = WEIGHT_DECAY
@@ -118,7 +120,8 @@ def ours(config, batch: dict[str, np.ndarray]) -> Contender:
 
     run()
     moments = jax.tree.leaves(optax.tree_utils.tree_get(state.opt_state, "mu"))
-    if len(moments) != len(jax.tree.leaves(state.params)) or not all(m.any() for m in moments):
+    trained = sum(jax.tree.leaves(model.trainable(state.params)))
+    if len(moments) != trained or not all(m.any() for m in moments):
         sys.exit(f"a parameter of {config.model.name} got no gradient")
     return Contender(run, model.num_params())
 
@@ -224,39 +227,48 @@ def spread(values: list[float], digits: int) -> str:
 
 def compare(args: argparse.Namespace, batch_size: int) -> dict[str, list[Sample]]:
     """Build, check and time all contenders at one batch size, and print two tables."""
-    made = {name: make_config(name, args, batch_size) for name in NAMES}
-    shape = configs.make_model(made["dense"]).shape
+    made = {label: make_config(name, args, batch_size) for label, name in args.names.items()}
+    first = made[next(iter(made))]
+    shape = configs.make_model(first).shape
     batch = random_batch(shape, batch_size)
     contenders = {name: ours(config, batch) for name, config in made.items()}
-    optim = made["dense"].optim
+    optim = first.optim
     learning_rate = optim.learning_rate * batch_size / optim.reference_batch_size
     contenders |= {kind: peer(kind, shape, batch, learning_rate) for kind in args.peers}
     counts = {name: contender.num_params for name, contender in contenders.items()}
-    if len(set(counts.values())) > 1:
+    if not args.contenders and len(set(counts.values())) > 1:
         sys.exit(f"not the same model, numbers of parameters differ: {counts}")
 
     samples = race(contenders, args.repeats)
     print(
-        f"\n{args.model} ({counts['dense']:,} parameters), {args.image_size} px, batch "
-        f"{batch_size}, {args.dtype}, {args.repeats} turns: median (range)"
+        f"\n{args.image_size} px, batch {batch_size}, {args.dtype}, {args.repeats} turns: "
+        "median (range)"
     )
     rows = [
         (
             name,
+            f"{counts[name]:,}",
             spread([s.wall * 1e3 for s in taken], 0),
             spread([s.cpu * 1e3 for s in taken], 0),
             f"{batch_size / statistics.median(s.wall for s in taken):.1f}",
         )
         for name, taken in samples.items()
     ]
-    print(columns(["step", "wall ms", "CPU ms", "images/s"], rows))
+    print(columns(["step", "parameters", "wall ms", "CPU ms", "images/s"], rows))
     rows = [
         (f"{a} / {b}", *(spread(ratios(samples[a], samples[b], i), 2) for i in range(2)))
-        for a, b in PAIRS
-        if a in samples and b in samples
+        for a, b in pairs(args)
     ]
     print(columns(["paired ratio", "wall", "CPU"], rows), end="\n\n", flush=True)
     return samples
+
+
+def pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """Which contender is divided by which."""
+    ours = list(args.names)
+    return [(other, ours[0]) for other in ours[1:]] + [
+        (name, peer) for peer in args.peers for name in ours
+    ]
 
 
 def ratios(numerator: list[Sample], denominator: list[Sample], field: int) -> list[float]:
@@ -275,9 +287,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=12, help="turns measured")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--peers", default="eager,compile", help="comma-separated; '' for none")
+    parser.add_argument("--contenders", default="", help="names of models instead, with commas")
     parser.add_argument("--json", help="file for all samples")
     args = parser.parse_args()
+    args.contenders = [name for name in args.contenders.split(",") if name]
+    args.names = {label: name.format(model=args.model) for label, name in NAMES.items()}
     args.peers = [name for name in args.peers.split(",") if name]
+    if args.contenders:
+        args.names, args.peers = {name: name for name in args.contenders}, []
     if not set(args.peers) <= set(PEERS):
         parser.error(f"--peers takes {', '.join(PEERS)}, not {', '.join(args.peers)}")
     start_again_prepared([sys.executable, *sys.argv])

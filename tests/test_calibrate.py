@@ -64,7 +64,9 @@ def test_masked_execution_is_chosen_where_it_is_quicker_than_the_best_plan(maske
     seconds = {"default": 2.0, "small groups": 1.0, "masked": masked, "dense": 0.5}
     drift = np.array([1.0, 3.0, 2.0])
     times = {name: Timing(list(s * drift), list(s * drift)) for name, s in seconds.items()}
-    plans = {name: candidates(17, 2)[name] for name in ("default", "small groups")}
+    plans = {
+        name: candidates(default_plan(17, 2), 17, 2)[name] for name in ("default", "small groups")
+    }
     plan, record = calibrate.choose(plans, times)
     assert plan == plans["small groups"]
     assert record["execution"] == execution
@@ -72,7 +74,7 @@ def test_masked_execution_is_chosen_where_it_is_quicker_than_the_best_plan(maske
 
 
 def test_candidates_differ_and_contain_the_default():
-    plans = candidates(197, 16)
+    plans = candidates(default_plan(197, 16), 197, 16)
     assert plans["default"] == default_plan(197, 16)
     assert len(set(plans.values())) == len(plans) > 3
     for plan in plans.values():

@@ -281,6 +281,23 @@ def test_what_must_be_a_share_is_named_with_its_value(name, value):
             "from one of them: leave the other out.",
         ),
         ({"init__pixels": "raw"}, "init.pixels is 'raw': write one of imagenet, symmetric, or"),
+        (
+            {"teacher__workdir": "runs/a", "teacher__weights": "b.pth"},
+            "config.teacher.workdir is 'runs/a' and config.teacher.weights 'b.pth', but a student "
+            "has one of them: leave the other out.",
+        ),
+        ({"teacher__pixels": "raw", "teacher__weights": "b.pth"}, "teacher.pixels is 'raw': write"),
+        (
+            {"teacher__workdir": "runs/a", "teacher__model": "deit_tiny_patch16_224"},
+            "says itself which model it is: leave one of them out.",
+        ),
+        (
+            {"teacher__hidden": 0.2},
+            "config.teacher.hidden is 0.2, but there is no teacher: write --config.teacher.workdir",
+        ),
+        ({"teacher__model": "deit"}, "config.teacher.model is 'deit', but there is no teacher"),
+        ({"teacher__attention": -1.0}, "config.teacher.attention is -1.0: write 0 or more."),
+        ({"teacher__temperature": 0.0}, "temperature is 0.0: write a number above 0."),
         ({"eval__weights": "best"}, "eval.weights is 'best': write auto, ema or raw."),
         ({"eval__weights": "ema"}, "there is no moving average: write auto or raw, or train with"),
     ],
@@ -293,6 +310,7 @@ def test_contradictions_are_refused_with_what_to_write(values, sentence):
 
 def test_what_is_allowed_passes():
     configs.validate(changed(train__steps=1, eval__weights="raw", train__on_nonfinite="rollback"))
+    configs.validate(changed(teacher__workdir="runs/a", teacher__attention=0.0))
     configs.validate(changed(eval__weights="ema", train__ema_decay=0.99, train__accumulation=4))
 
 

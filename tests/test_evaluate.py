@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avit_jax import create_model
+from avit_jax import create_model, parts, report
 from avit_jax.data.mix import normalise
 from avit_jax.evaluate import evaluate, make_eval_step, summarise, token_depth
 from avit_jax.sharding import make_mesh
@@ -82,6 +82,7 @@ def expected(model, params, split):
     logits = np.asarray(output.logits, np.float64)
     depth = np.asarray(output.aux["depth"])
     gmacs = np.asarray(model.gmacs(output), np.float64)
+    live = np.asarray(output.usage.tokens).mean((0, 2))
     top1 = top5 = nats = 0.0
     for row, label in zip(logits, labels, strict=True):
         better = sum(value > row[label] for value in row)
@@ -101,11 +102,18 @@ def expected(model, params, split):
         "gmacs_std": gmacs.std(),
         "gmacs_dense": model.dense_gmacs(),
         "depth_histogram": [(depth == layer).mean() for layer in range(1, LAYERS + 1)],
-        "class_mean_depth": [
-            depth[labels == label].mean() if (labels == label).any() else None
-            for label in range(CLASSES)
-        ],
+        "class_mean_depth": of_classes(depth.mean(1), labels),
+        "tokens_kept": live.mean(),
+        "class_tokens_kept": of_classes(live, labels),
     }
+
+
+def of_classes(values, labels) -> list[float | None]:
+    """Mean over the images of each class."""
+    return [
+        float(values[labels == label].mean()) if (labels == label).any() else None
+        for label in range(CLASSES)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -121,12 +129,13 @@ def test_figures_are_exact_whatever_the_batch_and_the_devices(
     assert found.keys() == expected.keys()
     for name in ("images", "top1", "top5"):
         assert found[name] == expected[name], name
-    for name in ("cross_entropy", "mean_depth", "halted", "gmacs", "gmacs_dense"):
+    for name in ("cross_entropy", "mean_depth", "halted", "gmacs", "gmacs_dense", "tokens_kept"):
         assert found[name] == pytest.approx(expected[name], rel=1e-5), name
     assert found["gmacs_std"] == pytest.approx(expected["gmacs_std"], rel=1e-3)
     np.testing.assert_allclose(found["depth_histogram"], expected["depth_histogram"], rtol=1e-9)
-    assert found["class_mean_depth"][-1] is None
-    assert found["class_mean_depth"][:-1] == pytest.approx(expected["class_mean_depth"][:-1])
+    for name in ("class_mean_depth", "class_tokens_kept"):
+        assert found[name][-1] is None
+        assert found[name][:-1] == pytest.approx(expected[name][:-1])
     assert json.loads(json.dumps(found)) == found
 
 
@@ -166,7 +175,7 @@ def totals(**changes) -> dict[str, np.ndarray]:
         "saved_gmacs_squared": 0.0,
         "mean_depth": 6.0,
         "dropped_images": 0.0,
-        "depth_histogram": np.array([1.0, 1.0, 2.0]),
+        "depth_histogram": np.array([12.75, 12.75, 25.5]),  # 51 tokens
         "class_count": np.array([2.0, 0, 1, 0, 0, 0, 0]),
         "class_depth": np.array([5.0, 0, 1, 0, 0, 0, 0]),
     }
@@ -194,3 +203,65 @@ def test_token_depth_counts_live_layers_unless_the_method_says_more():
     said = plain.replace(aux={"depth": jnp.array([[3.0, 2.0, 2.0]])})
     np.testing.assert_array_equal(token_depth(said), [[3, 2, 2]])
     chex.assert_type(token_depth(said), jnp.int32)
+
+
+def test_tokens_that_went_through_no_layer_are_missing_in_the_histogram(model):
+    found = summarise(totals(depth_histogram=np.array([0, 0, 25.5])), model)
+    assert found["depth_histogram"] == [0, 0, 0.5]
+    rows = dict(report.summary_rows(summary_of(found)))
+    assert rows["share of tokens by depth"] == "0: 50%  1: 0%  2: 0%  3: 50%"
+
+
+def summary_of(results: dict) -> dict:
+    """What a run reports of an evaluation."""
+    others = {"top1_dense": 1.0, "twin": "not trained", "images_per_second": None}
+    return {**results, **others}
+
+
+@pytest.fixture(scope="module")
+def choosing():
+    """A method with heads and halves to choose from, and weights with which it does."""
+    model = create_model(
+        "adavit_deit_micro_patch4_32",
+        patch_size=8,
+        embed_dim=24,
+        depth=LAYERS,
+        num_heads=2,
+        num_classes=CLASSES,
+    )
+    generator = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(generator.normal(0, 0.3, leaf.shape), jnp.float32),
+        model.abstract_params(),
+    )
+    return model, params
+
+
+def test_heads_and_halves_are_counted_where_a_method_chooses_them(choosing, split):
+    model, params = choosing
+    mesh = make_mesh(devices=jax.devices()[:1])
+    found = evaluate(make_eval_step(model, mesh), params, batches(split, 10), mesh, model=model)
+    valid = split["valid"]
+    images = normalise(jnp.asarray(split["image"][valid]))
+    shares = jax.device_get(parts.shares(jax.jit(model.apply)(params, images).usage))
+    assert shares.keys() == set(parts.PARTS)
+    for name, share in shares.items():
+        assert 0.1 < share.mean() < 0.95, name
+        assert found[f"{name}_kept"] == pytest.approx(share.mean(), rel=1e-5)
+        by_class = of_classes(share, split["label"][valid])
+        assert found[f"class_{name}_kept"][:-1] == pytest.approx(by_class[:-1], rel=1e-5)
+        assert found[f"class_{name}_kept"][-1] is None
+    rows = dict(report.summary_rows(summary_of(found)))
+    assert rows["heads run"] == f"{found['heads_kept']:.1%}"
+    assert rows["halves run"] == f"{found['halves_kept']:.1%}"
+    assert f"heads run {found['heads_kept']:.1%}" in report.eval_line(3, found, None)
+    header, lines = report.class_columns(found, [str(label) for label in range(CLASSES)])
+    assert header == ["class", "mean depth", "heads run", "halves run"]
+    assert lines[0][2] == f"{found['class_heads_kept'][0]:.1%}"
+    assert lines[-1][1:] == ["no image"] * 3
+
+
+def test_where_there_is_nothing_but_tokens_nothing_else_is_reported(model):
+    rows = dict(report.summary_rows(summary_of(summarise(totals(), model))))
+    assert "token-layers skipped" in rows
+    assert not [name for name in rows if "heads" in name or "halves" in name]

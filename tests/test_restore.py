@@ -192,6 +192,45 @@ def test_several_processes_read_the_file_or_none_goes_on(file, tmp_path):
         assert found == pytest.approx(sums, abs=1e-9)
 
 
+def policies(**changes):
+    """The config and model of an AdaViT on the backbone of the runs and files here."""
+    config = configs.debug(configs.base(model="adavit_deit_micro_patch4_32").unlock())
+    config.model.update(SIZES)
+    config.update_from_flattened_dict(changes)
+    return config, configs.make_model(config)
+
+
+@pytest.mark.parametrize("source", ["workdir", "weights"])
+def test_plain_weights_start_a_method_that_has_parameters_of_its_own(source, file, run, caplog):
+    config, model = policies(**{f"init.{source}": str(run) if source == "workdir" else file})
+    mesh = make_mesh(2, 4)
+    with caplog.at_level("WARNING", logger="avit_jax"):
+        found, again = (initial_weights(config, model, mesh).params for _ in range(2))
+    assert caplog.messages == 2 * [
+        "these weights have no policies: fresh ones are added, train them."
+    ]
+    assert_same(again, found)
+    fresh = found.pop("policies")
+    assert_same(found, AVERAGE if source == "workdir" else THEIRS)
+    assert_same(fresh, model.init(jax.random.key(0))["policies"])
+    places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
+    assert places == state_shardings(fresh, mesh)
+
+
+def test_a_training_starts_with_policies_beside_the_weights_of_a_plain_run(run, tmp_path):
+    config, _ = policies(**{"init.workdir": str(run), "train.ema_decay": 0.9})
+    experiment = Experiment(config, tmp_path)
+    state = restore_or_init(experiment, Checkpoints(tmp_path / "checkpoints"))
+    assert set(state.params) == set(state.ema) == {*AVERAGE, "policies"}
+    assert_same({name: state.params[name] for name in AVERAGE}, AVERAGE)
+
+
+def test_a_run_is_not_evaluated_as_a_method_that_it_has_no_parameters_for(run):
+    config, model = policies()
+    with pytest.raises(UserError, match=r"have other sizes than this model \(in policies\)"):
+        chosen_weights(config, run, model, make_mesh())
+
+
 def test_a_recipe_for_fine_tuning_does_not_start_from_random_weights(tmp_path):
     with pytest.raises(UserError, match="fine-tunes trained weights and none are named"):
         train(tiny(**{"init.scratch": False}), tmp_path / "run")
@@ -200,7 +239,8 @@ def test_a_recipe_for_fine_tuning_does_not_start_from_random_weights(tmp_path):
 def test_weights_used_otherwise_than_trained_are_said_to_be(tmp_path, caplog, monkeypatch):
     model, mesh = configs.make_model(tiny()), make_mesh()
     monkeypatch.setattr(
-        "avit_jax.restore._of_run", lambda *_, **__: Weights(model.abstract_params(), "run", 1)
+        "avit_jax.restore.weights_of_run",
+        lambda *_, **__: Weights(model.abstract_params(), "run", 1),
     )
     (tmp_path / "config.json").write_text(configs.to_json(tiny()))
     with caplog.at_level("WARNING", logger="avit_jax"):

@@ -5,11 +5,9 @@ import importlib.util
 import json
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from avit_jax import experiment, optim, train
 from avit_jax.checkpoint import Checkpoints
@@ -40,20 +38,7 @@ def tiny_config(**settings):
     return config
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """These trainings share their programs, and compiling one takes longer than running it."""
-    chosen = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in chosen}
-    for settings in (chosen, before):
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if settings is chosen:
-            yield
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from avit_jax.inference.plan import Plan, default_plan, ladder
+from avit_jax.inference.plan import Plan, ladder
 
 COVERED = 0.95  # share of the images whose live tokens fit into the static budget of a layer
 
 
-def candidates(num_tokens: int, batch_size: int) -> dict[str, Plan]:
-    """Plans around the default: groups, attention groups, finer and coarser sizes."""
-    base = default_plan(num_tokens, batch_size)
+def candidates(base: Plan, num_tokens: int, batch_size: int) -> dict[str, Plan]:
+    """Plans around a default: groups, attention groups, finer and coarser sizes."""
     block = base.row_sizes[-1]
     plans = {
         "default": base,

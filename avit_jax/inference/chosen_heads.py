@@ -6,7 +6,7 @@ import dataclasses
 from typing import Protocol
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from avit_jax.models import attention
 from avit_jax.models.layers import Block, gelu, hidden_heads
@@ -41,11 +41,20 @@ class AttentionHalf:
         block: with its parameters.
         effect: what a dropped head takes with it, one of `types.HEAD_EFFECTS`.
         asking: rows at the front whose answers are wanted; all if `None`.
+        kernels: `[H, D, 3, d]`, weights of queries, keys and values by head.
     """
 
     block: Block
     effect: str
     asking: int | None = None
+    kernels: Array = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        """Sorts the weights by head once, in front of the loops that pick some of them."""
+        qkv, total = self.block.attention.qkv, self.block.attention.num_heads
+        kernel = qkv.kernel[...].astype(qkv.dtype)
+        by_head = kernel.reshape(len(kernel), 3, total, -1).transpose(2, 0, 1, 3)
+        object.__setattr__(self, "kernels", by_head)
 
     @property
     def narrows(self) -> bool:
@@ -73,10 +82,17 @@ class AttentionHalf:
 
     def _project(self, x: Array, parts: slice, heads: Array | None) -> list[Array]:
         """Of queries, keys and values those wanted, each `[g, n, k, d]`."""
-        module, width = self.block.attention, x.shape[-1]
-        kernel = module.qkv.kernel[...].reshape(width, 3, -1)[:, parts]
-        kernel = _by_head(kernel, 2, module.num_heads, heads)
-        found = jnp.einsum("gnc,cphd->gnphd", x, kernel.astype(x.dtype))
+        module, dim = self.block.attention, x.shape[-1]
+        if heads is None:
+            kernel = module.qkv.kernel[...].reshape(dim, 3, -1)[:, parts]
+            kernel = _by_head(kernel, 2, module.num_heads, None)
+            found = jnp.einsum("gnc,cphd->gnphd", x, kernel.astype(x.dtype))
+        else:
+            # One product per head: its weights are copied as one piece, which costs a third less
+            # than gathering columns of all heads for one wider product.
+            chosen = [lax.dynamic_index_in_dim(self.kernels, h, keepdims=False) for h in heads]
+            found = [jnp.einsum("gnc,cpd->gnpd", x, kernel[:, parts]) for kernel in chosen]
+            found = jnp.stack(found, axis=3)
         if module.qkv.bias is not None:
             bias = _by_head(module.qkv.bias[...].reshape(3, -1)[parts], 1, module.num_heads, heads)
             found = found + bias.astype(x.dtype)

@@ -16,7 +16,6 @@ from typing import TypeVar
 import jax.numpy as jnp
 from jax import Array, lax
 
-from avit_jax.inference.packing import Packing
 from avit_jax.inference.plan import Plan
 
 Carry = TypeVar("Carry")
@@ -46,7 +45,11 @@ def for_rows(
 
 
 def for_images(
-    body: Callable[[Array, Array, int, Carry], Carry], packing: Packing, carry: Carry, plan: Plan
+    body: Callable[[Array, Array, int, Carry], Carry],
+    counts: Array,
+    offsets: Array,
+    carry: Carry,
+    plan: Plan,
 ) -> Carry:
     """Call `body(images, first rows, length, carry)` so that all images are treated.
 
@@ -57,11 +60,11 @@ def for_images(
     Args:
         body: images and their first rows are indices `[attention_images]`; an image that is named
             twice in a group is the same.
-        packing: of the images' tokens.
+        counts: `[B]` tokens of each image; or of whatever else is treated by itself.
+        offsets: `[B]` its first row.
         carry: passes through.
         plan: sizes.
     """
-    counts = packing.counts
     size = min(plan.attention_images, counts.shape[0])
     groups = -(-counts.shape[0] // size)
     order = jnp.argsort(-counts)
@@ -74,7 +77,7 @@ def for_images(
 
         def treat(group: Array, carry: Carry, length: int = plan.lengths[index]) -> Carry:
             images = lax.dynamic_slice(order, (group * size,), (size,))
-            return body(images, _tied(packing.offsets[images], group), length, carry)
+            return body(images, _tied(offsets[images], group), length, carry)
 
         carry = lax.fori_loop(done, until, treat, carry)
         done = until

@@ -59,12 +59,12 @@ def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: P
         tokens, projected = carry
         rows = tokens[lax.dynamic_slice(source, (first,), (size,))]
         return (
-            _write(tokens, rows, first),
-            _write(projected, block.attention.qkv(block.norm1(rows)), first),
+            write(tokens, rows, first),
+            write(projected, block.attention.qkv(block.norm1(rows)), first),
         )
 
     def attend(images: Array, firsts: Array, length: int, mixed: Array) -> Array:
-        rows = _gather(projected, firsts, length)
+        rows = gather(projected, firsts, length)
         query, key, value = split_heads(rows, 3, block.attention)
         keys = jnp.arange(length) < after.counts[images][:, None]
         answer = attention.mix(query, key, value, keys=keys, scale=scale).reshape(
@@ -72,15 +72,15 @@ def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: P
         )
         for first, update, exists in zip(firsts, answer, keys, strict=True):
             old = lax.dynamic_slice(mixed, (first, 0), update.shape)
-            mixed = _write(mixed, jnp.where(exists[:, None], update, old), first)
+            mixed = write(mixed, jnp.where(exists[:, None], update, old), first)
         return mixed
 
     def feed(first: Array, size: int, tokens: Array) -> Array:
-        rows = _read(tokens, first, size) + block.attention.proj(_read(mixed, first, size))
-        return _write(tokens, block.feed(rows[None])[0], first)
+        rows = read(tokens, first, size) + block.attention.proj(read(mixed, first, size))
+        return write(tokens, block.feed(rows[None])[0], first)
 
     tokens, projected = for_rows(project, after.total, (buffers.tokens, buffers.projected), plan)
-    mixed = for_images(attend, after, buffers.mixed, plan)
+    mixed = for_images(attend, after.counts, after.offsets, buffers.mixed, plan)
     tokens = for_rows(feed, after.total, tokens, plan)
     return Buffers(tokens=tokens, projected=projected, mixed=mixed)
 
@@ -98,10 +98,10 @@ def run_last(
 
     def project(first: Array, size: int, projected: Array) -> Array:
         rows = buffers.tokens[lax.dynamic_slice(source, (first,), (size,))]
-        return _write(projected, block.attention.keys_values(block.norm1(rows)), first)
+        return write(projected, block.attention.keys_values(block.norm1(rows)), first)
 
     def attend(images: Array, firsts: Array, length: int, mixed: Array) -> Array:
-        rows = _gather(projected, firsts, length)
+        rows = gather(projected, firsts, length)
         key, value = split_heads(rows, 2, block.attention)
         keys = jnp.arange(length) < after.counts[images][:, None]
         answer = attention.mix(query[images], key, value, keys=keys, scale=scale)
@@ -112,7 +112,7 @@ def run_last(
     tokens = buffers.tokens[rows]
     query = block.attention.queries(block.norm1(tokens))
     (query,) = split_heads(query, 1, block.attention)
-    mixed = for_images(attend, after, jnp.zeros_like(query), plan)
+    mixed = for_images(attend, after.counts, after.offsets, jnp.zeros_like(query), plan)
     return block.feed(tokens + block.attention.proj(mixed.reshape(tokens.shape)))
 
 
@@ -122,14 +122,16 @@ def split_heads(rows: Array, parts: int, module: Attention) -> list[Array]:
     return [rows[:, :, part] for part in range(parts)]
 
 
-def _gather(rows: Array, firsts: Array, length: int) -> Array:
+def gather(rows: Array, firsts: Array, length: int) -> Array:
     """The rows of some images, `[images, length, ...]`, with others' rows behind shorter ones."""
-    return jnp.stack([_read(rows, first, length) for first in firsts])
+    return jnp.stack([read(rows, first, length) for first in firsts])
 
 
-def _read(rows: Array, first: Array, size: int) -> Array:
+def read(rows: Array, first: Array, size: int) -> Array:
+    """`size` rows from `first` on."""
     return lax.dynamic_slice(rows, (first, 0), (size, rows.shape[1]))
 
 
-def _write(rows: Array, update: Array, first: Array) -> Array:
+def write(rows: Array, update: Array, first: Array) -> Array:
+    """Rows with some of them replaced, from `first` on."""
     return lax.dynamic_update_slice(rows, update.astype(rows.dtype), (first, 0))

@@ -91,16 +91,16 @@ class Plan:
         return full * self.row_sizes[-1] + tail
 
 
-def selected_plan(plan: Plan, num_heads: int, *, platform: str | None = None) -> Plan:
-    """A default plan for methods that choose heads, of which a CPU computes only those kept.
+def with_heads_left_out(plan: Plan, num_heads: int) -> Plan:
+    """A plan for methods that choose heads in which products leave out those that are dropped.
 
-    Accelerators mask them: gathering weights for a few images at a time would leave small products.
+    Three sizes and few lengths, because a half of a block is compiled for all pairs of them; few
+    images at a time, because those treated together compute the heads of all.
     """
-    if (platform or jax.default_backend()) != "cpu":
-        return plan
     steps = min(num_heads, 3)
     sizes = tuple(-(-num_heads * (step + 1) // steps) for step in range(steps))
-    return dataclasses.replace(plan, head_sizes=sizes, lengths=ladder(plan.lengths[-1], ratio=1.35))
+    lengths = ladder(plan.lengths[-1], ratio=1.35)
+    return dataclasses.replace(plan, head_sizes=sizes, lengths=lengths, attention_images=1)
 
 
 def ladder(last: int, *, ratio: float, step: int = 16) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from flax import struct
 from jax import Array, lax
 
 from avit_jax import decisions
+from avit_jax.inference import packed_halves
 from avit_jax.inference.chosen_heads import AttentionHalf, Half, MlpHalf
 from avit_jax.inference.loops import for_selected
 from avit_jax.inference.plan import Plan
@@ -69,18 +70,26 @@ def compact(
         )
         return block, choice
 
-    def layer(tokens: Array, index: Array) -> tuple[Array, dict[str, Array]]:
+    def layer(carry: tuple, index: Array) -> tuple[tuple, dict[str, Array]]:
+        tokens, space = carry
         block, choice = choose(tokens, index)
         attend, feed = (
             work(gates, half, exists, shape)
             for half, gates in enumerate(decisions.gates(settings, choice))
         )
-        tokens = add_half(AttentionHalf(block, effect), tokens, attend, plan)
-        tokens = add_half(MlpHalf(block, effect), tokens, feed, plan)
-        return tokens, choice
+        if plan.head_sizes:
+            tokens = add_half(AttentionHalf(block, effect), tokens, attend, plan)
+            tokens = add_half(MlpHalf(block, effect), tokens, feed, plan)
+            return (tokens, space), choice
+        for half, run in ((attend, packed_halves.attend), (feed, packed_halves.feed)):
+            rows = packed_halves.rows_of(half.live, half.heads, len(space.mixed))
+            tokens, space = run(block, tokens, space, rows, plan, effect=effect)
+        return (tokens, space), choice
 
     last = shape.depth - 1
-    tokens, record = lax.scan(layer, network.embed(images), jnp.arange(last))
+    tokens = network.embed(images)
+    space = None if plan.head_sizes else packed_halves.start(tokens, plan)
+    (tokens, _), record = lax.scan(layer, (tokens, space), jnp.arange(last))
     block, choice = choose(tokens, last)
     attend, feed = decisions.gates(settings, choice)
     half = AttentionHalf(block, effect, asking=shape.num_prefix_tokens)

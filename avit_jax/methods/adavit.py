@@ -21,7 +21,6 @@ token (the linear layers' biases), which is computed once for all.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import numbers
 from collections.abc import Mapping
@@ -37,7 +36,7 @@ from avit_jax import decisions, executed, ramp, usage_losses
 from avit_jax.decisions import KINDS
 from avit_jax.errors import UserError
 from avit_jax.inference import selected
-from avit_jax.inference.plan import Plan, selected_plan
+from avit_jax.inference.plan import Plan, with_heads_left_out
 from avit_jax.methods import base
 from avit_jax.models import policies
 from avit_jax.models.layers import Block
@@ -46,8 +45,9 @@ from avit_jax.pretrained import adavit_names
 from avit_jax.types import HEAD_EFFECTS, Dial, Output, Usage
 from avit_jax.usage_losses import DEFAULT, UsageLoss
 
-logger = logging.getLogger(__name__)
-
+# Width from which leaving heads out of a CPU's products was found to save more than fetching the
+# weights of the others costs: docs/performance.md.
+NARROWING_PAYS = 384
 SATURATED = 1e4  # a shift of the logits that makes every decision yes or no
 
 
@@ -257,7 +257,7 @@ class Model(base.Model):
             else:
                 value = usage_losses.tokens_loss(decided[kind], loss, target)
             penalties[kind] = loss.weight * value
-            metrics[f"{kind}_kept"] = jax.lax.stop_gradient(decided[kind].mean())
+            metrics[f"{kind}_usage"] = jax.lax.stop_gradient(decided[kind].mean())
         return penalties, metrics
 
     def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
@@ -269,7 +269,6 @@ class Model(base.Model):
         state_dict = adavit_names.joined(state_dict)
         if not self.settings.chosen or adavit_names.has_policies(state_dict):
             return super().from_torch(state_dict)
-        logger.warning("these weights have no policies: fresh ones are added, train them.")
         return self.completed(super().from_torch(state_dict, plain=True))
 
     def to_torch(self, params: Params) -> dict[str, np.ndarray]:
@@ -283,8 +282,19 @@ class Model(base.Model):
         )
 
     def default_plan(self, batch_size: int) -> Plan:
-        """See `base.Model.default_plan`: on a CPU dropped heads are left out, elsewhere masked."""
-        return selected_plan(super().default_plan(batch_size), self.shape.num_heads)
+        """See `base.Model.default_plan`; heads are masked in products unless those are wide."""
+        plan = super().default_plan(batch_size)
+        narrows = jax.default_backend() == "cpu" and self.shape.embed_dim >= NARROWING_PAYS
+        return with_heads_left_out(plan, self.shape.num_heads) if narrows else plan
+
+    def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
+        """See `base.Model.candidate_plans`: heads are masked in products, or left out."""
+        plans, masked = super().candidate_plans(batch_size), super().default_plan(batch_size)
+        both = {
+            "masked heads": masked,
+            "heads left out": with_heads_left_out(masked, self.shape.num_heads),
+        }
+        return plans | {name: plan for name, plan in both.items() if plan != plans["default"]}
 
     def dial(self) -> Dial | None:
         """`logit_shift`: the same for tokens, heads and halves."""

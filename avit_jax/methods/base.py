@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from jax.sharding import Mesh
 
 from avit_jax import flops
 from avit_jax.errors import UserError
+from avit_jax.inference.candidates import candidates
 from avit_jax.inference.plan import Plan, default_plan
 from avit_jax.inference.predictor import Predictor
 from avit_jax.models import module
@@ -29,6 +31,8 @@ from avit_jax.models.layers import dropout
 from avit_jax.pretrained import names
 from avit_jax.pretrained.fit import fit
 from avit_jax.types import Dial, Output, Usage
+
+logger = logging.getLogger(__name__)
 
 EXECUTIONS = ("masked", "dense")
 
@@ -182,6 +186,10 @@ class Model(abc.ABC):
         """Static sizes that do well without calibration, for a batch on one device."""
         return default_plan(self.shape.num_tokens, batch_size)
 
+    def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
+        """Plans for calibration to race, "default" among them, for a batch on one device."""
+        return candidates(self.default_plan(batch_size), self.shape.num_tokens, batch_size)
+
     def compile(
         self,
         params: module.Params,
@@ -214,10 +222,16 @@ class Model(abc.ABC):
         return module.map_paths(lambda path, _: path not in self.shape.frozen, params)
 
     def completed(self, params: module.Params) -> module.Params:
-        """Parameters of the plain backbone, with fresh ones where the method has its own."""
-        missing = set(self.abstract_params()) - set(params)
+        """Parameters of the plain backbone, with fresh ones where the method has its own.
+
+        The fresh ones are always the same, and a warning names them.
+        """
+        missing = sorted(set(self.abstract_params()) - set(params))
         if not missing:
             return params
+        logger.warning(
+            "these weights have no %s: fresh ones are added, train them.", " and no ".join(missing)
+        )
         fresh = self.init(jax.random.key(0))
         return params | {name: fresh[name] for name in missing}
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avit_jax.errors import UserError
 from avit_jax.models import module
 from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import linear
@@ -37,6 +38,16 @@ def fit(state_dict: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     if npz.is_google_research(state_dict):
         state_dict = npz.to_timm(state_dict, num_heads=shape.num_heads)
     return _classifiers(_positions(dict(state_dict), shape), shape)
+
+
+def refuse_other_classes(state_dict: Mapping[str, Any], shape: Shape) -> None:
+    """Raises UserError for weights of whose classifier `fit` would make a fresh one."""
+    for bias in (state_dict[name] for name in ("head.bias", "head/bias") if name in state_dict):
+        if len(bias) != shape.num_classes:
+            raise UserError(
+                f"these weights tell {len(bias)} classes apart and not {shape.num_classes}: "
+                "fine-tune them on this data first, and name that run."
+            )
 
 
 def _positions(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Halting-depth maps: images beside the layer at which each of their patches stopped computing.
+"""Depth maps: images beside the number of layers that each of their patches went through.
 
 Beside the picture come figures that say what the maps go with: brightness (the ink of a digit),
 edges, and mere position. A map that position alone explains says nothing about the image.
@@ -19,6 +19,7 @@ from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
 from avit_jax.sharding import batch_sharding
+from avit_jax.viz.palette import LEGEND
 
 SHOWN = 20  # images in the picture
 MEASURED = 1024  # images behind the figures
@@ -157,7 +158,8 @@ def draw(
     axes = figure.subplots(rows, 2 * columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    norm = BoundaryNorm(np.arange(0.5, depth + 1), 256)
+    counts = np.arange(min(1, maps.min()), depth + 1)  # 0: no layer computed the patch
+    norm = BoundaryNorm(np.arange(counts[0] - 0.5, depth + 1), 256)
     for index, (image, depths, title) in enumerate(zip(images, maps, titles, strict=True)):
         row, column = divmod(index, columns)
         axes[row, 2 * column].imshow(image)
@@ -169,12 +171,12 @@ def draw(
         picture,
         ax=axes,
         location="bottom",
-        ticks=np.arange(1, depth + 1),
+        ticks=counts,
         aspect=50,
         fraction=0.04,
         spacing="uniform",
     )
-    bar.set_label("layer at which a patch halted (dark: early, bright: late)", fontsize=9)
+    bar.set_label(LEGEND, fontsize=9)
     temporary = path.with_name(path.name + ".partial")
     try:
         figure.savefig(temporary, format="png")

@@ -34,20 +34,26 @@ def frames(looked: Looked, *, grid: int, gmacs_dense: float) -> list[Image.Image
     colours = palette.colours(len(live))
     result = []
     for layer, computed in enumerate(live):
-        any_live = looked.live[layer].any()
         frame = Image.new("RGB", (side, side + _CAPTION), _PAPER)
-        frame.paste(Image.fromarray(_dimmed(pixels, computed)))
+        frame.paste(Image.fromarray(dimmed(pixels, computed)))
         _caption(
             ImageDraw.Draw(frame),
             side,
             title=f"layer {layer + 1} of {len(live)}",
-            patches=f"{computed.sum()} of {computed.size} patches" if any_live else "finished",
+            patches=_patches(looked.live, layer, computed),
             cost=f"{looked.gmacs_until[layer]:.3g} of {gmacs_dense:.3g} GMACs",
             colour=palette.hexadecimal(colours[layer]),
             share=(layer + 1) / len(live),
         )
         result.append(frame)
     return result
+
+
+def _patches(live: np.ndarray, layer: int, computed: np.ndarray) -> str:
+    """What runs in a layer, of tokens live `[L, N]` and its patches `[grid, grid]`."""
+    if live[layer].any():
+        return f"{computed.sum()} of {computed.size} patches"
+    return "left out" if live[layer:].any() else "finished"
 
 
 def write(looked: Looked, path: Path, *, grid: int, gmacs_dense: float) -> None:
@@ -76,7 +82,7 @@ def _shared_palette(drawn: list[Image.Image]) -> Image.Image:
     return shared
 
 
-def _dimmed(pixels: np.ndarray, computed: np.ndarray) -> np.ndarray:
+def dimmed(pixels: np.ndarray, computed: np.ndarray) -> np.ndarray:
     """A picture `[S, S, 3]` whose patches `[grid, grid]` at rest are almost grey."""
     size = len(pixels) // len(computed)
     resting = np.kron(~computed, np.ones((size, size)))[..., None] * _DIMMED

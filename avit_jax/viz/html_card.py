@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from avit_jax.viz.html_usage import usage
 from avit_jax.viz.look import Looked
-from avit_jax.viz.overlay import blend, part_names, patch_depths, used_parts
+from avit_jax.viz.overlay import blend, patch_depths
 
 SIDE = 336  # pixels of a picture in the page, at most
+THUMBNAIL = 112  # of the one per block
 JPEG_QUALITY = 86
 
 
@@ -24,8 +26,7 @@ def card(
     class_names: Sequence[str],
     grid: int,
     gmacs_dense: float,
-    figure: str,
-    animation: str,
+    files: dict[str, str],
 ) -> str:
     """One image of the gallery.
 
@@ -35,8 +36,7 @@ def card(
         class_names: of the model.
         grid: patches along each side.
         gmacs_dense: cost of an image with nothing skipped.
-        figure: address of its PNG, relative to the page.
-        animation: address of its GIF, relative to the page.
+        files: what lies beside the page: addresses by name, the figure of the map first.
     """
     layers, depths = len(looked.live), patch_depths(looked, grid)
     side = grid * max(1, SIDE // grid)
@@ -45,6 +45,15 @@ def card(
     live = np.packbits(looked.live[:, -(grid**2) :].ravel())
     right = "" if looked.label is None else str(int(looked.label == looked.answer))
     share = looked.gmacs / gmacs_dense
+    figure = next(iter(files.values()))
+    links = "".join(f'<a href="{address}">{text}</a>' for text, address in files.items())
+    blocks = usage(
+        looked,
+        photograph=_jpeg(looked.photograph, THUMBNAIL),
+        name=name,
+        order=order,
+        grid=grid,
+    )
     return f"""
 <article class="card" data-order="{order}" data-depth="{mean:.6f}" data-gmacs="{looked.gmacs:.9g}"
   data-confidence="{looked.confidence:.6f}" data-right="{right}" data-grid="{grid}"
@@ -59,8 +68,8 @@ def card(
 {_truth(looked, class_names)}
 <dl class="measures">{_measure("Depth", f"{mean:.1f} of {layers} layers", mean / layers)}
 {_measure("GMACs", f"{looked.gmacs:.3g} ({share:.0%} of dense)", share)}</dl>
-{_parts(looked)}
-<p class="files"><a href="{figure}">Figure (PNG)</a><a href="{animation}">Layers (GIF)</a></p>
+{blocks}
+<p class="files">{links}</p>
 </div></article>"""
 
 
@@ -78,31 +87,6 @@ def _measure(name: str, value: str, share: float) -> str:
     return (
         f'<dt>{name}</dt><dd class="track" aria-hidden="true"><i style="width:{width:.1f}%"></i>'
         f"</dd><dd>{value}</dd>"
-    )
-
-
-def _parts(looked: Looked) -> str:
-    """Which heads and halves of blocks ran, as a small matrix each; layer 1 at the bottom."""
-    figures = [_matrix(name, used) for name, used in used_parts(looked)]
-    return f'<div class="parts">{"".join(figures)}</div>' if figures else ""
-
-
-def _matrix(name: str, used: np.ndarray, size: int = 9) -> str:
-    layers, count = used.shape
-    squares = "".join(
-        f'<rect class="{"on" if used[layer, part] else "off"}" x="{part * (size + 2)}" '
-        f'y="{(layers - 1 - layer) * (size + 2)}" width="{size}" height="{size}" rx="1.5"/>'
-        for layer in range(layers)
-        for part in range(count)
-    )
-    width, height = count * (size + 2) - 2, layers * (size + 2) - 2
-    ran = f"{name} run: {used.mean():.0%}"
-    columns = "attention, MLP" if name == "halves" else ", ".join(part_names(name, count))
-    order = f"columns: {columns}; layer 1 at the bottom"
-    return (
-        f'<figure title="{order}"><figcaption>{ran}</figcaption>'
-        f'<svg width="{width}" height="{height}" role="img" aria-label="{ran}; {order}">'
-        f"{squares}</svg></figure>"
     )
 
 

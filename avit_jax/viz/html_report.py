@@ -13,12 +13,16 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from avit_jax.viz import charts, palette
+import numpy as np
+
+from avit_jax.viz import chart_choice, chart_style, charts, palette
 from avit_jax.viz.html_card import data_uri, escaped
 from avit_jax.viz.look import Unreadable
 from avit_jax.viz.page_assets import SCRIPT, STYLE
 
 GENERATOR = "avit_jax --mode visualize"  # by which an older report is known
+# What shares are of; that of tokens is the mean depth.
+_OF_PART = {"heads": "of all heads of all blocks", "halves": "of all attention and MLP halves"}
 
 
 def page(
@@ -30,7 +34,6 @@ def page(
     step: int | None,
     data: str,
     total: int,
-    gmacs_dense: float,
     notes: Sequence[str] = (),
 ) -> str:
     """The whole page.
@@ -43,7 +46,6 @@ def page(
         step: of the checkpoint; `None` for weights of a file.
         data: what the images are.
         total: images there are to choose from.
-        gmacs_dense: cost of an image with nothing skipped.
         notes: sentences for the foot of the page.
     """
     depth = len(summary["depth_histogram"])
@@ -69,14 +71,14 @@ def page(
 <h1>{escaped(model)}</h1>
 <p class="about">{origin} · {escaped(data)} · {shown}{spaced}.<br>
 All figures are over the images on this page.</p>
-{_figures(summary, len(unreadable), gmacs_dense)}
+{_figures(summary, len(unreadable))}
 </div></header>
 <main>
 <div class="wide"><h2>All images together</h2>
 {_charts(summary)}
 <h2>Image by image</h2></div>
 <div class="bar"><div class="wide">
-<div class="key"><span>Layers</span>{_legend(depth)}</div>
+<div class="key"><span>Layers</span>{_legend(depth, first=charts.first_count(summary))}</div>
 {_controls(depth, labelled=bool(summary["labelled"]))}
 </div></div>
 <div class="wide"><div class="gallery" id="gallery">{"".join(cards)}</div>
@@ -88,6 +90,9 @@ through as light and shade inside each patch only, so that colours can be read o
 depth of an image is the mean over all its tokens, the class token included. GMACs are
 10<sup>9</sup> multiply-adds of one image, from embedding to classifier. Once the answer of an image
 is settled nothing of it is computed any more, even where patches had not come to rest.</p>
+{_parts_note(summary)}
+<p>The small photographs show one layer each, patches that it left out covered. Cost and difficulty:
+each point is an image; the line joins the means of equally large groups, by confidence.</p>
 <p>Figures for print and animations lie in the folder <code>images</code>, charts in
 <code>charts</code>, numbers in <code>summary.json</code> beside this page. The page itself needs
 none of them and no network.</p>
@@ -99,8 +104,9 @@ none of them and no network.</p>
 """
 
 
-def _figures(summary: dict[str, Any], unreadable: int, gmacs_dense: float) -> str:
-    depth, gmacs = len(summary["depth_histogram"]), summary["gmacs"]
+def _figures(summary: dict[str, Any], unreadable: int) -> str:
+    depth = len(summary["depth_histogram"])
+    gmacs, gmacs_dense = summary["gmacs"], summary["gmacs_dense"]
     images = f"and {unreadable:,} unreadable" if unreadable else "none unreadable"
     tiles = [
         ("Images", f"{summary['images']:,}", images),
@@ -110,6 +116,11 @@ def _figures(summary: dict[str, Any], unreadable: int, gmacs_dense: float) -> st
             f"{gmacs:.3g}",
             f"{gmacs / gmacs_dense:.0%} of {gmacs_dense:.3g} with nothing skipped",
         ),
+    ]
+    tiles += [
+        (f"{part.capitalize()} run", f"{share:.0%}", _OF_PART[part])
+        for part, share in summary["kept"].items()
+        if part in _OF_PART
     ]
     if summary["labelled"]:
         known = f"of {_images(summary['labelled'])} whose class is known"
@@ -122,34 +133,26 @@ def _figures(summary: dict[str, Any], unreadable: int, gmacs_dense: float) -> st
 
 
 def _charts(summary: dict[str, Any]) -> str:
-    live = " ".join(f"{share:.0%}" for share in summary["live"]["mean"])
-    shares = " ".join(f"{share:.0%}" for share in summary["depth_histogram"])
-    drawn = [
-        ("Depth of all tokens", charts.depth_histogram, f"Share of tokens by depth: {shares}"),
-        ("Tokens computed per layer", charts.live_tokens, f"Tokens computed, by layer: {live}"),
-    ]
-    if summary["classes"]:
-        ends = (summary["classes"][0], summary["classes"][-1])
-        text = " to ".join(f"{one['name']} {one['mean_depth']:.1f}" for one in ends)
-        drawn.append(("Depth per class", charts.class_depth, f"Mean depth per class, from {text}"))
     blocks = []
-    for title, chart, text in drawn:
+    for one in chart_choice.chosen(summary):
         light, dark = (
-            data_uri(chart(summary, theme), "png") for theme in (charts.LIGHT, charts.DARK)
+            data_uri(one.draw(summary, theme), "png")
+            for theme in (chart_style.LIGHT, chart_style.DARK)
         )
         blocks.append(
-            f"<figure><figcaption>{title}</figcaption><picture>"
+            f"<figure><figcaption>{one.title}</figcaption><picture>"
             f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-            f'<img src="{light}" alt="{escaped(text)}"></picture></figure>'
+            f'<img src="{light}" alt="{escaped(one.words)}"></picture></figure>'
         )
     return f'<div class="charts">{"".join(blocks)}</div>'
 
 
-def _legend(depth: int) -> str:
+def _legend(depth: int, *, first: int) -> str:
+    counts = range(first, depth + 1)
     entries = "".join(
         f'<li style="background:{palette.hexadecimal(colour)};color:{palette.ink_on(colour)}">'
-        f"{layer}</li>"
-        for layer, colour in enumerate(palette.colours(depth), start=1)
+        f"{layers}</li>"
+        for layers, colour in zip(counts, palette.paint(np.array(counts), depth), strict=True)
     )
     return f'<ol class="legend" aria-label="{palette.LEGEND}">{entries}</ol>'
 
@@ -187,3 +190,12 @@ def _unreadable(unreadable: Sequence[Unreadable]) -> str:
 
 def _images(count: int) -> str:
     return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def _parts_note(summary: dict[str, Any]) -> str:
+    if not summary["kept_per_layer"]:
+        return ""
+    return (
+        "<p>A half is the attention or the MLP of a block; a block without either leaves tokens "
+        "as they are. A head counts as run where its attention ran.</p>"
+    )

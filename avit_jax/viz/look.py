@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from avit_jax import flops
+from avit_jax import flops, parts
 from avit_jax.data import pipeline
 from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.bad_examples import reason_bad
@@ -31,7 +31,7 @@ from avit_jax.viz.inputs import Selection
 
 SHARP = 448  # pixels; photographs are shown at the first multiple of the model's image size from it
 LARGEST_BATCH = 64
-ARRAYS = ("depth", "live", "gmacs_until", "heads", "branches")
+ARRAYS = ("depth", "live", "gmacs_until", "heads", "halves")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ class Looked:
         live: bool `[L, N]`, tokens computed in each layer.
         gmacs: multiply-adds of the whole image, in units of 1e9.
         gmacs_until: the same after 1, 2, ..., L layers, `[L]`; what belongs to no layer is in each.
-        heads: bool `[L, H]`, or `None` where every head ran.
-        branches: bool `[L, 2]` (attention, MLP), or `None` where both halves ran.
+        heads: bool `[L, H]`, heads that ran, or `None` where the method does not choose.
+        halves: bool `[L, 2]` (attention, MLP), those that ran, or `None` likewise.
     """
 
     name: str
@@ -62,7 +62,13 @@ class Looked:
     gmacs: float
     gmacs_until: np.ndarray
     heads: np.ndarray | None = None
-    branches: np.ndarray | None = None
+    halves: np.ndarray | None = None
+
+    @property
+    def ran(self) -> dict[str, np.ndarray]:
+        """Everything that the method may leave out, `[L, K]` bool by `parts.PARTS`."""
+        found = {"tokens": self.live, "heads": self.heads, "halves": self.halves}
+        return {name: part for name, part in found.items() if part is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,14 +122,11 @@ def _see(model: Model, params: Params, images: Array) -> dict[str, Array]:
         "answer": jnp.argmax(probabilities, -1),
         "confidence": probabilities.max(-1),
         "depth": token_depth(output),
-        "live": jnp.moveaxis(usage.tokens, 0, 1),
         "gmacs": gmacs,
         "gmacs_until": (gmacs - layers.sum(0) + jnp.cumsum(layers, 0)).T,
     }
-    for name, used in (("heads", usage.heads), ("branches", usage.branches)):
-        if used is not None:
-            seen[name] = jnp.moveaxis(used, 0, 1) > 0
-    return seen
+    ran = {name: jnp.moveaxis(part, 0, 1) for name, part in parts.ran(usage).items()}
+    return seen | ran | {"live": ran["tokens"]}
 
 
 def _looked(

@@ -17,6 +17,7 @@ from avit_jax.viz.look import Looked
 SHADING = 0.45  # how strongly the photograph shows through, 0..1
 DOTS_PER_INCH = 300
 _PANEL, _GAP, _TITLE, _BAR, _BETWEEN = 2.1, 0.12, 0.3, 0.52, 0.24  # inches
+ON, OFF = (52, 58, 70), (226, 229, 235)  # parts that ran and that did not
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
@@ -75,9 +76,9 @@ def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
         axis = axes(_GAP + index * (_PANEL + _GAP), _PANEL)
         axis.imshow(picture, interpolation="nearest")
         axis.set_axis_off()
-        axis.set_title(_shortened(caption), fontsize=8, loc="left", pad=4, parse_math=False)
+        axis.set_title(shortened(caption), fontsize=8, loc="left", pad=4, parse_math=False)
     left = 3 * _GAP + 2 * _PANEL - 0.02
-    legend(axes(left, 0.13), layers)
+    legend(axes(left, 0.13), layers, first=min(1, depths.min()))
     left += _BAR
     for (name, used), share in zip(panels, shares, strict=True):
         matrix(axes(left, share), name, used)
@@ -85,12 +86,13 @@ def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
     figure.savefig(path, format="png", metadata={"Software": "avit_jax"})
 
 
-def legend(axis, depth: int) -> None:
-    """Draw one named box per layer count into a tall, narrow matplotlib axis."""
-    colours = palette.colours(depth)[:, None]
+def legend(axis, depth: int, *, first: int = 1) -> None:
+    """Draw one named box per layer count, from `first` on, into a tall, narrow matplotlib axis."""
+    counts = np.arange(first, depth + 1)
+    colours = palette.paint(counts, depth)[:, None]
     axis.imshow(colours, origin="lower", aspect="auto", interpolation="nearest")
-    axis.set_yticks(np.arange(depth), [str(layer) for layer in range(1, depth + 1)], fontsize=6)
-    axis.set_yticks(np.arange(depth + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(len(counts)), [str(count) for count in counts], fontsize=6)
+    axis.set_yticks(np.arange(len(counts) + 1) - 0.5, minor=True)
     axis.grid(which="minor", axis="y", color="white", linewidth=0.6)
     axis.tick_params(which="both", length=0, pad=2)
     axis.yaxis.tick_right()
@@ -102,7 +104,7 @@ def legend(axis, depth: int) -> None:
 
 def matrix(axis, name: str, used: np.ndarray) -> None:
     """Draw which parts `[L, K]` ran in which layer, layer 1 at the bottom like the legend's."""
-    shown = np.where(used[..., None], np.uint8([52, 58, 70]), np.uint8([226, 229, 235]))
+    shown = np.where(used[..., None], np.uint8(ON), np.uint8(OFF))
     axis.imshow(shown, origin="lower", aspect="auto", interpolation="nearest")
     axis.set_xticks(np.arange(used.shape[1]), part_names(name, used.shape[1]), fontsize=6)
     axis.xaxis.tick_top()
@@ -118,16 +120,17 @@ def matrix(axis, name: str, used: np.ndarray) -> None:
 
 def used_parts(looked: Looked) -> list[tuple[str, np.ndarray]]:
     """The parts beside tokens that the method may skip: name and bool `[L, K]`."""
-    parts = (("heads", looked.heads), ("halves", looked.branches))
-    return [(name, used) for name, used in parts if used is not None]
+    return [(name, used) for name, used in looked.ran.items() if name != "tokens"]
 
 
-def part_names(name: str, count: int) -> list[str]:
-    """Short names of a matrix's columns."""
-    return ["A", "M"] if name == "halves" else [str(head) for head in range(1, count + 1)]
+def part_names(name: str, count: int, *, long: bool = False) -> list[str]:
+    """Names of the parts in a matrix; the short ones fit above a column."""
+    if name == "halves":
+        return ["attention", "MLP"] if long else ["A", "M"]
+    return [f"head {one}" if long else str(one) for one in range(1, count + 1)]
 
 
-def _shortened(text: str, longest: int = 40) -> str:
+def shortened(text: str, *, longest: int = 40) -> str:
     """Text that fits above a panel, without what no font can draw."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= longest else text[: longest - 1] + "…"

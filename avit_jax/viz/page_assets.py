@@ -86,12 +86,15 @@ output { min-width: 74px; color: var(--ink); }
 .measures dt { color: var(--quiet); } .measures dd { margin: 0; text-align: right; }
 .track { height: 6px; border-radius: 3px; background: var(--line); overflow: hidden; }
 .track i { display: block; height: 100%; background: var(--accent); border-radius: 3px; }
+.blocks { display: block; width: 100%; margin: 12px 0 0; }
+.blocks text { font-size: 7px; fill: var(--quiet); } .blocks path { fill: var(--rest);
+  fill-opacity: .84; }
 .parts { display: flex; flex-wrap: wrap; gap: 14px; margin: 12px 0 0; }
 .parts figure { margin: 0; } .parts figcaption { font-size: 12px; font-weight: 400;
   color: var(--quiet); margin: 0 0 4px; }
 .parts svg { display: block; } .on { fill: var(--ink); } .off { fill: var(--line); }
 .files { margin: auto 0 0; padding-top: 10px; font-size: 13px; }
-a { color: var(--accent); } .files a { margin-right: 14px; }
+a { color: var(--accent); } .files a { margin-right: 14px; white-space: nowrap; }
 .unreadable { margin: 0; padding: 14px 20px 14px 38px; background: var(--card);
   border-radius: 12px; box-shadow: var(--shadow); overflow-wrap: anywhere; }
 .unreadable span { color: var(--quiet); }

@@ -1,7 +1,8 @@
 """The files of a report about any stream of images, whichever model they went through.
 
-`index.html` is the page, `summary.json` its numbers, `images/` holds per image a figure for papers
-and an animation over the layers, `charts/` the charts over all images for papers.
+`index.html` is the page, `summary.json` its numbers, `images/` holds per image two figures for
+papers (depth, and what ran block by block) and an animation over the layers, `charts/` the charts
+over all images for papers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from avit_jax.errors import UserError
-from avit_jax.viz import charts, figures, frames, html_card, html_report, overlay
+from avit_jax.viz import (
+    chart_choice,
+    chart_style,
+    figures,
+    frames,
+    html_card,
+    html_report,
+    overlay,
+    usage_figure,
+)
 from avit_jax.viz.look import Looked, Unreadable
 from avit_jax.writer import write_json_atomic, write_text_atomic
 
@@ -60,9 +70,16 @@ def write_report(
             unreadable.append(looked)
             continue
         stem = f"images/{order:04d}_{file_stem(looked.name)}"
-        figure, animation = f"{stem}_depth.png", f"{stem}_layers.gif"
-        overlay.write(looked, folder / figure, title=_title(looked, class_names), grid=grid)
-        frames.write(looked, folder / animation, grid=grid, gmacs_dense=gmacs_dense)
+        files = {
+            "Depth PNG": f"{stem}_depth.png",
+            "Blocks PNG": f"{stem}_blocks.png",
+            "Layers GIF": f"{stem}_layers.gif",
+        }
+        figure, blocks, animation = (folder / name for name in files.values())
+        title = _title(looked, class_names)
+        overlay.write(looked, figure, title=title, grid=grid)
+        usage_figure.write(looked, blocks, title=title, grid=grid)
+        frames.write(looked, animation, grid=grid, gmacs_dense=gmacs_dense)
         cards.append(
             html_card.card(
                 looked,
@@ -70,8 +87,7 @@ def write_report(
                 class_names=class_names,
                 grid=grid,
                 gmacs_dense=gmacs_dense,
-                figure=figure,
-                animation=animation,
+                files=files,
             )
         )
         rows.append(figures.row(looked))
@@ -80,8 +96,10 @@ def write_report(
             f"none of the chosen images of {data} is readable "
             f"({unreadable[0].name} {unreadable[0].reason}): write the path of image files."
         )
-    summary = figures.summarise(rows, class_names)
-    _write_charts(summary, folder / "charts")
+    summary = figures.summarise(rows, class_names, gmacs_dense=gmacs_dense)
+    for chart in chart_choice.chosen(summary):
+        content = chart.draw(summary, chart_style.PAPER)
+        (folder / "charts" / f"{chart.name}.png").write_bytes(content)
     page = html_report.page(
         cards,
         unreadable,
@@ -90,12 +108,10 @@ def write_report(
         step=step,
         data=data,
         total=total,
-        gmacs_dense=gmacs_dense,
         notes=notes,
     )
     write_text_atomic(folder / "index.html", page)
-    summary |= {"model": model, "step": step, "data": data, "gmacs_dense": gmacs_dense}
-    summary["rows"] = [_plain_row(row, class_names) for row in rows]
+    summary |= {"model": model, "step": step, "data": data}
     summary["unreadable"] = [{"name": one.name, "reason": one.reason} for one in unreadable]
     write_json_atomic(folder / "summary.json", summary)
     return summary
@@ -112,22 +128,3 @@ def _title(looked: Looked, class_names: Sequence[str]) -> str:
     if looked.label in (None, looked.answer):
         return answer
     return f"{answer} (is {class_names[looked.label]})"
-
-
-def _write_charts(summary: dict[str, Any], folder: Path) -> None:
-    drawn = {"depth_histogram": charts.depth_histogram, "live_tokens": charts.live_tokens}
-    if summary["classes"]:
-        drawn["class_depth"] = charts.class_depth
-    for name, chart in drawn.items():
-        (folder / f"{name}.png").write_bytes(chart(summary, charts.PAPER))
-
-
-def _plain_row(row: figures.Row, class_names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "label": None if row.label is None else class_names[row.label],
-        "answer": class_names[row.answer],
-        "confidence": row.confidence,
-        "mean_depth": row.mean_depth,
-        "gmacs": row.gmacs,
-    }

@@ -15,7 +15,7 @@ from avit_jax.data.augment import Augment
 from avit_jax.errors import UserError
 from avit_jax.restore import chosen_weights
 from avit_jax.sharding import make_mesh
-from avit_jax.viz import inputs
+from avit_jax.viz import difficulty, inputs
 from avit_jax.viz.look import look
 from avit_jax.viz.report_folder import write_report
 from avit_jax.viz.target import replaced_folder
@@ -106,6 +106,12 @@ def _table_rows(summary: dict[str, Any], page: Path) -> list[tuple[str, str]]:
         ("mean token depth", f"{summary['mean_depth']:.2f} of {layers} layers"),
         ("GMACs per image, used of dense", f"{summary['gmacs']:.4g} of {dense:.4g}"),
     ]
+    rows += [
+        (f"{part} run", f"{share:.1%}")
+        for part, share in summary["kept"].items()
+        if part != "tokens"  # which the depth says
+    ]
+    rows.append(("GMACs and difficulty", difficulty.in_words(summary["difficulty"])))
     if summary["top1"] is not None:
         rows.append(("top-1", f"{summary['top1']:.2%} of {summary['labelled']:,} labelled"))
     return [*rows, ("page", str(page))]

@@ -143,3 +143,21 @@ def test_a_depth_has_the_same_colour_in_every_picture_and_later_layers_are_brigh
     (early,), (late,) = areas([1, 1, 1, 1]), areas([3, 3, 3, 3])
     assert {early, late} == set(mixed[1:])
     assert sum(early) < sum(middle) < sum(late)
+
+
+def test_patches_that_no_layer_computed_are_darker_than_all_others(tmp_path):
+    for name, depths in (("none", [0, 1, 3, 3]), ("some", [1, 1, 3, 3])):
+        depth_maps.draw(
+            np.zeros((1, SIZE, SIZE, 3), np.uint8),
+            np.array(depths).reshape(1, 2, 2),
+            ["zero"],
+            depth=3,
+            path=tmp_path / f"{name}.png",
+        )
+    colours = []
+    for name in ("none", "some"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            found = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+        values, counts = np.unique(found, axis=0, return_counts=True)
+        colours.append({tuple(value) for value in values[counts > 1500].tolist()})
+    assert len(colours[0]) == len(colours[1]) + 1

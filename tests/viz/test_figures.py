@@ -1,5 +1,6 @@
 """Sums over the images of a report, against sums by hand."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,11 @@ from avit_jax.viz import figures
 from avit_jax.writer import plain
 
 NAMES = ("ant", "bee", "cow")
+PARTS = ("heads", "halves")
+
+
+def rows(images) -> list[figures.Row]:
+    return [figures.row(one) for one in images]
 
 
 @pytest.fixture
@@ -21,7 +27,7 @@ def all_looked(make_looked):
 
 
 def test_the_summary_counts_every_token_of_every_image(all_looked):
-    found = figures.summarise([figures.row(one) for one in all_looked], NAMES)
+    found = figures.summarise(rows(all_looked), NAMES, gmacs_dense=6.0)
     depths = np.stack([one.depth for one in all_looked])
     assert sum(found["depth_histogram"]) == pytest.approx(1.0)
     assert found["depth_histogram"] == pytest.approx(
@@ -35,7 +41,7 @@ def test_the_summary_counts_every_token_of_every_image(all_looked):
 
 
 def test_only_images_whose_class_is_known_count_for_accuracy_and_classes(all_looked):
-    found = figures.summarise([figures.row(one) for one in all_looked], NAMES)
+    found = figures.summarise(rows(all_looked), NAMES, gmacs_dense=6.0)
     assert (found["labelled"], found["top1"]) == (3, pytest.approx(2 / 3))
     means = {
         "ant": all_looked[1].depth.mean(),
@@ -47,10 +53,40 @@ def test_only_images_whose_class_is_known_count_for_accuracy_and_classes(all_loo
 
 
 def test_without_labels_there_is_no_accuracy(make_looked):
-    found = figures.summarise([figures.row(make_looked(label=None))], NAMES)
+    found = figures.summarise(rows([make_looked(label=None)]), NAMES, gmacs_dense=6.0)
     assert (found["labelled"], found["top1"], found["classes"]) == (0, None, [])
 
 
 def test_the_summary_fits_json(all_looked):
-    found = plain(figures.summarise([figures.row(one) for one in all_looked], NAMES))
+    found = plain(figures.summarise(rows(all_looked), NAMES, gmacs_dense=6.0))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_shares_of_heads_and_halves_are_means_over_layers_images_and_classes(all_looked):
+    generator = np.random.default_rng(3)
+    chosen = [
+        dataclasses.replace(
+            one, heads=generator.random((5, 3)) < 0.5, halves=generator.random((5, 2)) < 0.5
+        )
+        for one in all_looked
+    ]
+    found = figures.summarise(rows(chosen), NAMES, gmacs_dense=6.0)
+    heads, halves = (np.stack([getattr(one, name) for one in chosen]) for name in PARTS)
+    tokens = np.stack([one.live for one in chosen])
+    means = {"tokens": tokens.mean(), "heads": heads.mean(), "halves": halves.mean()}
+    assert found["kept"] == pytest.approx(means)
+    per_layer = found["kept_per_layer"]
+    np.testing.assert_allclose(per_layer["heads"], heads.mean((0, 2)))
+    np.testing.assert_allclose(per_layer["attention"], halves[..., 0].mean(0))
+    np.testing.assert_allclose(per_layer["mlp"], halves[..., 1].mean(0))
+    (bee,) = [one for one in found["classes"] if one["name"] == "bee"]
+    assert bee["kept"]["heads"] == pytest.approx(heads[[0, 3]].mean())
+    assert bee["gmacs"] == pytest.approx(np.mean([chosen[0].gmacs, chosen[3].gmacs]))
+    assert found["rows"][2]["kept"]["halves"] == pytest.approx(halves[2].mean())
+
+
+def test_without_heads_and_halves_only_tokens_are_counted(all_looked):
+    found = figures.summarise(rows(all_looked), NAMES, gmacs_dense=6.0)
+    assert found["kept"].keys() == {"tokens"}
+    assert found["kept_per_layer"] == {}
+    assert [row["right"] for row in found["rows"]] == [True, False, None, True]

@@ -56,3 +56,13 @@ def test_the_bar_under_a_frame_has_the_layers_colour_in_the_gif_too(make_looked,
             gif.seek(layer)
             found = np.asarray(gif.convert("RGB"), int)[gif.width + 2, 3]
             assert np.abs(found - colour).max() <= 4, layer
+
+
+def test_a_layer_that_is_left_out_is_told_from_the_end(make_looked, monkeypatch):
+    live = np.zeros((LAYERS, 1 + GRID**2), bool)
+    live[[0, 2]] = True
+    said = []
+    monkeypatch.setattr(frames, "_caption", lambda *args, patches, **others: said.append(patches))
+    frames.frames(make_looked(live=live), grid=GRID, gmacs_dense=6.0)
+    every = "16 of 16 patches"
+    assert said == [every, "left out", every, "finished", "finished"]

@@ -67,20 +67,18 @@ def write(make_looked):
                 class_names=classes,
                 grid=4,
                 gmacs_dense=6.0,
-                figure=f"images/{order}.png",
-                animation=f"images/{order}.gif",
+                files={"Figure": f"images/{order}.png", "Layers": f"images/{order}.gif"},
             )
             for order, one in enumerate(looked)
         ]
         return page(
             cards,
             unreadable,
-            figures.summarise([figures.row(one) for one in looked], classes),
+            figures.summarise([figures.row(one) for one in looked], classes, gmacs_dense=6.0),
             model=EVIL,
             step=1234,
             data=EVIL,
             total=total,
-            gmacs_dense=6.0,
             notes=[EVIL],
         )
 
@@ -164,9 +162,36 @@ def test_without_labels_there_is_neither_accuracy_nor_a_choice_by_it(write):
 def test_heads_and_halves_are_drawn_where_a_method_skips_them(write):
     heads = np.zeros((5, 3), bool)
     heads[:2] = True
-    found = Page(write("one.png", heads=heads, branches=np.ones((5, 2), bool)))
+    found = Page(write("one.png", heads=heads, halves=np.ones((5, 2), bool)))
     assert len(found.all("rect", class_="on")) == 6 + 10
     assert len(found.all("rect", class_="off")) == 9
     assert "heads run: 40%" in found.text
     assert "halves run: 100%" in found.text
-    assert not Page(write("one.png")).all("svg")
+    for words in ("Heads run", "Halves run", "Usage per class", "A head counts as run"):
+        assert words in found.text
+        assert words not in Page(write("one.png")).text
+    assert not Page(write("one.png")).all("rect")
+
+
+def test_every_layer_has_a_small_photograph_with_exactly_the_resting_patches_covered(
+    write, make_looked
+):
+    found = Page(write("one.png", "two.png"))
+    photographs = [a["id"] for a in found.all("image")]
+    assert len(set(photographs)) == 2
+    for name in photographs:
+        assert len(found.all("use", href=f"#{name}")) == 5
+    covers = iter(found.all("path"))
+    for seed in range(2):
+        live = make_looked(seed=seed).live[:, 1:].reshape(5, 4, 4)
+        for computed in live:
+            covered = np.zeros((4, 4), bool)
+            for x, y, length in re.findall(r"M(\d+) (\d+)h(\d+)v1h-\d+z", next(covers)["d"]):
+                covered[int(y), int(x) : int(x) + int(length)] = True
+            np.testing.assert_array_equal(covered, ~computed)
+
+
+def test_the_legend_has_a_black_entry_where_patches_went_through_no_layer(write):
+    depth = np.array([5] * 9 + [0] * 8)
+    legend = re.search(r'<ol class="legend".*?</ol>', write("one.png", depth=depth)).group(0)
+    assert 'background:#000000;color:#ffffff">0</li>' in legend

@@ -62,8 +62,8 @@ def test_the_figure_holds_all_colours_of_the_legend(make_looked, tmp_path):
 def test_heads_and_halves_that_did_not_run_get_a_matrix_beside_the_map(make_looked, tmp_path):
     plain, parts = tmp_path / "plain.png", tmp_path / "parts.png"
     heads = np.random.default_rng(1).random((LAYERS, 3)) < 0.5
-    branches = np.ones((LAYERS, 2), bool)
-    looked = make_looked(heads=heads, branches=branches)
+    halves = np.ones((LAYERS, 2), bool)
+    looked = make_looked(heads=heads, halves=halves)
     assert [name for name, _ in overlay.used_parts(looked)] == ["heads", "halves"]
     overlay.write(looked, parts, title="parts", grid=GRID)
     overlay.write(make_looked(), plain, title="plain", grid=GRID)

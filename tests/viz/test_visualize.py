@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from avit_jax import config as configs
+from avit_jax import parts
 from avit_jax.checkpoint import Checkpoints
 from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.example import BadExample
@@ -23,15 +24,12 @@ from avit_jax.viz.visualize import visualize_run
 LAYERS, LIMIT = 3, 5
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Config, workdir, model and weights of a tiny run on the digits that halts some tokens."""
-    method = {"gate_scale": 3.0, "gate_center": 0.5}
-    config = configs.debug(configs.base(model="avit_micro_patch4_32", method=method).unlock())
+def trained(workdir, model_name: str, method: dict, *, seed: int = 0) -> tuple:
+    """Config, workdir, model and random weights of a tiny run on the digits."""
+    config = configs.debug(configs.base(model=model_name, method=method).unlock())
     config.model.update(depth=LAYERS, embed_dim=24, num_heads=2, patch_size=8)
-    workdir = tmp_path_factory.mktemp("run")
     (workdir / "config.json").write_text(configs.to_json(config))
-    model, generator = configs.make_model(config), np.random.default_rng(0)
+    model, generator = configs.make_model(config), np.random.default_rng(seed)
     params = jax.tree.map(
         lambda leaf: generator.normal(0, 0.3, leaf.shape).astype(np.float32),
         model.abstract_params(),
@@ -40,6 +38,13 @@ def run(tmp_path_factory):
     checkpoints.save(17, {"params": jax.device_put(params)})
     checkpoints.close()
     return config, workdir, model, params
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that halts some tokens."""
+    method = {"gate_scale": 3.0, "gate_center": 0.5}
+    return trained(tmp_path_factory.mktemp("run"), "avit_micro_patch4_32", method)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +58,12 @@ def report(run):
 def test_the_report_of_a_run_is_complete_and_leaves_nothing_else(report, run):
     folder = report.parent
     images = sorted(path.name for path in (folder / "images").iterdir())
-    assert len(images) == 2 * LIMIT
+    assert len(images) == 3 * LIMIT
     assert {path.name for path in (folder / "charts").iterdir()} == {
         "depth_histogram.png",
         "live_tokens.png",
         "class_depth.png",
+        "cost_and_difficulty.png",
     }
     assert {path.name for path in run[1].iterdir()} == {"config.json", "checkpoints", "visualize"}
     for path in folder.rglob("*.png"):
@@ -202,3 +208,23 @@ def test_the_batch_size_does_not_change_what_is_seen(batch, run):
         assert one.photograph.shape == (448, 448, 3)
         assert one.gmacs_until[-1] == pytest.approx(one.gmacs, rel=1e-5)
         assert np.all(np.diff(one.gmacs_until) >= 0)
+
+
+def test_a_method_that_chooses_heads_and_halves_gets_them_shown(tmp_path):
+    config, _, model, params = trained(tmp_path, "adavit_deit_micro_patch4_32", {}, seed=1)
+    page = visualize_run(config, tmp_path, limit=LIMIT)
+    charts = {path.stem for path in (page.parent / "charts").iterdir()}
+    assert {"kept_per_layer", "class_kept", "cost_and_difficulty"} <= charts
+    selection = inputs.evaluation_split(config, LIMIT)
+    augment = Augment.from_config(config.data.augment)
+    pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(LIMIT)]
+    usage = jax.jit(model.apply)(params, normalise(np.stack(pixels))).usage
+    summary = json.loads((page.parent / "summary.json").read_text())
+    for name, share in jax.device_get(parts.shares(usage)).items():
+        assert 0.05 < share.mean() < 0.95, name
+        assert [row["kept"][name] for row in summary["rows"]] == pytest.approx(share, abs=1e-6)
+        assert summary["kept"][name] == pytest.approx(share.mean(), abs=1e-6)
+    squares = re.findall(r'<rect class="(on|off)"', page.read_text())
+    ran = parts.ran(usage)
+    assert squares.count("on") == ran["heads"].sum() + ran["halves"].sum()
+    assert len(squares) == LIMIT * LAYERS * (2 + 2)
