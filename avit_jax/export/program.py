@@ -121,7 +121,7 @@ def plans_for(model: Model, batch_size: int, chosen: Plan | None) -> dict[str, P
             for name, plan in plans.items()
         }
     for plan in plans.values():
-        plan.check(num_tokens=tokens, depth=model.shape.depth)
+        plan.check(num_tokens=tokens, depth=model.shape.depth, num_heads=model.shape.num_heads)
     return plans
 
 

@@ -199,7 +199,9 @@ class Model(base.Model):
             inputs["policies"] = network.policies.per_layer()
             if call.train:
                 key = None if call.key is None else jax.random.fold_in(call.key, shape.depth + 2)
-                inputs["noise"] = call.noise or decisions.draw(settings, shape, len(images), key)
+                inputs["noise"] = call.noise or decisions.draw(
+                    settings, shape, images.shape[0], key
+                )
         temperature = settings.temperature_at(call.progress)
 
         def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, dict[str, Array]]:
@@ -234,7 +236,7 @@ class Model(base.Model):
             penalties=penalties,
             metrics=metrics | {"mean_depth": usage.tokens.sum(0).mean(dtype=jnp.float32)},
             aux=record
-            | {"head_logits": heads, "margin": decisions.margin(settings, record, len(images))},
+            | {"head_logits": heads, "margin": decisions.margin(settings, record, images.shape[0])},
         )
 
     def penalties(
