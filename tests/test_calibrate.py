@@ -3,51 +3,52 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
+import avit_jax
 from avit_jax import calibrate, executed, flops
-from avit_jax import config as configs
 from avit_jax.benchmark.race import Timing
-from avit_jax.checkpoint import Checkpoints
 from avit_jax.inference.candidates import COVERED, candidates, capacities
 from avit_jax.inference.plan import default_plan
 from avit_jax.inference.plans import chosen_execution, chosen_plan
+from avit_jax.methods import adavit
+from avit_jax.methods.base import Model
 from avit_jax.types import Usage
+from tests import tiny_runs
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Config and workdir of a small run whose tokens halt at various depths."""
-    method = {"gate_scale": 3.0, "gate_center": 0.5}
-    config = configs.debug(configs.base(model="avit_micro_patch4_32", method=method).unlock())
-    config.model.update(depth=3, embed_dim=24, num_heads=2, patch_size=8)
+    """A small run whose tokens halt at various depths."""
+    return calibratable(tmp_path_factory.mktemp("run"), "avit_micro_patch4_32")
+
+
+def calibratable(workdir, name):
+    config = tiny_runs.config_of(name)
     config.inference.batch_size = 16
     config.eval.batch_size = 256
-    workdir = tmp_path_factory.mktemp("run")
-    (workdir / "config.json").write_text(configs.to_json(config))
-    generator = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: generator.normal(0, 0.3, leaf.shape).astype(np.float32),
-        configs.make_model(config).abstract_params(),
-    )
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    checkpoints.save(1, {"params": jax.device_put(params)})
-    checkpoints.close()
-    return config, workdir
+    return tiny_runs.trained(workdir, config)
 
 
-def test_a_calibration_is_stored_and_found_again(run, monkeypatch, capsys):
-    config, workdir = run
-    base = default_plan(17, 2)
-    few = {"default": base, "one by one": dataclasses.replace(base, images=1, attention_images=1)}
-    monkeypatch.setattr(calibrate, "candidates", lambda *sizes: few)
+@pytest.fixture
+def quick(monkeypatch):
+    """Two plans are raced, two turns long."""
+
+    def two(model, batch_size):
+        base = model.default_plan(batch_size)
+        return {"default": base, "one": dataclasses.replace(base, images=1, attention_images=1)}
+
+    monkeypatch.setattr(Model, "candidate_plans", two)
     monkeypatch.setattr(calibrate, "TURNS", 2)
+
+
+def test_a_calibration_is_stored_and_found_again(run, quick, capsys):
+    config, workdir, *_ = run
     plan = calibrate.calibrate_run(config, workdir)
     assert chosen_plan(config, workdir) == plan
     (entry,) = json.loads((workdir / "plans.json").read_text())
-    assert entry["chosen"] in few
+    assert entry["chosen"] in ("default", "one")
     assert entry["execution"] == chosen_execution(config, workdir)
     assert set(entry["speed_over_dense"]) == {"compact", "masked"}
     assert entry["images"] == 64
@@ -55,6 +56,25 @@ def test_a_calibration_is_stored_and_found_again(run, monkeypatch, capsys):
     assert 0 <= budget["images_affected"] <= 1
     assert abs(budget["top1"] - budget["top1_exact"]) <= budget["images_affected"]
     assert "images that the budget affects" in capsys.readouterr().out
+
+
+def test_a_method_without_a_budget_is_calibrated_without_one(tmp_path, quick, monkeypatch, capsys):
+    config, workdir, *_ = calibratable(tmp_path, "adavit_deit_micro_patch4_32")
+    monkeypatch.setattr(adavit.Model, "candidate_plans", Model.candidate_plans)
+    plan = calibrate.calibrate_run(config, workdir)
+    assert plan.capacities is None and chosen_plan(config, workdir) == plan
+    (entry,) = json.loads((workdir / "plans.json").read_text())
+    assert "budget" not in entry
+    printed = capsys.readouterr().out
+    assert "heads of products" in printed and "under the budget" not in printed
+
+
+def test_adavit_races_plans_that_leave_heads_out_against_those_that_mask_them():
+    plans = avit_jax.create_model("adavit_deit_tiny_patch16_224").candidate_plans(16)
+    assert len(set(plans.values())) == len(plans)
+    assert {bool(plan.head_sizes) for plan in plans.values()} == {True, False}
+    for plan in plans.values():
+        plan.check(num_tokens=197, depth=12, num_heads=3)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +113,7 @@ def test_capacities_hold_nearly_all_images_and_never_rise():
 
 
 def test_a_full_budget_costs_what_dense_inference_costs(run):
-    model = configs.make_model(run[0])
+    model = run.model
     plan = dataclasses.replace(default_plan(17, 2), capacities=(17, 17, 17))
     dense = flops.dense_inference_gmacs(model.shape)
     assert executed.budget_gmacs(model.shape, plan) == pytest.approx(dense, rel=1e-6)

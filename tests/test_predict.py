@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from avit_jax import config as configs
-from avit_jax.checkpoint import Checkpoints
 from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.digits import DigitsSource
 from avit_jax.data.mix import normalise
@@ -26,6 +25,7 @@ from avit_jax.inference.plan import default_plan
 from avit_jax.jsonl import identity_path
 from avit_jax.methods.base import Model
 from avit_jax.predict import predict_run
+from tests import tiny_runs
 
 ROOT = Path(__file__).parent.parent
 IMAGES = 510  # of the digits' validation split
@@ -44,22 +44,10 @@ predict_run(settings, Path(workdir), output=Path(output), batch_size=int(batch_s
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Config, workdir, model and weights of a tiny run on the digits that halts some tokens."""
-    method = {"gate_scale": 3.0, "gate_center": 0.5}
-    config = configs.debug(configs.base(model="avit_micro_patch4_32", method=method).unlock())
-    config.model.update(depth=3, embed_dim=24, num_heads=2, patch_size=8)
+    """Config, workdir, model and weights."""
+    config = tiny_runs.config_of()
     config.eval.batch_size = 64
-    workdir = tmp_path_factory.mktemp("run")
-    (workdir / "config.json").write_text(configs.to_json(config))
-    model, generator = configs.make_model(config), np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: generator.normal(0, 0.3, leaf.shape).astype(np.float32),
-        model.abstract_params(),
-    )
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    checkpoints.save(17, {"params": jax.device_put(params)})
-    checkpoints.close()
-    return config, workdir, model, params
+    return tiny_runs.trained(tmp_path_factory.mktemp("run"), config)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,45 +3,28 @@
 import dataclasses
 import json
 
-import jax
-import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
 from avit_jax import config as configs
 from avit_jax import evaluate, main, report
-from avit_jax.checkpoint import Checkpoints
 from avit_jax.dial import bench, run
 from avit_jax.dial.budgets import Budget
 from avit_jax.dial.operating_points import FILE, at_operating_point
 from avit_jax.experiment import Experiment
 from avit_jax.restore import load_weights
+from tests import tiny_runs
 
 ASKED = ["0.70", "0.0003gmacs"]
-
-
-def save(workdir, config, *, step: int, seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    params = jax.tree.map(
-        lambda leaf: generator.normal(0, 0.3, leaf.shape).astype(np.float32),
-        configs.make_model(config).abstract_params(),
-    )
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    checkpoints.save(step, {"params": jax.device_put(params)})
-    checkpoints.close()
 
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
     """Config, workdir and points of a small run, and how often its step was traced."""
-    method = {"gate_scale": 3.0, "gate_center": 0.5}
-    config = configs.debug(configs.base(model="avit_micro_patch4_32", method=method).unlock())
-    config.model.update(depth=4, embed_dim=24, num_heads=2, patch_size=8)
+    config = tiny_runs.config_of(depth=4)
     config.eval.batch_size = 256
-    workdir = tmp_path_factory.mktemp("run")
-    (workdir / "config.json").write_text(configs.to_json(config))
-    save(workdir, config, step=1, seed=0)
+    _, workdir, *_ = tiny_runs.trained(tmp_path_factory.mktemp("run"), config, step=1)
     traces = []
     sums = evaluate.sums
     with pytest.MonkeyPatch.context() as patch:
@@ -96,10 +79,10 @@ def test_points_are_not_used_with_anything_else(calibrated, tmp_path):
     with pytest.raises(ValueError, match=r"no operating points: run .*--budget 0\.7"):
         at_operating_point(config, tmp_path, "0.7")
     (tmp_path / FILE).write_text((workdir / FILE).read_text())
-    save(tmp_path, config, step=1, seed=1)
+    tiny_runs.trained(tmp_path, config, step=1, seed=1)
     with pytest.raises(ValueError, match=r"the checkpoint's contents"):
         at_operating_point(config, tmp_path, "0.7")
-    save(tmp_path, config, step=2, seed=0)
+    tiny_runs.trained(tmp_path, config, step=2)
     with pytest.raises(ValueError, match=r"the checkpoint's step: 1 -> 2"):
         at_operating_point(config, tmp_path, "0.7")
     (tmp_path / FILE).write_text(json.dumps({"points": [{"name": "0.7"}]}))

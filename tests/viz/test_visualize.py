@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avit_jax import config as configs
 from avit_jax import parts
-from avit_jax.checkpoint import Checkpoints
 from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.example import BadExample
 from avit_jax.data.mix import normalise
@@ -20,31 +18,15 @@ from avit_jax.sharding import make_mesh
 from avit_jax.viz import inputs, report_folder
 from avit_jax.viz.look import Unreadable, look
 from avit_jax.viz.visualize import visualize_run
+from tests import tiny_runs
 
 LAYERS, LIMIT = 3, 5
 
 
-def trained(workdir, model_name: str, method: dict, *, seed: int = 0) -> tuple:
-    """Config, workdir, model and random weights of a tiny run on the digits."""
-    config = configs.debug(configs.base(model=model_name, method=method).unlock())
-    config.model.update(depth=LAYERS, embed_dim=24, num_heads=2, patch_size=8)
-    (workdir / "config.json").write_text(configs.to_json(config))
-    model, generator = configs.make_model(config), np.random.default_rng(seed)
-    params = jax.tree.map(
-        lambda leaf: generator.normal(0, 0.3, leaf.shape).astype(np.float32),
-        model.abstract_params(),
-    )
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    checkpoints.save(17, {"params": jax.device_put(params)})
-    checkpoints.close()
-    return config, workdir, model, params
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that halts some tokens."""
-    method = {"gate_scale": 3.0, "gate_center": 0.5}
-    return trained(tmp_path_factory.mktemp("run"), "avit_micro_patch4_32", method)
+    """Config, workdir, model and weights."""
+    return tiny_runs.trained(tmp_path_factory.mktemp("run"), tiny_runs.config_of(depth=LAYERS))
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +193,8 @@ def test_the_batch_size_does_not_change_what_is_seen(batch, run):
 
 
 def test_a_method_that_chooses_heads_and_halves_gets_them_shown(tmp_path):
-    config, _, model, params = trained(tmp_path, "adavit_deit_micro_patch4_32", {}, seed=1)
+    config = tiny_runs.config_of("adavit_deit_micro_patch4_32", depth=LAYERS)
+    _, _, model, params = tiny_runs.trained(tmp_path, config, seed=1)
     page = visualize_run(config, tmp_path, limit=LIMIT)
     charts = {path.stem for path in (page.parent / "charts").iterdir()}
     assert {"kept_per_layer", "class_kept", "cost_and_difficulty"} <= charts
