@@ -43,8 +43,9 @@ def plan_of(**sizes) -> Plan:
             },
             plan_of(attention_images=4, lengths=(6, 11), head_sizes=(2, 3)),
         ),
+        ({}, plan_of(attention_images=2, lengths=(4, 10))),
     ],
-    ids=["channels", "hidden units that heads do not divide", "attention"],
+    ids=["channels", "hidden units that heads do not divide", "attention", "packed"],
 )
 def test_counted_multiply_adds_are_those_executed(sizes, plan):
     model = make(**sizes)

@@ -19,12 +19,13 @@ BORDER = 1e-4  # of a logit, below which sums in another order may decide otherw
 
 
 def plan_of(**sizes) -> Plan:
-    given = {"images": BATCH, "attention_images": 2, "lengths": (2, 5, 10), **sizes}
-    return Plan(row_sizes=(8,), dense_images=2, **given)
+    usual = {"images": BATCH, "attention_images": 2, "lengths": (2, 5, 10), "row_sizes": (8,)}
+    return Plan(dense_images=2, **{**usual, **sizes})
 
 
-# A model and the sizes it is run with: every head effect, every kind alone or missing, both
-# backbones, and plans that pad, that do not, and that leave rows, heads or groups unfilled.
+# A model and the sizes it is run with: every head effect with heads left out of products and with
+# heads masked in packed rows (no `head_sizes`), kinds that are missing, both backbones, and plans
+# that pad, that do not, and that leave blocks of rows, heads or groups unfilled.
 CASES = {
     "released": ({}, plan_of(head_sizes=(1, 2, 3))),
     "hidden": (
@@ -38,6 +39,14 @@ CASES = {
     "attention": (
         {"method": {"head_effect": "attention", "every_token_in_mlp": True}},
         plan_of(attention_images=4, lengths=(3, 10), head_sizes=(1, 3)),
+    ),
+    "hidden, packed": (
+        {"method": {"head_effect": "hidden"}},
+        plan_of(images=3, row_sizes=(4, 16), attention_images=4, lengths=(1, 10)),
+    ),
+    "attention, packed": (
+        {"method": {"head_effect": "attention"}},
+        plan_of(row_sizes=(64,), attention_images=1, lengths=(3, 10)),
     ),
     "no heads, distilled": (
         {"method": {"heads": False, "every_token_in_mlp": True}, "distilled": True},
