@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avit_jax import create_model, flops
+from avit_jax import create_model, executed, flops
 from avit_jax.inference.plan import default_plan
 from avit_jax.inference.predictor import run
 from avit_jax.models.vit import ViTShape
-from avit_jax.types import Usage
+from avit_jax.types import HEAD_EFFECTS, Usage
 
 SMALL = ViTShape(image_size=32, patch_size=8, embed_dim=48, depth=3, num_heads=4, num_classes=10)
 # About the arithmetic in float32 of sums that the formulas take in another order.
@@ -95,9 +95,9 @@ def test_a_budget_costs_what_its_program_contracts():
         jax.ShapeDtypeStruct((3,), bool),
     )
     # Three images in groups of two are four.
-    assert flops.filled_up(3, plan.images) == 4
-    executed = flops.budget_gmacs(model.shape, plan) * 4 * flops.GIGA
-    assert multiply_adds(jaxpr.jaxpr) == pytest.approx(executed, rel=1e-6)
+    assert executed.filled_up(3, plan.images) == 4
+    counted = executed.budget_gmacs(model.shape, plan) * 4 * flops.GIGA
+    assert multiply_adds(jaxpr.jaxpr) == pytest.approx(counted, rel=1e-6)
 
 
 def test_full_usage_costs_the_dense_cost():
@@ -134,6 +134,68 @@ def test_one_more_live_token_in_any_layer_costs_more(tokens, layer):
     fewer_cost, more_cost = (flops.per_layer(SMALL, usage(SMALL, t))[:, 0] for t in (tokens, more))
     assert more_cost[layer] > fewer_cost[layer]
     np.testing.assert_array_equal(np.delete(more_cost, layer), np.delete(fewer_cost, layer))
+
+
+def block_by_hand(tokens: int, heads: int, effect: str, *, asking: int) -> tuple[int, int]:
+    """Multiply-adds of a block's halves, written down as the products that are left.
+
+    `tokens` live ones, of which the first `asking` want an answer.
+    """
+    dim, width, hidden = SMALL.embed_dim, SMALL.embed_dim // SMALL.num_heads, SMALL.block.mlp_dim
+    scored = heads * width  # channels of queries and keys
+    valued = dim if effect == "attention" else scored
+    inside = dim if effect != "channels" else scored
+    between = hidden if effect != "hidden" else hidden * heads // SMALL.num_heads
+
+    def attend(rows):
+        query, key = rows[:asking] @ jnp.ones((dim, scored)), rows @ jnp.ones((dim, scored))
+        value = rows @ jnp.ones((dim, valued))
+        shape = (-1, heads, width)
+        scores = jnp.einsum("nhd,mhd->hnm", query.reshape(shape), key.reshape(shape))
+        mixed = jnp.einsum("hnm,mhd->nhd", scores, value[:, :scored].reshape(shape))
+        return mixed, value[:asking] @ jnp.ones((valued, dim))
+
+    def feed(rows):
+        return rows[:asking, :inside] @ jnp.ones((inside, between)) @ jnp.ones((between, dim))
+
+    rows = jax.ShapeDtypeStruct((tokens, dim), jnp.float32)
+    return tuple(multiply_adds(jax.make_jaxpr(half)(rows).jaxpr) for half in (attend, feed))
+
+
+@pytest.mark.parametrize("effect", HEAD_EFFECTS)
+@pytest.mark.parametrize("every_token_in_mlp", [False, True])
+def test_chosen_work_costs_the_products_that_are_left(effect, every_token_in_mlp):
+    generator, images = np.random.default_rng(0), 6
+    tokens = generator.random((3, images, SMALL.num_tokens)) < 0.6
+    tokens[:, :, 0] = True
+    heads = generator.random((3, images, SMALL.num_heads)) < 0.4
+    branches = generator.random((3, images, 2)) < 0.7
+    heads[:, 0], branches[:, 1] = False, False
+    tokens &= branches.any(-1, keepdims=True)
+    chosen = Usage(
+        tokens=jnp.asarray(tokens),
+        heads=jnp.asarray(heads),
+        branches=jnp.asarray(branches),
+        head_effect=effect,
+        every_token_in_mlp=every_token_in_mlp,
+    )
+    each, needed = np.zeros((3, images)), np.zeros(images)
+    for layer, image in np.ndindex(3, images):
+        live, kept = tokens[layer, image].sum(), heads[layer, image].sum()
+        if not live or (not kept and effect != "attention"):
+            continue
+        fed = SMALL.num_tokens if every_token_in_mlp else live
+        attend, _ = block_by_hand(live, kept, effect, asking=live)
+        _, feed = block_by_hand(fed, kept, effect, asking=fed)
+        each[layer, image] = branches[layer, image] @ [attend, feed]
+        asking = SMALL.num_prefix_tokens
+        last = branches[layer, image] @ block_by_hand(live, kept, effect, asking=asking)
+        needed[image] += last if layer == 2 else each[layer, image]
+    fixed = flops.embedding(SMALL) + flops.readout(SMALL)
+    np.testing.assert_allclose(flops.per_layer(SMALL, chosen), each, **CLOSE)
+    np.testing.assert_allclose(flops.gmacs(SMALL, chosen) * 1e9, each.sum(0) + fixed, **CLOSE)
+    inference = flops.inference_gmacs(SMALL, chosen) * 1e9
+    np.testing.assert_allclose(inference, needed + fixed, **CLOSE)
 
 
 def test_half_of_the_heads_halve_attention_and_the_first_layer_of_the_mlp():

@@ -37,7 +37,7 @@ def test_every_image_with_tokens_is_treated_at_a_length_that_holds_it(counts):
         return seen[0].at[images].set(length), seen[1].at[images].set(firsts)
 
     nothing = jnp.zeros(5, jnp.int32)
-    lengths, firsts = for_images(body, packing, (nothing, nothing), PLAN)
+    lengths, firsts = for_images(body, packing.counts, packing.offsets, (nothing, nothing), PLAN)
     for image, count in enumerate(counts):
         if count:
             assert lengths[image] >= count
