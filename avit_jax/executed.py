@@ -17,6 +17,7 @@ from avit_jax.flops import (
 )
 from avit_jax.inference.loops import selected_groups
 from avit_jax.inference.plan import Plan
+from avit_jax.inference.selected import WHOLE_FROM
 from avit_jax.models.backbone import Shape
 from avit_jax.types import Usage
 
@@ -81,19 +82,36 @@ def selected_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
     total = filled * float(embedding(shape) + readout(shape))
     for group in np.split(np.arange(filled), -(-batch // plan.images)):
         for layer in range(shape.depth):
-            for half in (0, 1):
-                total += _selected_half(shape, usage, plan, layer, group, half)
+            total += _selected_layer(shape, usage, plan, layer, group)
     return total / GIGA
 
 
-def _selected_half(
-    shape: Shape, usage: Usage, plan: Plan, layer: int, group: np.ndarray, half: int
-) -> float:
-    """One half of a block on one group of images."""
-    last, prefix = layer == shape.depth - 1, shape.num_prefix_tokens
-    if half and last:
-        return len(group) * mlp(shape, prefix)
-    effect = usage.head_effect
+def _selected_layer(shape: Shape, usage: Usage, plan: Plan, layer: int, group: np.ndarray) -> float:
+    """One block on one group of images."""
+    last = layer == shape.depth - 1
+    attend, feed = (_selected_work(shape, usage, layer, group, half) for half in (0, 1))
+    if last:
+        read = len(group) * mlp(shape, shape.num_prefix_tokens)
+        return read + _selected_half(shape, *attend, usage.head_effect, plan, half=0, last=True)
+    shares = [_share(shape, *work, plan) for work in (attend, feed)]
+    if min(shares) >= WHOLE_FROM:
+        return len(group) * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
+    return sum(
+        _selected_half(shape, *work, usage.head_effect, plan, half=half, last=False)
+        for half, work in enumerate((attend, feed))
+    )
+
+
+def _share(shape: Shape, counts: np.ndarray, heads: np.ndarray, plan: Plan) -> float:
+    """Share of a half's work that is left, as `selected.is_worth_it_whole` reckons it."""
+    share = counts.astype(np.float32) / shape.num_tokens
+    return float((share * (heads.mean(-1) if plan.head_sizes else 1.0)).mean())
+
+
+def _selected_work(
+    shape: Shape, usage: Usage, layer: int, group: np.ndarray, half: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Live tokens of each image in one half of a block, and the heads that it keeps."""
     counts = usage.tokens[layer, group].sum(-1)
     if half and usage.every_token_in_mlp:
         counts = np.where(counts > 0, shape.num_tokens, 0)
@@ -102,6 +120,20 @@ def _selected_half(
         heads = usage.heads[layer, group]
     if usage.branches is not None:
         counts = np.where(usage.branches[layer, group, half], counts, 0)
+    return counts, heads
+
+
+def _selected_half(
+    shape: Shape,
+    counts: np.ndarray,
+    heads: np.ndarray,
+    effect: str,
+    plan: Plan,
+    *,
+    half: int,
+    last: bool,
+) -> float:
+    """One half of a block on one group of images."""
     if not plan.head_sizes and not last:
         return _packed_half(shape, counts, heads, plan, half)
     sizes = (shape.num_heads,)
@@ -120,7 +152,7 @@ def _selected_half(
         cost = mlp(shape, lengths, share, effect)
     else:
         cost = (last_attention if last else attention)(shape, lengths, share)
-    return min(plan.attention_images, len(group)) * float(cost.sum())
+    return min(plan.attention_images, len(counts)) * float(cost.sum())
 
 
 def _packed_half(

@@ -7,6 +7,7 @@ because nothing else is read.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -16,7 +17,7 @@ from avit_jax.models import attention
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.layers import Block
 from avit_jax.models.module import layer_at
-from avit_jax.types import Output, Usage
+from avit_jax.types import Gates, Output, Usage
 
 
 def dense(network: Backbone, images: Array, plan: Plan) -> Output:
@@ -44,13 +45,28 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     )
 
 
-def in_groups(block: Block, tokens: Array) -> Array:
-    """A block on `[groups, images, N, D]`, one group of images after the other."""
+def in_groups(block: Block, tokens: Array, gates: tuple[Gates, Gates] | None = None) -> Array:
+    """A block on `[groups, images, N, D]`, one group of images after the other.
+
+    Args:
+        block: with its parameters.
+        tokens: in front of it.
+        gates: of both halves, with arrays `[groups, images, ...]`, to mask what they leave out.
+    """
 
     def treat(group: Array, tokens: Array) -> Array:
-        return tokens.at[group].set(block.feed(block.attend(tokens[group])))
+        attend, feed = jax.tree.map(lambda array: array[group], gates or (Gates(), Gates()))
+        rows = block.attend(tokens[group], gates=attend)
+        return tokens.at[group].set(block.feed(rows, gates=feed))
 
     return lax.fori_loop(0, len(tokens), treat, tokens)
+
+
+def even_group(images: int, plan: Plan) -> int:
+    """The most images, of those that divide all evenly, that dense execution treats together."""
+    return max(
+        size for size in range(1, images + 1) if images % size == 0 and size <= plan.dense_images
+    )
 
 
 def last_block(block: Block, tokens: Array, *, prefix: int, keys: Array | None = None) -> Array:

@@ -17,7 +17,7 @@ from jax import Array
 
 from avit_jax import halting
 from avit_jax.inference import packed_block
-from avit_jax.inference.dense import in_groups
+from avit_jax.inference.dense import even_group, in_groups
 from avit_jax.inference.packing import pack, unpack
 from avit_jax.inference.plan import Plan
 from avit_jax.models.backbone import Backbone
@@ -67,7 +67,7 @@ def compact(
 
     def whole_layer(carry: tuple) -> tuple:
         index, tokens, state, answer = carry
-        grouped = tokens.reshape(-1, _group_size(len(tokens), plan), *tokens.shape[1:])
+        grouped = tokens.reshape(-1, even_group(len(tokens), plan), *tokens.shape[1:])
         grouped = in_groups(layer_at(network.blocks, index), grouped)
         tokens = grouped.reshape(tokens.shape)
         state, answer = account(state, everything, score(tokens), tokens[:, :prefix], answer)
@@ -103,11 +103,4 @@ def compact(
     return Output(
         logits=heads.mean(0),
         usage=Usage(tokens=lives.at[-1].set(live)),
-    )
-
-
-def _group_size(images: int, plan: Plan) -> int:
-    """The most images, of those that divide all evenly, that dense execution treats together."""
-    return max(
-        size for size in range(1, images + 1) if images % size == 0 and size <= plan.dense_images
     )

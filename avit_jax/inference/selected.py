@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
@@ -18,6 +19,7 @@ from jax import Array, lax
 from avit_jax import decisions
 from avit_jax.inference import packed_halves
 from avit_jax.inference.chosen_heads import AttentionHalf, Half, MlpHalf
+from avit_jax.inference.dense import even_group, in_groups
 from avit_jax.inference.loops import for_selected
 from avit_jax.inference.plan import Plan
 from avit_jax.models import policies
@@ -28,6 +30,11 @@ from avit_jax.types import Gates, Output
 
 if TYPE_CHECKING:
     from avit_jax.methods.adavit import Settings
+
+
+# Share of a block's work from which leaving the rest out was found to cost more than it saves:
+# docs/performance.md.
+WHOLE_FROM = 0.8
 
 
 @struct.dataclass(kw_only=True)
@@ -73,18 +80,26 @@ def compact(
     def layer(carry: tuple, index: Array) -> tuple[tuple, dict[str, Array]]:
         tokens, space = carry
         block, choice = choose(tokens, index)
-        attend, feed = (
-            work(gates, half, exists, shape)
-            for half, gates in enumerate(decisions.gates(settings, choice))
-        )
-        if plan.head_sizes:
-            tokens = add_half(AttentionHalf(block, effect), tokens, attend, plan)
-            tokens = add_half(MlpHalf(block, effect), tokens, feed, plan)
-            return (tokens, space), choice
-        for half, run in ((attend, packed_halves.attend), (feed, packed_halves.feed)):
-            rows = packed_halves.rows_of(half.live, half.heads, len(space.mixed))
-            tokens, space = run(block, tokens, space, rows, plan, effect=effect)
-        return (tokens, space), choice
+        gates = decisions.gates(settings, choice)
+        attend, feed = (work(part, half, exists, shape) for half, part in enumerate(gates))
+
+        def masked(_: Array, tokens: Array) -> Array:
+            return whole_block(block, tokens, gates, plan)
+
+        def compacted(_: Array, carry: tuple) -> tuple:
+            tokens, space = carry
+            if plan.head_sizes:
+                tokens = add_half(AttentionHalf(block, effect), tokens, attend, plan)
+                return add_half(MlpHalf(block, effect), tokens, feed, plan), space
+            for half, run in ((attend, packed_halves.attend), (feed, packed_halves.feed)):
+                rows = packed_halves.rows_of(half.live, half.heads, len(space.mixed))
+                tokens, space = run(block, tokens, space, rows, plan, effect=effect)
+            return tokens, space
+
+        # Loops that run once or not at all: `lax.cond` would copy what its branches write to.
+        whole = is_worth_it_whole(attend, feed, plan).astype(jnp.int32)
+        tokens = lax.fori_loop(0, whole, masked, tokens)
+        return lax.fori_loop(0, 1 - whole, compacted, (tokens, space)), choice
 
     last = shape.depth - 1
     tokens = network.embed(images)
@@ -102,6 +117,25 @@ def compact(
         logits=network.readout(answer).mean(0),
         usage=usage.replace(tokens=usage.tokens & exists[:, None]),
     )
+
+
+def is_worth_it_whole(attend: Work, feed: Work, plan: Plan) -> Array:
+    """Whether a block leaves out so little that running it whole and masking is quicker."""
+    shares = [
+        (half.live.mean(1) * (half.heads.mean(1) if plan.head_sizes else 1.0)).mean()
+        for half in (attend, feed)
+    ]
+    return jnp.minimum(*shares) >= WHOLE_FROM
+
+
+def whole_block(block: Block, tokens: Array, gates: tuple[Gates, Gates], plan: Plan) -> Array:
+    """A block on all tokens `[B, N, D]`, a few images at a time, with what is dropped masked."""
+    size = even_group(len(tokens), plan)
+
+    def cut(rows: Array) -> Array:
+        return rows.reshape(-1, size, *rows.shape[1:])
+
+    return in_groups(block, cut(tokens), jax.tree.map(cut, gates)).reshape(tokens.shape)
 
 
 def work(gates: Gates, half: int, exists: Array, shape: Shape) -> Work:

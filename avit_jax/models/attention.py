@@ -12,6 +12,7 @@ from jax import Array
 
 # Finite, so that a row without any live key stays finite; far below any score.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
+_ROUNDING = 1.0  # far above any rounding of scores, far below what exp() could not hold
 _SMALL = 80 * 80  # scores of one head
 _traced_for: ContextVar[str | None] = ContextVar("traced_for", default=None)
 
@@ -102,9 +103,11 @@ def _mix(
     excess = products - jax.lax.stop_gradient(peak)
     if keys is not None:
         # Keys that do not exist may score above the peak. They are dropped on the side of the
-        # values, which is a tenth of the work of masking every score.
+        # values, which is a tenth of the work of masking every score. Live keys keep to 0, but for
+        # rounding where the backward pass computes scores once more: those may not be cut off, or
+        # their gradient would be lost.
         # The comparison is this way round so that what is not a number becomes 0, too.
-        excess = jnp.where(excess <= 0, excess, 0.0)
+        excess = jnp.where(excess <= _ROUNDING, excess, 0.0)
         exists = keys | ~keys.any(1, keepdims=True)
         value = jnp.where(exists[:, :, None, None], value, 0)
     weights = jnp.exp(excess)
