@@ -38,6 +38,13 @@ def logits_name(kind: str) -> str:
     return f"{kind[:-1]}_policy"
 
 
+def shown(record: ByKind) -> ByKind:
+    """A record as `Output.aux` names it: decisions are called "head_select" and so on."""
+    return {
+        f"{name[:-1]}_select" if name in KINDS else name: array for name, array in record.items()
+    }
+
+
 def draw(settings: Settings, shape: Shape, batch: int, key: Array) -> ByKind:
     """Noise of all decisions in one training step, `[L, B, ...]` by kind."""
     sizes = outputs(shape)

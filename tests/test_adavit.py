@@ -77,11 +77,11 @@ def test_decisions_are_the_thresholds_of_the_linear_policies(model, masked):
         logits = jnp.einsum("lbd,ldo->lbo", read, weights["kernel"]) + weights["bias"][:, None]
         np.testing.assert_allclose(aux[policy][1:], logits, atol=1e-4)
         decided = jax.nn.sigmoid(aux[policy][1:]) > threshold
-        np.testing.assert_array_equal(aux[kind][1:], decided)
-        np.testing.assert_array_equal(aux[kind][0], 1.0)
+        np.testing.assert_array_equal(aux[f"{kind[:-1]}_select"][1:], decided)
+        np.testing.assert_array_equal(aux[f"{kind[:-1]}_select"][0], 1.0)
     decided = jax.nn.sigmoid(aux["token_policy"]) > settings.token_threshold
-    np.testing.assert_array_equal(aux["tokens"][:, :, 1:], decided)
-    np.testing.assert_array_equal(aux["tokens"][:, :, 0], 1.0)
+    np.testing.assert_array_equal(aux["token_select"][:, :, 1:], decided)
+    np.testing.assert_array_equal(aux["token_select"][:, :, 0], 1.0)
 
 
 def test_the_margin_is_the_smallest_shift_of_the_logits_that_changes_a_decision(model):
@@ -90,7 +90,7 @@ def test_the_margin_is_the_smallest_shift_of_the_logits_that_changes_a_decision(
     @jax.jit
     def decide(shift):
         aux = model.apply(params, images, settings={"logit_shift": shift}).aux
-        return [aux[kind] for kind in ("heads", "layers", "tokens")], aux["margin"]
+        return [aux[f"{kind}_select"] for kind in ("head", "layer", "token")], aux["margin"]
 
     own, margins = decide(0.0)
     for image, margin in enumerate(margins):

@@ -235,7 +235,7 @@ class Model(base.Model):
             usage=usage,
             penalties=penalties,
             metrics=metrics | {"mean_depth": usage.tokens.sum(0).mean(dtype=jnp.float32)},
-            aux=record
+            aux=decisions.shown(record)
             | {"head_logits": heads, "margin": decisions.margin(settings, record, images.shape[0])},
         )
 
@@ -245,11 +245,11 @@ class Model(base.Model):
         """Weighted losses of the usage, and the usage itself, of `decide`'s record `[L, ...]`."""
         settings, penalties, metrics = self.settings, {}, {}
         decided = {
-            kind: record[kind][settings.first_layer(kind) :] for kind in KINDS & record.keys()
+            kind: record[kind][settings.first_layer(kind) :] for kind in KINDS if kind in record
         }
-        for kind in (kind for kind in KINDS if kind in decided):
+        for kind in decided:
             loss, target = getattr(settings, f"{kind}_loss"), settings.target_at(kind, progress)
-            logits = record[f"{kind[:-1]}_policy"][settings.first_layer(kind) :]
+            logits = record[decisions.logits_name(kind)][settings.first_layer(kind) :]
             if kind == "heads":
                 value = usage_losses.heads_loss(
                     decided[kind], logits, decided.get("layers"), loss, target

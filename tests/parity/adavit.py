@@ -95,9 +95,9 @@ def _forward(golden: Mapping[str, np.ndarray], output: Output) -> Iterator[Diffe
     yield difference("block_out", states, golden["out/block_out"], 1e-4)
     attention = golden["out/attn_pre_token_select"][:, :, :, 0]
     yield difference("attention", aux["attention"].swapaxes(0, 1), attention, 2e-5)
-    for kind, theirs in THEIRS.items():
+    for theirs in THEIRS.values():
         name = f"{theirs}_select"
-        yield difference(name, *_last(aux[kind], golden[f"out/{name}"]), 0.0)
+        yield difference(name, *_last(aux[name], golden[f"out/{name}"]), 0.0)
         name, logits = f"{theirs}_logits", aux[f"{theirs}_policy"]
         yield difference(name, *_last(logits, golden[f"out/{name}"]), 1e-4)
 
@@ -189,4 +189,4 @@ def _variants(golden: Mapping[str, np.ndarray]) -> Iterator[Difference]:
         }
         for kind in decided:
             key = f"{THEIRS[kind]}_select"
-            yield difference(f"{name}, {key}", *_last(output.aux[kind], theirs[key]), 0.0)
+            yield difference(f"{name}, {key}", *_last(output.aux[key], theirs[key]), 0.0)
