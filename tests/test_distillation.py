@@ -10,9 +10,8 @@ from avit_jax.distillation import Distillation, Teacher
 from avit_jax.errors import UserError
 from avit_jax.methods import dense
 from avit_jax.types import Output, Usage
-from tests.parity import FILES, group, load
+from tests.parity.golden import group, load
 
-GOLDEN = FILES[0].parents[1] / "adavit"
 PARTS = {"attention": "attn", "hidden": "hidden", "logits": "pred"}
 PUBLISHED = Distillation()
 TINY = {"image_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 5, "num_heads": 3}
@@ -20,7 +19,7 @@ TINY = {"image_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 5, "num_hea
 
 @pytest.fixture(scope="module")
 def golden():
-    return load(GOLDEN / "teacher_loss.npz")
+    return load("adavit/teacher_loss")
 
 
 def side(golden, who, *, heads=None, layers=None) -> Output:
@@ -69,7 +68,7 @@ def test_parts_and_total_are_the_published_ones(golden, both):
 
 def test_what_a_model_shows_is_what_the_published_loss_looks_at(golden):
     """The same numbers again from images: weights and noise of the golden training step."""
-    params, step = (load(GOLDEN / f"tiny_deit_{name}.npz") for name in ("eval", "train"))
+    params, step = (load(f"adavit/tiny_deit_{name}") for name in ("eval", "train"))
     model = create_model("adavit_deit_micro_patch4_32", num_classes=10, **TINY)
     noise = {f"{kind}s": [] for kind in ("head", "layer", "token")}
     for block, kind in [(block, kind) for block in range(5) for kind in ("head", "layer", "token")]:

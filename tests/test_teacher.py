@@ -19,6 +19,8 @@ from avit_jax.sharding import make_mesh, replicated, shard_batch, state_sharding
 from avit_jax.teacher import make_teacher, refuse_other_teacher, teacher_weights
 from tests import commands
 
+pytestmark = pytest.mark.long
+
 SIZES = {"patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 10}
 PARTS = {"attention", "hidden", "logits"}
 
@@ -204,6 +206,7 @@ def test_losses_are_the_same_on_any_mesh_and_the_teacher_is_spread_over_it(tmp_p
     assert not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(of_teacher))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled_once")
 def test_an_interrupted_training_ends_like_one_that_was_not(file, tmp_path):
     config = tiny(**{"teacher.weights": file})

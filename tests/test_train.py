@@ -38,7 +38,7 @@ def tiny_config(**settings):
     return config
 
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
+pytestmark = [pytest.mark.usefixtures("compiled_once"), pytest.mark.long]
 
 
 @pytest.fixture
