@@ -118,7 +118,8 @@ def _training(golden: Mapping[str, np.ndarray]) -> Iterator[Difference]:
         output = model.apply(params, batch, train=True, noise=noise, features=True)
         task = losses.cross_entropy(output.logits, golden["in/soft_target"]).mean()
         # One forward pass for all weightings.
-        parts = {name: m.penalties(output.aux, 1.0)[0] for name, m in models.items()}
+        decided = {kind: output.aux[f"{theirs}_select"] for kind, theirs in THEIRS.items()}
+        parts = {name: m.penalties(output.aux | decided, 1.0)[0] for name, m in models.items()}
         parts[WEIGHTINGS[0]] = output.penalties
         totals = {name: task + sum(part.values()) for name, part in parts.items()}
         return totals, (totals, output, task, parts)
