@@ -12,8 +12,6 @@ from avit_jax.inference.predictor import run
 from tests.inference.executed import multiply_adds
 from tests.inference.policies import EVEN, images_of, make, params_of
 
-pytestmark = pytest.mark.long
-
 BATCH = 5
 # The first block leaves nothing out and is run whole; the others leave out about half.
 KEEP = {kind: [1.0, *shares[1:]] for kind, shares in EVEN.items()}

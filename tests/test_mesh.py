@@ -10,8 +10,6 @@ from avit_jax import losses, step
 from avit_jax.experiment import Optimization
 from avit_jax.sharding import make_mesh, replicated, shard_batch, state_shardings
 
-pytestmark = pytest.mark.long
-
 MESHES = {"1x1": (1, 1), "8x1": (8, 1), "2x4": (2, 4), "1x8": (1, 8)}
 STEPS, BATCH = 3, 16
 

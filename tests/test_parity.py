@@ -7,8 +7,6 @@ import pytest
 from tests.parity import adavit, avit, t2t
 from tests.parity.golden import FOLDER, group, load
 
-pytestmark = pytest.mark.long
-
 
 @pytest.mark.parametrize(
     ("work", "case"),

@@ -27,8 +27,6 @@ from avit_jax.methods.base import Model
 from avit_jax.predict import predict_run
 from tests import tiny_runs
 
-pytestmark = pytest.mark.long
-
 ROOT = Path(__file__).parent.parent
 IMAGES = 510  # of the digits' validation split
 PROGRAM = """

@@ -7,8 +7,6 @@ import pytest
 
 from tests import commands
 
-pytestmark = pytest.mark.long
-
 SETTINGS = {"train__steps": 4, "checkpoint__every": 0.05, "log__every": 1, "eval__batch_size": 96}
 
 

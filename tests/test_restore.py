@@ -21,8 +21,6 @@ from avit_jax.sharding import make_mesh, state_shardings
 from avit_jax.train import train
 from tests.pretrained.files import google_research
 
-pytestmark = pytest.mark.long
-
 ROOT = Path(__file__).parent.parent
 SIZES = {"depth": 2, "embed_dim": 64, "num_heads": 2, "patch_size": 16}
 # Two processes, each with a path of its own: what process 1 cannot read, nobody uses.

@@ -13,8 +13,6 @@ from avit_jax.experiment import Optimization
 from avit_jax.sharding import make_mesh
 from tests import commands
 
-pytestmark = pytest.mark.long
-
 STEPS = 24
 SETTINGS = {"train__steps": STEPS, "checkpoint__every": 0.05, "eval__every": 0.1, "log__every": 3}
 

@@ -19,8 +19,6 @@ from avit_jax.sharding import make_mesh, replicated, shard_batch, state_sharding
 from avit_jax.teacher import make_teacher, refuse_other_teacher, teacher_weights
 from tests import commands
 
-pytestmark = pytest.mark.long
-
 SIZES = {"patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 10}
 PARTS = {"attention", "hidden", "logits"}
 

@@ -38,7 +38,7 @@ def tiny_config(**settings):
     return config
 
 
-pytestmark = [pytest.mark.usefixtures("compiled_once"), pytest.mark.long]
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture

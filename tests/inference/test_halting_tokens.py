@@ -18,8 +18,6 @@ from avit_jax.sharding import make_mesh
 from avit_jax.types import Usage
 from tests.inference.executed import multiply_adds
 
-pytestmark = pytest.mark.long
-
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
 
 

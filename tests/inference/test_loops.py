@@ -7,15 +7,12 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
 from avit_jax.inference.loops import for_images, for_rows, for_selected, selected_groups
 from avit_jax.inference.plan import Plan
-
-pytestmark = pytest.mark.long
 
 TOKENS = 9
 PLAN = Plan(images=5, row_sizes=(4, 8, 16), attention_images=2, lengths=(3, 6, 9), dense_images=1)

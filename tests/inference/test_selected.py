@@ -13,8 +13,6 @@ from avit_jax.inference.predictor import run
 from avit_jax.sharding import make_mesh
 from tests.inference.policies import DEPTH, EVEN, ONE, images_of, make, params_of
 
-pytestmark = pytest.mark.long
-
 BATCH = 5
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
 BORDER = 1e-4  # of a logit, below which sums in another order may decide otherwise
