@@ -55,7 +55,7 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     Raises:
         UserError: there is nothing to calibrate, or batch and devices do not fit.
     """
-    refuse_unless_halting(config, "calibrate")
+    refuse_unless_adaptive(config, "calibrate")
     experiment = Experiment(config, workdir)
     model, mesh = experiment.model, experiment.mesh
     params = chosen_weights(config, workdir, model, mesh).params
@@ -74,7 +74,7 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     return plan
 
 
-def refuse_unless_halting(config: ConfigDict, mode: str) -> None:
+def refuse_unless_adaptive(config: ConfigDict, mode: str) -> None:
     """Both measuring modes race executions that skip tokens, in one process.
 
     Raises:

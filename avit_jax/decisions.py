@@ -2,13 +2,12 @@
 
 Decisions have three kinds: `heads` `[B, H]`, `layers` (the two halves of a block) `[B, 2]` and
 `tokens` `[B, N]`; logits of tokens are those of the patches only. Records of all blocks have a
-leading axis L. `settings` are those of AdaViT (`methods/adavit.py`).
+leading axis L. `settings` are those of AdaViT (`policy_settings.py`).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +17,9 @@ from avit_jax import gumbel
 from avit_jax.models import policies
 from avit_jax.models.backbone import Shape
 from avit_jax.models.policies import Policy
+from avit_jax.policy_settings import KINDS, Settings
 from avit_jax.types import Gates, Usage
 
-if TYPE_CHECKING:
-    from avit_jax.methods.adavit import Settings
-
-KINDS = ("heads", "layers", "tokens")
 ByKind = dict[str, Array]
 
 

@@ -17,7 +17,7 @@ from avit_jax.flops import (
 )
 from avit_jax.inference.loops import selected_groups
 from avit_jax.inference.plan import Plan
-from avit_jax.inference.selected import WHOLE_FROM
+from avit_jax.inference.selected import is_worth_it_whole
 from avit_jax.models.backbone import Shape
 from avit_jax.types import Usage
 
@@ -93,19 +93,12 @@ def _selected_layer(shape: Shape, usage: Usage, plan: Plan, layer: int, group: n
     if last:
         read = len(group) * mlp(shape, shape.num_prefix_tokens)
         return read + _selected_half(shape, *attend, usage.head_effect, plan, half=0, last=True)
-    shares = [_share(shape, *work, plan) for work in (attend, feed)]
-    if min(shares) >= WHOLE_FROM:
+    if is_worth_it_whole([attend, feed], shape.num_tokens, plan):
         return len(group) * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
     return sum(
         _selected_half(shape, *work, usage.head_effect, plan, half=half, last=False)
         for half, work in enumerate((attend, feed))
     )
-
-
-def _share(shape: Shape, counts: np.ndarray, heads: np.ndarray, plan: Plan) -> float:
-    """Share of a half's work that is left, as `selected.is_worth_it_whole` reckons it."""
-    share = counts.astype(np.float32) / shape.num_tokens
-    return float((share * (heads.mean(-1) if plan.head_sizes else 1.0)).mean())
 
 
 def _selected_work(

@@ -26,7 +26,7 @@ from avit_jax.benchmark.figures import device_peak_mb, program_figures, speed_fi
 from avit_jax.benchmark.plot import plot
 from avit_jax.benchmark.race import race
 from avit_jax.benchmark.tables import print_case
-from avit_jax.calibrate import refuse_unless_halting
+from avit_jax.calibrate import refuse_unless_adaptive
 from avit_jax.inference.candidates import capacities
 from avit_jax.inference.plan import Plan
 from avit_jax.inference.predictor import Predictor
@@ -48,7 +48,7 @@ def benchmark_run(config: ConfigDict, workdir: Path, *, output: Path | None = No
         The JSON file.
     """
     configs.validate(config)
-    refuse_unless_halting(config, "benchmark")
+    refuse_unless_adaptive(config, "benchmark")
     folder = output or workdir
     surroundings = environment(("jax", "flax", *peers.packages(config.benchmark.peers or ())))
     print("\n".join(f"{name}: {value}" for name, value in surroundings.items()), flush=True)

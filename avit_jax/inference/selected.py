@@ -9,7 +9,7 @@ updates are added where the rows came from.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,8 @@ from avit_jax.models import policies
 from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import Block
 from avit_jax.models.module import layer_at
+from avit_jax.policy_settings import Settings
 from avit_jax.types import Gates, Output
-
-if TYPE_CHECKING:
-    from avit_jax.methods.adavit import Settings
-
 
 # Share of a block's work from which leaving the rest out was found to cost more than it saves:
 # docs/performance.md.
@@ -97,7 +94,8 @@ def compact(
             return tokens, space
 
         # Loops that run once or not at all: `lax.cond` would copy what its branches write to.
-        whole = is_worth_it_whole(attend, feed, plan).astype(jnp.int32)
+        halves = [(half.live.sum(1), half.heads) for half in (attend, feed)]
+        whole = is_worth_it_whole(halves, shape.num_tokens, plan).astype(jnp.int32)
         tokens = lax.fori_loop(0, whole, masked, tokens)
         return lax.fori_loop(0, 1 - whole, compacted, (tokens, space)), choice
 
@@ -119,11 +117,17 @@ def compact(
     )
 
 
-def is_worth_it_whole(attend: Work, feed: Work, plan: Plan) -> Array:
-    """Whether a block leaves out so little that running it whole and masking is quicker."""
+def is_worth_it_whole(halves: list[tuple[Array, Array]], num_tokens: int, plan: Plan) -> Array:
+    """Whether a block leaves out so little that running it whole and masking is quicker.
+
+    Args:
+        halves: of both halves the live tokens `[B]` and the kept heads `[B, H]` of each image.
+        num_tokens: N.
+        plan: whether heads are left out of products, too.
+    """
     shares = [
-        (half.live.mean(1) * (half.heads.mean(1) if plan.head_sizes else 1.0)).mean()
-        for half in (attend, feed)
+        (counts / num_tokens * (heads.mean(-1) if plan.head_sizes else 1.0)).mean()
+        for counts, heads in halves
     ]
     return jnp.minimum(*shares) >= WHOLE_FROM
 

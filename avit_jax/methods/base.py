@@ -235,7 +235,7 @@ class Model(abc.ABC):
         fresh = self.init(jax.random.key(0))
         return params | {name: fresh[name] for name in missing}
 
-    def from_torch(self, state_dict: Mapping[str, Any], *, plain: bool = False) -> module.Params:
+    def from_torch(self, state_dict: Mapping[str, Any]) -> module.Params:
         """Parameters from other people's weights, such as `avit_jax.load_torch` returns.
 
         Positions are interpolated where the number of patches differs, and a classifier of another
@@ -244,12 +244,15 @@ class Model(abc.ABC):
         Args:
             state_dict: names of timm, DeiT or A-ViT, or of google-research/vision_transformer's
               `.npz` files, to arrays.
-            plain: only the backbone's parameters, without the method's own.
 
         Raises:
             UserError: lists every missing, unknown and misshapen name at once.
         """
-        expected = module.abstract(self.shape.build) if plain else self.abstract_params()
+        return self._named(state_dict, self.build)
+
+    def _named(self, state_dict: Mapping[str, Any], build: module.Build) -> module.Params:
+        """What `build` makes, with upstream's arrays."""
+        expected = module.abstract(build)
         return names.from_torch(fit(state_dict, self.shape), self.shape, expected)
 
     def to_torch(self, params: module.Params) -> dict[str, np.ndarray]:
