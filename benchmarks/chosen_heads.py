@@ -14,6 +14,7 @@ import argparse
 import functools
 import json
 import sys
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -30,23 +31,24 @@ from avit_jax.models.layers import Block, BlockShape
 from avit_jax.types import Gates
 from avit_jax.writer import columns
 
-IMAGES = 16
 # Width, heads, tokens of an image: DeiT-T at 128 and 224 px, DeiT-S and DeiT-B at 224 px.
 SIZES = ((192, 3, 65), (192, 3, 197), (384, 6, 197), (768, 12, 197))
 
 
-def contenders(width: int, num_heads: int, num_tokens: int, kept: float, seed: int = 0) -> dict:
+def contenders(
+    width: int, num_heads: int, num_tokens: int, *, images: int, kept: float
+) -> dict[str, Callable[[], Array]]:
     """Functions that run both halves on the same images, of which they keep a share."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     block = Block(BlockShape(embed_dim=width, num_heads=num_heads), rngs=nnx.Rngs(0))
-    tokens = jnp.asarray(rng.normal(size=(IMAGES, num_tokens, width)), jnp.float32)
+    tokens = jnp.asarray(rng.normal(size=(images, num_tokens, width)), jnp.float32)
     live = jnp.asarray(rng.uniform(size=tokens.shape[:2]) < kept).at[:, 0].set(True)
     chosen = round(kept * num_heads)
-    heads = np.zeros((IMAGES, num_heads), bool)
+    heads = np.zeros((images, num_heads), bool)
     for row in heads:
         row[rng.permutation(num_heads)[:chosen]] = True
     work = selected.Work(live=live, heads=jnp.asarray(heads))
-    plan = default_plan(num_tokens, IMAGES)
+    plan = default_plan(num_tokens, images)
     narrow = with_heads_left_out(plan, num_heads)
 
     def whole(tokens: Array) -> Array:
@@ -74,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--kept", default="0.5,0.67,1.0", help="shares of tokens and of heads")
     parser.add_argument("--turns", type=int, default=25)
     args = parser.parse_args()
@@ -82,7 +85,7 @@ def main() -> None:
     rows = []
     for width, num_heads, num_tokens in SIZES:
         for kept in map(float, args.kept.split(",")):
-            calls = contenders(width, num_heads, num_tokens, kept)
+            calls = contenders(width, num_heads, num_tokens, images=args.images, kept=kept)
             answers = [np.asarray(call()) for call in calls.values()]
             if max(np.abs(answer - answers[0]).max() for answer in answers) > 1e-4:
                 sys.exit(f"width {width}: the tokens differ")

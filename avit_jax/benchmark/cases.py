@@ -31,7 +31,7 @@ class Case:
     """One setting to race in.
 
     Attributes:
-        name: of the halting profile.
+        name: of the profile.
         model: raced.
         params: its weights.
         images: `[n, H, W, 3]` normalised, on which answers are compared.
@@ -78,10 +78,8 @@ def cases(config: ConfigDict, workdir: Path) -> Iterator[Case]:
 
 
 def scripted_case(name: str, model: Model, plan: Plan, batch_size: int, *, seed: int) -> Case:
-    """Weights and a batch of images that halt as a synthetic profile says."""
-    params = profiles.scripted_params(model, model.init(jax.random.key(seed)))
-    profile = profiles.make_profile(model, name, batch_size, seed=seed)
-    images = profiles.scripted_images(model, profile, seed=seed)
+    """Weights and a batch of images that skip as much as a synthetic profile says."""
+    params, images = profiles.script(model, name, batch_size, seed=seed)
     return Case(name, model, params, images, np.arange(batch_size), plan)
 
 

@@ -1,142 +1,49 @@
-"""Weights and images that halt as asked: synthetic halting profiles for speed measurements.
+"""Synthetic profiles: weights and images that skip as much as asked, to measure speed by.
 
-Nothing in the program is special. Channel 0 is cut off from the blocks, so that it stays what the
-patch embedding made of a patch, the patch's mean brightness; images are painted so that each
-patch's score reaches the threshold in the layer wanted. All other channels compute as ever.
+Nothing in the program is special: only weights and images are chosen so that the method's own rule
+leaves the wanted share of the multiply-adds. How, says the module of each method.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-
 import numpy as np
 
-from avit_jax import flops
+from avit_jax.benchmark import halting_profiles, policy_profiles
 from avit_jax.errors import UserError
+from avit_jax.methods import adavit, avit
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
-from avit_jax.types import Usage
 
-# Share of the dense GMACs by embed_dim; A-ViT's README: DeiT-T 0.8 of 1.3 G, DeiT-S 3.6 of 4.6 G.
-PAPER = {192: 0.8 / 1.254, 384: 3.6 / 4.599}
-HALF = 0.5
+NAMES = ("paper", "half", "none")
+_WAYS = {avit.Model: halting_profiles, adavit.Model: policy_profiles}
 
 
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """How many layers each patch of a batch lives.
+def script(model: Model, name: str, batch_size: int, *, seed: int = 0) -> tuple[Params, np.ndarray]:
+    """Parameters and images `[B, H, W, 3]` that use a named share of the dense GMACs.
 
-    Attributes:
-        name: for tables.
-        depth: `[B, patches]`, layers from 1 to L; prefix tokens run to the end.
-    """
-
-    name: str
-    depth: np.ndarray
-
-
-def share_of(name: str, embed_dim: int) -> float:
-    """The share of the dense GMACs that a named profile uses.
+    Args:
+        model: of a method that has such profiles.
+        name: "paper" for what the method's authors report, "half", or "none" to skip nothing.
+        batch_size: B.
+        seed: of everything random.
 
     Raises:
-        UserError: the paper has no figure for this width.
+        UserError: the method, its backbone or this width has no such profile.
     """
-    if name == "half":
-        return HALF
-    if name == "none":
-        return 1.0
-    if name == "paper" and embed_dim in PAPER:
-        return PAPER[embed_dim]
-    raise UserError(
-        f"there is no profile {name!r} for embed_dim {embed_dim}: write half, none, real (this "
-        "run's own weights) or, for widths 192 and 384, paper into config.benchmark.profiles."
-    )
-
-
-def make_profile(model: Model, name: str, batch_size: int, *, seed: int = 0) -> Profile:
-    """Depths with neighbouring patches alike and easy and hard images, at the profile's GMACs.
-
-    The spread is that of a normal variable of 2.2 layers within an image and as much between
-    images; a shift brings the batch to the wanted share of the dense GMACs.
-    """
-    shape, share = model.shape, share_of(name, model.shape.embed_dim)
-    rng = np.random.default_rng(seed)
-    patches = _smooth(rng.normal(size=(batch_size, shape.grid, shape.grid)))
-    ease = rng.normal(size=(batch_size, 1))
-    spread = 2.2 * (ease + patches.reshape(batch_size, -1) / max(patches.std(), 1e-9))
-    if share >= 1.0:
-        return Profile(name, np.full(spread.shape, shape.depth))
-    low, high = -40.0, 40.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        depth = np.clip(np.round(middle + spread), 1, shape.depth).astype(int)
-        used = np.mean(np.asarray(flops.gmacs(shape, Usage(tokens=tokens_of(model, depth)))))
-        low, high = (low, middle) if used > share * model.dense_gmacs() else (middle, high)
-    return Profile(name, depth)
-
-
-def tokens_of(model: Model, depth: np.ndarray) -> np.ndarray:
-    """`[L, B, N]` bool of patch depths `[B, patches]`, as in `Usage`."""
-    prefix = np.full((len(depth), model.shape.num_prefix_tokens), model.shape.depth)
-    layers = np.arange(model.shape.depth)[:, None, None]
-    return np.concatenate([prefix, depth], axis=1)[None] > layers
-
-
-def scripted_params(model: Model, params: Params) -> Params:
-    """The parameters with channel 0 holding nothing but a patch's mean brightness.
-
-    Raises:
-        UserError: the backbone mixes patches before its blocks.
-    """
-    params = _copy(params)
-    if "patch_embed" not in params:
+    way = _WAYS.get(type(model))
+    if way is None:
         raise UserError(
-            "synthetic profiles need a patch embedding that keeps patches apart, and "
-            f"{type(model.shape).__name__} has none: write \"('real',)\" into "
+            f"there are no synthetic profiles for {type(model).__module__.split('.')[-1]}: write "
+            "\"('real',)\" into config.benchmark.profiles."
+        )
+    shares = {"half": 0.5, "none": 1.0}
+    if model.shape.embed_dim in way.PAPER:
+        shares["paper"] = way.PAPER[model.shape.embed_dim]
+    if name not in shares:
+        widths = " and ".join(map(str, way.PAPER))
+        raise UserError(
+            f"there is no profile {name!r} for embed_dim {model.shape.embed_dim}: write half, "
+            f"none, real (this run's own weights) or, for widths {widths}, paper into "
             "config.benchmark.profiles."
         )
-    for module, name in (("attention", "proj"), ("mlp", "fc2")):
-        params["blocks"][module][name]["kernel"][:, :, 0] = 0
-        params["blocks"][module][name]["bias"][:, 0] = 0
-    kernel = params["patch_embed"]["kernel"]
-    kernel[:, 0] = 1.0 / len(kernel)
-    params["patch_embed"]["bias"][0] = 0
-    params["pos_embed"][:, :, 0] = 0
-    for name in ("cls_token", "dist_token"):
-        if name in params:
-            params[name][:, :, 0] = _brightness(model, 1e-9)
-    return params
-
-
-def scripted_images(model: Model, profile: Profile, *, seed: int = 0) -> np.ndarray:
-    """Images `[B, H, W, 3]` whose patches halt after `profile.depth` layers."""
-    shape = model.shape
-    side, patch = shape.image_size, shape.patch_size
-    rng = np.random.default_rng(seed)
-    size = (len(profile.depth), shape.grid, shape.grid, patch * patch * 3)
-    texture = rng.normal(size=size)
-    texture -= texture.mean(-1, keepdims=True)
-    wanted = np.vectorize(lambda depth: _brightness(model, 1.0 / depth))(profile.depth)
-    pixels = texture + wanted.reshape(*size[:3], 1)
-    pixels = pixels.reshape(-1, shape.grid, shape.grid, patch, patch, 3)
-    pixels = pixels.transpose(0, 1, 3, 2, 4, 5)
-    return pixels.reshape(-1, side, side, 3).astype(np.float32)
-
-
-def _brightness(model: Model, score: float) -> float:
-    """What channel 0 must hold for a halting score; a score of 1/d halts in layer d."""
-    score = min(score, 1.0 - 1e-6)
-    logit = math.log(score / (1.0 - score))
-    return (logit + model.settings.gate_center) / model.settings.gate_scale
-
-
-def _smooth(maps: np.ndarray, width: int = 5) -> np.ndarray:
-    kernel = np.ones(min(width, maps.shape[-1])) / width
-    for axis in (1, 2):
-        maps = np.apply_along_axis(np.convolve, axis, maps, kernel, "same")
-    return maps
-
-
-def _copy(tree: Params) -> Params:
-    return {k: _copy(v) if isinstance(v, dict) else np.array(v) for k, v in tree.items()}
+    return way.script(model, shares[name], batch_size, seed=seed)

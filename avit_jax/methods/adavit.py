@@ -42,9 +42,6 @@ from avit_jax.policy_settings import KINDS, Settings
 from avit_jax.pretrained import adavit_names
 from avit_jax.types import Dial, Output, Usage
 
-# Width from which leaving heads out of a CPU's products was found to save more than fetching the
-# weights of the others costs: docs/performance.md.
-NARROWING_PAYS = 384
 SATURATED = 1e4  # a shift of the logits that makes every decision yes or no
 
 
@@ -177,10 +174,14 @@ class Model(base.Model):
         )
 
     def default_plan(self, batch_size: int) -> Plan:
-        """See `base.Model.default_plan`; heads are masked in products unless those are wide."""
+        """See `base.Model.default_plan`; a CPU leaves heads out for single images only.
+
+        The live rows of several images make products so large that masking heads in them is faster
+        at every width (docs/performance.md).
+        """
         plan = super().default_plan(batch_size)
-        narrows = jax.default_backend() == "cpu" and self.shape.embed_dim >= NARROWING_PAYS
-        return with_heads_left_out(plan, self.shape.num_heads) if narrows else plan
+        alone = jax.default_backend() == "cpu" and batch_size == 1
+        return with_heads_left_out(plan, self.shape.num_heads) if alone else plan
 
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
         """See `base.Model.candidate_plans`: heads are masked in products, or left out."""

@@ -1,4 +1,4 @@
-"""Synthetic halting: the model itself halts as the profile says, at the wanted cost."""
+"""Synthetic profiles: the model itself skips what the profile says, at the wanted cost."""
 
 import jax
 import numpy as np
@@ -6,32 +6,86 @@ import pytest
 
 import avit_jax
 from avit_jax import flops
-from avit_jax.benchmark import profiles
+from avit_jax.benchmark import halting_profiles, policy_profiles, profiles
 from avit_jax.types import Usage
 
 
 @pytest.mark.parametrize(
-    ("size", "name", "gmacs"),
-    [("tiny", "paper", 0.8), ("small", "paper", 3.6), ("tiny", "half", 0.627)],
+    ("size", "share", "gmacs"),
+    [
+        ("tiny", halting_profiles.PAPER[192], 0.8),
+        ("small", halting_profiles.PAPER[384], 3.6),
+        ("tiny", 0.5, 0.627),
+    ],
 )
-def test_profiles_cost_what_they_are_named_for(size, name, gmacs):
+def test_halting_profiles_cost_what_they_are_named_for(size, share, gmacs):
     model = avit_jax.create_model(f"avit_{size}_patch16_224")
-    profile = profiles.make_profile(model, name, 16)
-    usage = Usage(tokens=profiles.tokens_of(model, profile.depth))
+    profile = halting_profiles.make_profile(model, share, 16)
+    usage = Usage(tokens=halting_profiles.tokens_of(model, profile.depth))
     assert np.mean(flops.gmacs(model.shape, usage)) == pytest.approx(gmacs, rel=0.01)
     assert len(np.unique(profile.depth)) > 5
 
 
 def test_an_image_painted_for_a_depth_halts_there():
     model = avit_jax.create_model("avit_tiny_patch16_224", image_size=64, depth=6, num_classes=3)
-    params = profiles.scripted_params(model, model.init(jax.random.key(0)))
+    params = halting_profiles.scripted_params(model, model.init(jax.random.key(0)))
     depth = np.random.default_rng(0).integers(1, 7, (3, 16))
-    images = profiles.scripted_images(model, profiles.Profile("test", depth))
+    images = halting_profiles.scripted_images(model, halting_profiles.Profile(depth))
     output = model.apply(params, images)
-    np.testing.assert_array_equal(output.usage.tokens, profiles.tokens_of(model, depth))
+    np.testing.assert_array_equal(output.usage.tokens, halting_profiles.tokens_of(model, depth))
 
 
-def test_a_profile_without_a_published_figure_is_refused():
-    model = avit_jax.create_model("avit_base_patch16_224")
-    with pytest.raises(ValueError, match="no profile 'paper' for embed_dim 768"):
-        profiles.make_profile(model, "paper", 4)
+POLICIES = {
+    "DeiT": ("adavit_deit_tiny_patch16_224", {}),
+    "tokens only": ("adavit_deit_tiny_patch16_224", {"heads": False, "layers": False}),
+    "T2T": ("adavit_t2t_vit_7", {}),
+}
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_policies_drop_what_makes_half_the_cost(kind):
+    name, settings = POLICIES[kind]
+    model = avit_jax.create_model(name, image_size=64, num_classes=3, method=settings)
+    params, images = profiles.script(model, "half", 16)
+    usage = jax.jit(model.apply)(params, images).usage
+    cost = np.asarray(flops.gmacs(model.shape, usage))
+    assert cost.mean() == pytest.approx(0.5 * model.dense_gmacs(), rel=0.06)
+    assert cost.std() > 0
+    if usage.heads is not None:
+        assert len(np.unique(usage.heads[-1], axis=0)) > 1
+
+
+@pytest.mark.parametrize("name", ["avit_tiny_patch16_224", "adavit_deit_tiny_patch16_224"])
+def test_nothing_is_skipped_in_the_profile_none(name):
+    model = avit_jax.create_model(name, image_size=64, num_classes=3)
+    output = jax.jit(model.apply)(*profiles.script(model, "none", 4))
+    assert np.mean(flops.gmacs(model.shape, output.usage)) == pytest.approx(model.dense_gmacs())
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("adavit_deit_small_patch16_224", 2.3), ("adavit_t2t_vit_19", 3.9)]
+)
+def test_published_costs_of_policies_are_those_of_these_models(name, share):
+    model = avit_jax.create_model(name)
+    published = policy_profiles.PAPER[model.shape.embed_dim] * model.dense_gmacs()
+    assert published == pytest.approx(share, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "profile", "settings", "message"),
+    [
+        ("avit_base_patch16_224", "paper", {}, "no profile 'paper' for embed_dim 768"),
+        ("deit_tiny_patch16_224", "half", {}, "no synthetic profiles for dense"),
+        ("avit_t2t_vit_7", "half", {}, "need a patch embedding that keeps patches apart"),
+        (
+            "adavit_deit_tiny_patch16_224",
+            "half",
+            {"keep_layers": 11, "tokens": False},
+            "policies over heads, layers alone cannot bring",
+        ),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused(name, profile, settings, message):
+    model = avit_jax.create_model(name, method=settings)
+    with pytest.raises(ValueError, match=message):
+        profiles.script(model, profile, 2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import avit_jax
-from avit_jax.benchmark import profiles
+from avit_jax.benchmark import halting_profiles
 from avit_jax.inference.plan import default_plan
 from avit_jax.sharding import make_mesh
 
@@ -22,9 +22,9 @@ def case(request):
         num_heads=3, num_classes=5, distilled=request.param,
         method={"gate_scale": 10.0, "gate_center": 30.0},
     )  # fmt: skip
-    params = profiles.scripted_params(model, model.init(jax.random.key(0)))
+    params = halting_profiles.scripted_params(model, model.init(jax.random.key(0)))
     depth = np.random.default_rng(0).integers(1, LAYERS + 1, (3, PATCHES))
-    return model, params, profiles.scripted_images(model, profiles.Profile("test", depth))
+    return model, params, halting_profiles.scripted_images(model, halting_profiles.Profile(depth))
 
 
 def compiled(model, params, capacities):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import avit_jax
 from avit_jax import executed, flops
-from avit_jax.benchmark import profiles
+from avit_jax.benchmark import halting_profiles
 from avit_jax.inference.plan import Plan
 from avit_jax.inference.predictor import run
 from avit_jax.sharding import make_mesh
@@ -37,8 +37,8 @@ def make(**overrides):
 
 
 def scripted(model, depth):
-    params = profiles.scripted_params(model, model.init(jax.random.key(0)))
-    return params, profiles.scripted_images(model, profiles.Profile("test", depth))
+    params = halting_profiles.scripted_params(model, model.init(jax.random.key(0)))
+    return params, halting_profiles.scripted_images(model, halting_profiles.Profile(depth))
 
 
 @settings(max_examples=25, deadline=None)
@@ -48,17 +48,19 @@ def scripted(model, depth):
 def test_any_pattern_of_halting_gives_the_masked_answer(depth):
     depth = np.array(depth)
     predict, params, apply = compiled()
-    images = profiles.scripted_images(predict.model, profiles.Profile("test", depth))
+    images = halting_profiles.scripted_images(predict.model, halting_profiles.Profile(depth))
     output = predict(images)
     masked = apply(params, images)
-    np.testing.assert_array_equal(output.usage.tokens, profiles.tokens_of(predict.model, depth))
+    np.testing.assert_array_equal(
+        output.usage.tokens, halting_profiles.tokens_of(predict.model, depth)
+    )
     np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
 
 
 @functools.cache
 def compiled():
     model = make()
-    params = profiles.scripted_params(model, model.init(jax.random.key(0)))
+    params = halting_profiles.scripted_params(model, model.init(jax.random.key(0)))
     predict = model.compile(
         params, batch_size=5, plan=small_plan(model.shape.num_tokens), mesh=ONE_DEVICE
     )
@@ -114,7 +116,7 @@ def test_groups_of_dense_execution_are_even():
 def test_an_image_that_is_not_finite_spoils_its_own_answer_only():
     depth = np.random.default_rng(0).integers(1, 5, (5, 16))
     predict, params, apply = compiled()
-    images = profiles.scripted_images(predict.model, profiles.Profile("test", depth))
+    images = halting_profiles.scripted_images(predict.model, halting_profiles.Profile(depth))
     images[2] = np.nan
     answer = np.asarray(predict(images).logits)
     expected = np.asarray(apply(params, images).logits)
@@ -139,7 +141,9 @@ def test_a_finished_image_leaves_with_all_its_tokens():
     model = make()
     params, images = scripted(model, np.full((2, 16), 4))
     # A class token with a score of 1/2 halts after two of four layers.
-    params["cls_token"][:, :, 0] = profiles.scripted_params(model, params)["cls_token"][:, :, 0]
+    params["cls_token"][:, :, 0] = halting_profiles.scripted_params(model, params)["cls_token"][
+        :, :, 0
+    ]
     params["cls_token"][:, :, 0] = model.settings.gate_center / model.settings.gate_scale
     predict = model.compile(
         params, batch_size=2, plan=small_plan(model.shape.num_tokens), mesh=ONE_DEVICE

@@ -1,0 +1,96 @@
+"""Policies and images that drop patches, heads and halves as asked: `profiles.py` for AdaViT.
+
+The policies' weights are random. Their biases are set block by block, so that on a sample of the
+images each decision is yes for the same share of all kinds, which makes the wanted GMACs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+
+from avit_jax import decisions, flops
+from avit_jax.errors import UserError
+from avit_jax.methods.adavit import SATURATED, Model
+from avit_jax.models.module import Params
+from avit_jax.types import Usage
+
+# Share of the dense GMACs by embed_dim; Meng et al.: Ada-DeiT-S 2.3 of 4.6 G, Ada-T2T-ViT-19 3.9 of
+# 8.5 G.
+PAPER = {384: 2.3 / 4.6, 448: 3.9 / 8.5}
+SAMPLE = 16  # images that biases are set by
+
+
+def script(
+    model: Model, share: float, batch_size: int, *, seed: int = 0
+) -> tuple[Params, np.ndarray]:
+    """See `profiles.script`."""
+    rng = np.random.default_rng(seed)
+    side = model.shape.image_size
+    # Brighter and darker ones, of more and less contrast: policies are to tell images apart.
+    images = rng.normal(size=(batch_size, side, side, 3)) * rng.uniform(
+        0.5, 2, (batch_size, 1, 1, 1)
+    )
+    images = (images + rng.normal(size=(batch_size, 1, 1, 3))).astype(np.float32)
+    params = jax.tree.map(np.array, model.init(jax.random.key(seed)))
+    if not model.settings.chosen:
+        return params, images
+    for policy in params["policies"].values():
+        policy["kernel"][...] = rng.normal(size=policy["kernel"].shape)
+    kept = kept_share(model, share)
+    look = jax.jit(lambda params, images: model.apply(params, images).aux)
+    for layer in range(model.shape.depth):
+        logits = look(params, images[:SAMPLE])
+        for kind in model.settings.chosen:
+            row = layer - model.settings.first_layer(kind)
+            if row >= 0:
+                own = np.asarray(logits[decisions.logits_name(kind)][layer])
+                bias = params["policies"][kind]["bias"][row]
+                bias += _shift(own.reshape(-1, len(bias)), kept, model.settings.threshold(kind))
+    return params, images
+
+
+def kept_share(model: Model, share: float) -> float:
+    """Which share of all decisions has to be yes for a share of the dense GMACs.
+
+    Raises:
+        UserError: the decisions that this model has cannot save so much.
+    """
+    shape, settings = model.shape, model.settings
+    if share >= 1.0:
+        return 1.0
+    size = (shape.depth, 64)
+    rng = np.random.default_rng(0)
+    drawn = {kind: rng.uniform(size=(*size, n)) for kind, n in decisions.outputs(shape).items()}
+
+    def cost(kept: float) -> float:
+        record = {}
+        for kind in settings.chosen:
+            yes = drawn[kind] < kept
+            yes[: settings.first_layer(kind)] = True
+            prefix = shape.num_prefix_tokens if kind == "tokens" else 0
+            record[kind] = np.pad(yes, ((0, 0), (0, 0), (prefix, 0)), constant_values=True)
+        usage: Usage = decisions.usage(settings, record, (*size, shape.num_tokens))
+        return float(np.mean(np.asarray(flops.gmacs(shape, usage))))
+
+    dense = model.dense_gmacs()
+    wanted = share * dense
+    if cost(0.0) > wanted:
+        raise UserError(
+            f"policies over {', '.join(settings.chosen)} alone cannot bring {dense:.2f} GMACs down "
+            f"to {wanted:.2f}: write none or real into config.benchmark.profiles."
+        )
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if cost(middle) > wanted else (middle, high)
+    return high
+
+
+def _shift(logits: np.ndarray, kept: float, threshold: float) -> np.ndarray | float:
+    """What to add to logits `[n, outputs]` so that a share of each passes the threshold."""
+    if kept >= 1.0:
+        return SATURATED
+    return math.log(threshold / (1.0 - threshold)) - np.quantile(logits, 1.0 - kept, axis=0)
