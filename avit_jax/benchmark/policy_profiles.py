@@ -27,29 +27,35 @@ def script(
     model: Model, share: float, batch_size: int, *, seed: int = 0
 ) -> tuple[Params, np.ndarray]:
     """See `profiles.script`."""
-    rng = np.random.default_rng(seed)
-    side = model.shape.image_size
-    # Brighter and darker ones, of more and less contrast: policies are to tell images apart.
-    images = rng.normal(size=(batch_size, side, side, 3)) * rng.uniform(
-        0.5, 2, (batch_size, 1, 1, 1)
-    )
-    images = (images + rng.normal(size=(batch_size, 1, 1, 3))).astype(np.float32)
+    images = _images(model, max(batch_size, SAMPLE), seed)
+    sample = images[:SAMPLE]
+    params = scripted_params(model, share, sample, seed=seed)
+    if batch_size < SAMPLE:  # few images: those that cost what is wanted
+        usage = jax.jit(model.apply)(params, sample).usage
+        cost = np.asarray(flops.gmacs(model.shape, usage))
+        images = sample[np.argsort(np.abs(cost - share * model.dense_gmacs()))[:batch_size]]
+    return params, images
+
+
+def scripted_params(model: Model, share: float, images: np.ndarray, *, seed: int = 0) -> Params:
+    """Parameters with policies that keep a share of the dense GMACs on these images."""
     params = jax.tree.map(np.array, model.init(jax.random.key(seed)))
     if not model.settings.chosen:
-        return params, images
+        return params
+    rng = np.random.default_rng(seed)
     for policy in params["policies"].values():
         policy["kernel"][...] = rng.normal(size=policy["kernel"].shape)
     kept = kept_share(model, share)
     look = jax.jit(lambda params, images: model.apply(params, images).aux)
     for layer in range(model.shape.depth):
-        logits = look(params, images[:SAMPLE])
+        logits = look(params, images)
         for kind in model.settings.chosen:
             row = layer - model.settings.first_layer(kind)
             if row >= 0:
                 own = np.asarray(logits[decisions.logits_name(kind)][layer])
                 bias = params["policies"][kind]["bias"][row]
                 bias += _shift(own.reshape(-1, len(bias)), kept, model.settings.threshold(kind))
-    return params, images
+    return params
 
 
 def kept_share(model: Model, share: float) -> float:
@@ -94,3 +100,10 @@ def _shift(logits: np.ndarray, kept: float, threshold: float) -> np.ndarray | fl
     if kept >= 1.0:
         return SATURATED
     return math.log(threshold / (1.0 - threshold)) - np.quantile(logits, 1.0 - kept, axis=0)
+
+
+def _images(model: Model, number: int, seed: int) -> np.ndarray:
+    """Brighter and darker ones, of more and less contrast: policies are to tell images apart."""
+    rng, side = np.random.default_rng(seed), model.shape.image_size
+    images = rng.normal(size=(number, side, side, 3)) * rng.uniform(0.5, 2, (number, 1, 1, 1))
+    return (images + rng.normal(size=(number, 1, 1, 3))).astype(np.float32)

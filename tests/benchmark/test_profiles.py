@@ -55,6 +55,13 @@ def test_policies_drop_what_makes_half_the_cost(kind):
         assert len(np.unique(usage.heads[-1], axis=0)) > 1
 
 
+def test_a_single_image_costs_what_the_profile_says():
+    model = avit_jax.create_model("adavit_deit_tiny_patch16_224", image_size=64, num_classes=3)
+    usage = jax.jit(model.apply)(*profiles.script(model, "half", 1)).usage
+    (cost,) = np.asarray(flops.gmacs(model.shape, usage))
+    assert cost == pytest.approx(0.5 * model.dense_gmacs(), rel=0.1)
+
+
 @pytest.mark.parametrize("name", ["avit_tiny_patch16_224", "adavit_deit_tiny_patch16_224"])
 def test_nothing_is_skipped_in_the_profile_none(name):
     model = avit_jax.create_model(name, image_size=64, num_classes=3)
