@@ -123,6 +123,7 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             "lengths": placeholder(tuple),
             "dense_images": placeholder(int),
             "head_sizes": placeholder(tuple),  # for methods that choose heads
+            "fused_attention": placeholder(bool),  # cuDNN's kernel: NVIDIA GPUs, bfloat16
             "capacities": placeholder(tuple),  # tokens per layer for execution "budget"
         }
     )

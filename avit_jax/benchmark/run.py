@@ -8,6 +8,7 @@ with a last block that computes prefix tokens only; the *share* of it is how muc
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,12 +126,13 @@ def _programs(case: Case, plan: Plan, executions: tuple[str, ...]) -> Iterator[t
     local = max(1, batch_size // jax.device_count())
     # A single image at a time pays only where there is no more than one.
     groups = {group for group in DENSE_GROUPS if 1 < group <= local} or {1}
-    for group in sorted(groups | {plan.dense_images}):
-        changed = dataclasses.replace(plan, dense_images=group)
+    fused = (False, True) if case.model.shape.attention_can_be_fused else (False,)
+    for group, kernel in itertools.product(sorted(groups | {plan.dense_images}), fused):
+        changed = dataclasses.replace(plan, dense_images=group, fused_attention=kernel)
         program = case.model.compile(
             case.params, batch_size=batch_size, execution="dense", plan=changed
         )
-        yield f"dense of {group}", program
+        yield f"dense of {group}{', fused attention' * kernel}", program
     for execution in executions:
         if execution == "budget" and not case.model.has_budget:
             print("budget left out: this method has none", flush=True)

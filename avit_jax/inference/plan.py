@@ -29,6 +29,8 @@ class Plan:
         dense_images: images that dense execution treats together.
         head_sizes: numbers of heads that blocks are compiled for where heads are chosen, ascending;
             the last is the model's number of heads. Empty: dropped heads are computed and masked.
+        fused_attention: attention as one kernel of cuDNN's instead of einsums, on NVIDIA GPUs in
+            bfloat16.
         capacities: static budget of tokens for each layer ("budget" execution), or `None`.
     """
 
@@ -38,6 +40,7 @@ class Plan:
     lengths: tuple[int, ...]
     dense_images: int
     head_sizes: tuple[int, ...] = ()
+    fused_attention: bool = False
     capacities: tuple[int, ...] | None = None
 
     def __post_init__(self):

@@ -17,7 +17,7 @@ from avit_jax.compilation_cache import cache_hits
 from avit_jax.errors import UserError
 from avit_jax.inference.dense import dense
 from avit_jax.inference.plan import Plan
-from avit_jax.models import module
+from avit_jax.models import attention, module
 from avit_jax.sharding import AXES, make_mesh, replicated
 from avit_jax.types import Output
 
@@ -65,6 +65,13 @@ class Predictor:
         local = batch_size // mesh.size
         self.plan = plan or model.default_plan(local)
         self.plan.check(num_tokens=shape.num_tokens, depth=shape.depth, num_heads=shape.num_heads)
+        if self.plan.fused_attention and not shape.attention_can_be_fused:
+            raise UserError(
+                f"the plan wants fused attention, but cuDNN has none for {shape.dtype} and "
+                f"{shape.embed_dim // shape.num_heads} channels per head on "
+                f"{jax.default_backend()}: use bfloat16 on an NVIDIA GPU, or leave "
+                "config.inference.fused_attention out."
+            )
         self.model, self.batch_size, self.execution = model, batch_size, execution
         self._images = NamedSharding(mesh, P(AXES))
         self._params = jax.device_put(params, replicated(mesh))
@@ -149,6 +156,13 @@ def run(
     model: Model, params: module.Params, images: Array, exists: Array, *, plan: Plan, execution: str
 ) -> Output:
     """The program of one device: images `[b, H, W, 3]` in groups of the plan's size."""
+    with attention.fused(plan.fused_attention):
+        return _run(model, params, images, exists, plan=plan, execution=execution)
+
+
+def _run(
+    model: Model, params: module.Params, images: Array, exists: Array, *, plan: Plan, execution: str
+) -> Output:
     network = module.bind(model.build, params)
     if execution == "dense":
         return _per_image(dense(network, images, plan))

@@ -188,7 +188,11 @@ class Model(abc.ABC):
 
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
         """Plans for calibration to race, "default" among them, for a batch on one device."""
-        return candidates(self.default_plan(batch_size), self.shape.num_tokens, batch_size)
+        plan = self.default_plan(batch_size)
+        plans = candidates(plan, self.shape.num_tokens, batch_size)
+        if self.shape.attention_can_be_fused:
+            plans["fused attention"] = dataclasses.replace(plan, fused_attention=True)
+        return plans
 
     def compile(
         self,

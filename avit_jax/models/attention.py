@@ -14,7 +14,9 @@ from jax import Array
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 _ROUNDING = 1.0  # far above any rounding of scores, far below what exp() could not hold
 _SMALL = 80 * 80  # scores of one head
+_KERNEL = "cudnn"  # as `jax.nn.dot_product_attention` names it
 _traced_for: ContextVar[str | None] = ContextVar("traced_for", default=None)
+_fused: ContextVar[bool] = ContextVar("fused", default=False)
 
 
 @contextlib.contextmanager
@@ -29,6 +31,21 @@ def traced_for(platform: str) -> Iterator[None]:
         yield
     finally:
         _traced_for.reset(token)
+
+
+@contextlib.contextmanager
+def fused(wanted: bool) -> Iterator[None]:
+    """Within it, `mix` is traced as one kernel of cuDNN's if `wanted`, see `can_be_fused`."""
+    token = _fused.set(wanted)
+    try:
+        yield
+    finally:
+        _fused.reset(token)
+
+
+def can_be_fused(*, dtype: str, head_dim: int) -> bool:
+    """Whether cuDNN has a kernel for such heads and this machine a GPU that runs it."""
+    return jax.default_backend() == "gpu" and dtype == "bfloat16" and head_dim in range(8, 129, 8)
 
 
 def scores(
@@ -67,6 +84,8 @@ def mix(
         bias: `[B, H, N, M]` added to the scores.
         scale: factor on the products of queries and keys; `d ** -0.5` by default.
     """
+    if _fused.get():
+        return _fused_mix(query, key, value, keys, bias, scale)
     # On a CPU one head after the other stays in the cache, unless the scores are small; elsewhere
     # few large kernels win.
     num_heads = query.shape[2]
@@ -123,3 +142,24 @@ def _mix(
         preferred_element_type=jnp.float32,
     )
     return (mixed / total.transpose(0, 2, 1)[..., None]).astype(value.dtype)
+
+
+def _fused_mix(
+    query: Array,
+    key: Array,
+    value: Array,
+    keys: Array | None,
+    bias: Array | None,
+    scale: float | None,
+) -> Array:
+    mask = None
+    if keys is not None:
+        # A mask does not stop what is not a number; without any key all scores become equal.
+        exists = keys | ~keys.any(1, keepdims=True)
+        key = jnp.where(keys[:, :, None, None], key, 0)
+        value = jnp.where(exists[:, :, None, None], value, 0)
+        size = (len(query), 1, query.shape[1], key.shape[1])
+        mask = jnp.broadcast_to(exists[:, None, None, :], size)
+    return jax.nn.dot_product_attention(
+        query, key, value, bias, mask, scale=scale, implementation=_KERNEL
+    )

@@ -17,7 +17,7 @@ from flax import nnx
 from jax import Array
 
 from avit_jax.errors import UserError
-from avit_jax.models import module
+from avit_jax.models import attention, module
 from avit_jax.models.layers import NORM_EPS, Block, BlockShape, layer_norm, linear
 
 # Embedded patches start with a standard deviation of about 1; positions must be audible beside
@@ -126,6 +126,11 @@ class Shape(abc.ABC):
             norm_eps=NORM_EPS,
             dtype=jnp.dtype(self.dtype),
         )
+
+    @property
+    def attention_can_be_fused(self) -> bool:
+        """Whether this machine has a fused kernel for its heads, see `attention.fused`."""
+        return attention.can_be_fused(dtype=self.dtype, head_dim=self.embed_dim // self.num_heads)
 
     def drop_path_rates(self) -> np.ndarray:
         """Stochastic depth of each block, `[L]`."""

@@ -66,3 +66,34 @@ def test_programs_for_accelerators_lower_for_them(execution):
     exported = export.export(jax.jit(program), platforms=("cuda", "tpu"))(*arguments)
     assert exported.platforms == ("cuda", "tpu")
     assert len(exported.out_avals) > 0
+
+
+@pytest.mark.parametrize("execution", ["compact", "dense"])
+def test_programs_with_fused_attention_hold_cudnns_kernel(monkeypatch, execution):
+    # The version is asked for while tracing, and there is no cuDNN here.
+    kernels = "jax._src.cudnn.fused_attention_stablehlo"
+    monkeypatch.setattr(f"{kernels}.check_cudnn_version", lambda: 91900)
+    model = avit_jax.create_model("avit_micro_patch4_32", depth=2, num_heads=3, dtype="bfloat16")
+    plan = default_plan(model.shape.num_tokens, 8, platform="gpu")
+    plan = dataclasses.replace(plan, fused_attention=True)
+    program = functools.partial(run, model, plan=plan, execution=execution)
+    traced = jax.jit(program).trace(
+        model.abstract_params(),
+        jax.ShapeDtypeStruct((8, 32, 32, 3), np.float32),
+        jax.ShapeDtypeStruct((8,), bool),
+    )
+    assert "__cudnn$fmha" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_fused_attention_is_refused_where_there_is_no_kernel(model):
+    plan = dataclasses.replace(model.default_plan(1), fused_attention=True)
+    with pytest.raises(ValueError, match="none for float32 and 12 channels per head on cpu"):
+        model.compile(model.init(jax.random.key(0)), batch_size=8, plan=plan)
+
+
+def test_a_machine_with_the_kernel_races_it(monkeypatch, model):
+    assert not any(plan.fused_attention for plan in model.candidate_plans(8).values())
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    on_gpu = avit_jax.create_model("avit_micro_patch4_32", num_heads=3, dtype="bfloat16")
+    assert on_gpu.candidate_plans(8)["fused attention"].fused_attention
+    assert not any(plan.fused_attention for plan in model.candidate_plans(8).values())

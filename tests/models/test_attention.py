@@ -77,3 +77,35 @@ def test_bfloat16_keeps_the_softmax_in_float32():
     answer = attention.mix(query, key, value)
     assert answer.dtype == jnp.bfloat16
     np.testing.assert_allclose(answer.astype(np.float32), by_definition(*inputs(90)), atol=0.03)
+
+
+@pytest.fixture
+def portable_kernel(monkeypatch):
+    """JAX's own implementation in place of cuDNN's, which needs a GPU to run."""
+    monkeypatch.setattr(attention, "_KERNEL", "xla")
+
+
+@pytest.mark.usefixtures("portable_kernel")
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_fused_kernel_is_asked_for_the_same(length, masked):
+    arguments = inputs(length)
+    exists = some_keys(length).at[0].set(False) if masked else None
+    bias = jax.random.normal(jax.random.key(9), (2, 3, length, length))
+    if masked:  # where no key exists, a bias is meaningless
+        bias = bias.at[0].set(0.0)
+    expected = attention.mix(*arguments, keys=exists, bias=bias, scale=0.3)
+    with attention.fused(True):
+        found = attention.mix(*arguments, keys=exists, bias=bias, scale=0.3)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("portable_kernel")
+def test_what_is_not_a_number_does_not_reach_the_fused_kernel():
+    query, key, value = inputs(5)
+    exists = some_keys(5)
+    gone = jnp.where(exists[:, :, None, None], 0.0, jnp.nan)
+    with attention.fused(True):
+        clean = attention.mix(query, key, value, keys=exists)
+        dirty = attention.mix(query, key + gone, value + gone, keys=exists)
+    np.testing.assert_array_equal(clean, dirty)
