@@ -12,6 +12,7 @@ from avit_jax.flops import (
     embedding,
     inference_gmacs,
     last_attention,
+    last_block,
     mlp,
     readout,
 )
@@ -51,6 +52,9 @@ def halting_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
         untouched = int((group == shape.num_tokens).all(1).cumprod().sum())
         untouched = min(untouched, shape.depth - 1)
         total += untouched * group.shape[1] * whole
+        if untouched == shape.depth - 1:  # the last one, too
+            total += group.shape[1] * last_block(shape, shape.num_tokens)
+            continue
         for layer in range(untouched, shape.depth):
             last = layer == shape.depth - 1
             total += _executed_layer(shape, group[layer], plan, last=last)

@@ -3,8 +3,8 @@
 Exact: a halted token is no key and is never read again, and only the prefix tokens' weighted means
 reach the head, so an image whose prefix tokens have halted is finished and leaves as a whole.
 
-As long as no token of the group has halted, layers run as in dense execution, which packing could
-only slow down.
+As long as no token of the group has halted, layers run as in dense execution, the last one too,
+which packing could only slow down.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jax import Array
 
 from avit_jax import halting
 from avit_jax.inference import packed_block
-from avit_jax.inference.dense import even_group, in_groups
+from avit_jax.inference.dense import even_group, in_groups, last_block
 from avit_jax.inference.packing import pack, unpack
 from avit_jax.inference.plan import Plan
 from avit_jax.models.backbone import Backbone
@@ -83,21 +83,35 @@ def compact(
         state, answer = account(state, live, spent, buffers.tokens[rows], answer)
         return buffers, after, state, answer, lives.at[index].set(live)
 
+    def whole_end(
+        tokens: Array, state: halting.Halting, answer: Array
+    ) -> tuple[Array, halting.Halting, Array, Array]:
+        block = layer_at(network.blocks, shape.depth - 1)
+        last = last_block(block, tokens, prefix=prefix, keys=running(state))
+        return last, state, answer, everywhere
+
+    def packed_end(
+        tokens: Array, state: halting.Halting, answer: Array
+    ) -> tuple[Array, halting.Halting, Array, Array]:
+        # All tokens lie in the buffer at first, those of images that do not exist among them.
+        packing = pack(jnp.ones_like(everything))
+        carry = (packed_block.start(tokens, plan), packing, state, answer, everywhere)
+        buffers, before, state, answer, lives = jax.lax.fori_loop(
+            first, shape.depth - 1, packed_layer, carry
+        )
+        block, after = layer_at(network.blocks, shape.depth - 1), pack(running(state))
+        last = packed_block.run_last(block, buffers, before, after, plan, prefix=prefix)
+        return last, state, answer, lives
+
+    everywhere = jnp.ones((shape.depth, *everything.shape), bool)
     answer = jnp.zeros((*tokens.shape[:1], prefix, tokens.shape[2]), jnp.float32)
     first, tokens, state, answer = jax.lax.while_loop(
         untouched, whole_layer, (0, tokens, halting.start(everything.shape), answer)
     )
-    # All tokens lie in the buffer at first, those of images that do not exist among them.
-    packing = pack(jnp.ones_like(everything))
-    lives = jnp.ones((shape.depth, *everything.shape), bool)
-    carry = (packed_block.start(tokens, plan), packing, state, answer, lives)
-    buffers, before, state, answer, lives = jax.lax.fori_loop(
-        first, shape.depth - 1, packed_layer, carry
+    last, state, answer, lives = jax.lax.cond(
+        first == shape.depth - 1, whole_end, packed_end, tokens, state, answer
     )
     live = running(state)
-    last = packed_block.run_last(
-        layer_at(network.blocks, shape.depth - 1), buffers, before, pack(live), plan, prefix=prefix
-    )
     state, answer = account(state, live, jnp.where(live, 1.0, 0.0), last, answer)
     heads = network.readout(answer)
     return Output(

@@ -91,6 +91,25 @@ def test_counted_multiply_adds_are_those_executed(distilled, first, plan):
     assert needed <= run_adds
 
 
+@pytest.mark.parametrize("least", [2, 3], ids=["some halt in front of it", "none does"])
+def test_where_nothing_has_halted_the_last_block_runs_whole_too(least):
+    model = make(depth=3)
+    depth = np.random.default_rng(0).integers(least, 4, (5, 16))
+    params, images = scripted(model, depth)
+    plan = small_plan(model.shape.num_tokens, images=5, row_sizes=(16, 64), lengths=(4, 17))
+    program = functools.partial(run, model, plan=plan, execution="compact")
+    exists = np.ones(5, bool)
+    output, expected = program(params, images, exists), model.apply(params, images)
+    np.testing.assert_allclose(output.logits, expected.logits, atol=1e-5)
+    np.testing.assert_array_equal(output.usage.tokens, expected.usage.tokens)
+    assert 5 * flops.dense_inference_gmacs(model.shape) * 1e9 == pytest.approx(
+        multiply_adds(program, params, images, exists)
+    )
+    assert executed.halting_gmacs(model.shape, output.usage, plan) == pytest.approx(
+        5 * flops.dense_inference_gmacs(model.shape)
+    )
+
+
 @pytest.mark.parametrize("distilled", [False, True])
 def test_dense_execution_runs_what_is_counted_for_it(distilled):
     model = make(distilled=distilled)
