@@ -205,7 +205,6 @@ def test_losses_are_the_same_on_any_mesh_and_the_teacher_is_spread_over_it(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("compiled_once")
 def test_an_interrupted_training_ends_like_one_that_was_not(file, tmp_path):
     config = tiny(**{"teacher.weights": file})
     whole, parts = tmp_path / "whole", tmp_path / "parts"

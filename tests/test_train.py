@@ -38,9 +38,6 @@ def tiny_config(**settings):
     return config
 
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
 @pytest.fixture
 def poisoned(monkeypatch):
     """A training whose update is NaN in one step."""

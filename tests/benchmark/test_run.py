@@ -36,7 +36,7 @@ def test_a_benchmark_leaves_figures_and_a_picture(config, tmp_path, capsys):
     assert executions["compact"]["share_of_ideal"] == pytest.approx(share)
     for figures in executions.values():
         assert figures["gmacs_executed"] > 0 and figures["memory_mb"] > 0
-        assert figures["compile_cached"] is False
+        assert isinstance(figures["compile_cached"], bool)
     assert executions["masked"]["same_class"] == executions["compact"]["same_class"] == 1.0
     assert 0 <= executions["budget"]["images_affected"] <= 1
     assert case["device_peak_mb"] is None  # CPUs do not tell
