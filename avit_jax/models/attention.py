@@ -12,7 +12,6 @@ from jax import Array
 
 # Finite, so that a row without any live key stays finite; far below any score.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
-_ROUNDING = 1.0  # far above any rounding of scores, far below what exp() could not hold
 _SMALL = 80 * 80  # scores of one head
 _KERNEL = "cudnn"  # as `jax.nn.dot_product_attention` names it
 _traced_for: ContextVar[str | None] = ContextVar("traced_for", default=None)
@@ -49,7 +48,12 @@ def can_be_fused(*, dtype: str, head_dim: int) -> bool:
 
 
 def scores(
-    query: Array, key: Array, bias: Array | None = None, *, scale: float | None = None
+    query: Array,
+    key: Array,
+    bias: Array | None = None,
+    *,
+    scale: float | None = None,
+    keys_last: bool = True,
 ) -> Array:
     """Scaled scores in front of the softmax, `[B, H, N, M]` float32.
 
@@ -58,10 +62,14 @@ def scores(
         key: `[B, M, H, d]`.
         bias: `[B, H, N, M]`, added.
         scale: factor on the products; `d ** -0.5` by default.
+        keys_last: False for `[B, H, M, N]`.
     """
-    products = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
+    order = "bhnm" if keys_last else "bhmn"
+    products = jnp.einsum(f"bnhd,bmhd->{order}", query, key, preferred_element_type=jnp.float32)
     products = products * (query.shape[-1] ** -0.5 if scale is None else scale)
-    return products if bias is None else products + bias
+    if bias is None:
+        return products
+    return products + (bias if keys_last else bias.swapaxes(-1, -2))
 
 
 def mix(
@@ -86,12 +94,12 @@ def mix(
     """
     if _fused.get():
         return _fused_mix(query, key, value, keys, bias, scale)
-    # On a CPU one head after the other stays in the cache, unless the scores are small; elsewhere
-    # few large kernels win.
+    # On a CPU one head after the other stays in the cache, unless the scores are small, and sums
+    # over keys vectorise where those are not the last axis; elsewhere few large kernels win.
     num_heads = query.shape[2]
     large = query.shape[1] * key.shape[1] > _SMALL
-    platform = _traced_for.get() or jax.default_backend()
-    step = 1 if large and platform == "cpu" else num_heads
+    on_cpu = (_traced_for.get() or jax.default_backend()) == "cpu"
+    step = 1 if large and on_cpu else num_heads
     mixed = [
         _mix(
             query[:, :, head : head + step],
@@ -100,6 +108,7 @@ def mix(
             keys,
             None if bias is None else bias[:, head : head + step],
             scale,
+            not on_cpu,
         )
         for head in range(0, num_heads, step)
     ]
@@ -113,35 +122,23 @@ def _mix(
     keys: Array | None,
     bias: Array | None,
     scale: float | None,
+    keys_last: bool,
 ) -> Array:
-    products = scores(query, key, bias, scale=scale)
-    if keys is None:
-        peak = products.max(-1, keepdims=True)
-    else:
-        peak = jnp.where(keys[:, None, None, :], products, _MASKED).max(-1, keepdims=True)
-    excess = products - jax.lax.stop_gradient(peak)
+    products = scores(query, key, bias, scale=scale, keys_last=keys_last)
+    axis, order = (-1, "bhnm") if keys_last else (-2, "bhmn")
     if keys is not None:
-        # Keys that do not exist may score above the peak. They are dropped on the side of the
-        # values, which is a tenth of the work of masking every score. Live keys keep to 0, but for
-        # rounding where the backward pass computes scores once more: those may not be cut off, or
-        # their gradient would be lost.
-        # The comparison is this way round so that what is not a number becomes 0, too.
-        excess = jnp.where(excess <= _ROUNDING, excess, 0.0)
-        exists = keys | ~keys.any(1, keepdims=True)
-        value = jnp.where(exists[:, :, None, None], value, 0)
-    weights = jnp.exp(excess)
-    if keys is None:
-        total = weights.sum(-1)
-    else:
-        # As a matrix product: on CPU a masked reduction takes longer than all else here together.
-        total = jnp.einsum("bhnm,bm->bhn", weights, exists.astype(jnp.float32))
+        exists = keys[:, None, None, :] if keys_last else keys[:, None, :, None]
+        products = jnp.where(exists, products, _MASKED)
+        # A weight of 0 does not stop what is not a number.
+        value = jnp.where((keys | ~keys.any(1, keepdims=True))[:, :, None, None], value, 0)
+    weights = jnp.exp(products - jax.lax.stop_gradient(products.max(axis, keepdims=True)))
     mixed = jnp.einsum(
-        "bhnm,bmhd->bnhd",
+        f"{order},bmhd->bnhd",
         weights.astype(value.dtype),
         value,
         preferred_element_type=jnp.float32,
     )
-    return (mixed / total.transpose(0, 2, 1)[..., None]).astype(value.dtype)
+    return (mixed / weights.sum(axis).transpose(0, 2, 1)[..., None]).astype(value.dtype)
 
 
 def _fused_mix(
