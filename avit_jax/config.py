@@ -132,7 +132,9 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             "batch_sizes": (1, 16, 32, 64),
             "image_sizes": placeholder(tuple),  # the model's own where unset
             "dtypes": placeholder(tuple),  # the model's own where unset
-            "profiles": ("paper", "half"),  # synthetic: paper, half, none; real: this run's own
+            # Synthetic: paper, half, none; real: this run's own. Unset: paper and half where the
+            # model has them, else real.
+            "profiles": placeholder(tuple),
             "executions": ("dense", "masked", "compact", "budget"),
             "turns": 9,
             "peers": placeholder(tuple),  # of PyTorch, where it is installed: eager, compile

@@ -123,7 +123,7 @@ def _check_benchmark(benchmark: ConfigDict) -> None:
     for name, values in known.items():
         given = benchmark[name] or ()
         unknown = [value for value in given if value not in values]
-        if unknown or (name != "peers" and not given):
+        if unknown or (name == "executions" and not given):
             raise UserError(
                 f"config.benchmark.{name} is {given}: write some of {', '.join(values)}, such as "
                 f'"({values[0]!r},)".'

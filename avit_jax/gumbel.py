@@ -28,8 +28,7 @@ def decide(
 
     Args:
         logits: any shape, float32.
-        threshold: of the probability above which the answer is yes; at least 0.5 in training, where
-          the step is exact in floating point only from there on.
+        threshold: of the probability above which the answer is yes.
         noise: in training, of the logits' shape; without it the decision is that of inference, and
           the gradient is 0.
         temperature: width of the sigmoid behind the noise. With a threshold other than 0.5 it moves

@@ -74,12 +74,8 @@ class Settings:
                 f"{', '.join(HEAD_EFFECTS)}."
             )
         for name in ("head_threshold", "layer_threshold", "token_threshold"):
-            # Below a half the straight-through step is not exact in floating point.
-            if not 0.5 <= getattr(self, name) < 1.0:
-                raise UserError(
-                    f"{name} is {getattr(self, name)}: it must lie in [0.5, 1); to keep more, "
-                    "raise the target of the loss or initial_logit."
-                )
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise UserError(f"{name} is {getattr(self, name)}: write a probability, in (0, 1).")
         for name in ("temperature", "final_temperature"):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < math.inf:

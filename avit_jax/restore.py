@@ -63,7 +63,7 @@ def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainSt
         raise UserError(
             "this config fine-tunes trained weights and none are named: write "
             "--config.init.weights FILE (DeiT's own, say) or --config.init.workdir RUN, or "
-            "--config.init.scratch True to start from random ones all the same."
+            "--config.init.scratch=True to start from random ones all the same."
         )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     state = jax.jit(experiment.optimization.init_state, out_shardings=shardings)()

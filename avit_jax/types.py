@@ -16,6 +16,7 @@ from jax import Array
 # of the MLP's input. "hidden": instead of the MLP's input channels, the hidden units that belong to
 # them. "attention": its attention only, which becomes the identity; its values stay.
 HEAD_EFFECTS = ("channels", "hidden", "attention")
+SATURATED = 1e4  # far enough from 0 that a logit moved by so much decides by itself
 
 
 @struct.dataclass(kw_only=True)

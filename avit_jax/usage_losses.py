@@ -61,12 +61,17 @@ def of(given: UsageLoss | Mapping[str, float], name: str) -> UsageLoss:
     if isinstance(given, UsageLoss):
         return given
     valid = [field.name for field in dataclasses.fields(UsageLoss)]
+    if not isinstance(given, Mapping):
+        raise UserError(f"{name} is {given!r}: write settings of it, some of {', '.join(valid)}.")
     unknown = sorted(set(given) - set(valid))
     if unknown:
         raise UserError(
             f"{name} has no {', '.join(unknown)}: valid settings are {', '.join(valid)}."
         )
-    return UsageLoss(**given)
+    try:
+        return UsageLoss(**given)
+    except UserError as error:
+        raise UserError(f"{name}.{error}") from error
 
 
 def heads_loss(

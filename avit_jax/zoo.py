@@ -59,11 +59,14 @@ class Family:
         method: a file in `methods/`.
         sizes: that it comes in, with the settings of the method for each.
         distilled: whether there are variants with a distillation token.
+        before_t2t: how names begin where the method runs on T2T-ViT, with the settings for the DeiT
+            that is nearest in width; `None` if there are no such models.
     """
 
     method: str
     sizes: Mapping[str, Mapping[str, Any]]
     distilled: bool = True
+    before_t2t: str | None = None
 
 
 FAMILIES = {
@@ -71,7 +74,11 @@ FAMILIES = {
     "vit": Family(
         method="dense", sizes={"tiny": {}, "small": {}, "base": {}, "large": {}}, distilled=False
     ),
-    "deit": Family(method="dense", sizes={"tiny": {}, "small": {}, "base": {}, "micro": {}}),
+    "deit": Family(
+        method="dense",
+        sizes={"tiny": {}, "small": {}, "base": {}, "micro": {}},
+        before_t2t="",
+    ),
     "avit": Family(
         method="avit",
         sizes={
@@ -80,9 +87,12 @@ FAMILIES = {
             "base": {"gate_scale": 10.0, "gate_center": 75.0, **_PUBLISHED},
             "micro": {"gate_scale": 5.0, "gate_center": 10.0, **_PUBLISHED},
         },
+        before_t2t="avit_",
     ),
     "adavit_deit": Family(
-        method="adavit", sizes={"tiny": {}, "small": {}, "base": {}, "micro": {}}
+        method="adavit",
+        sizes={"tiny": {}, "small": {}, "base": {}, "micro": {}},
+        before_t2t="adavit_",
     ),
 }
 
@@ -112,16 +122,11 @@ def _entries() -> dict[str, Entry]:
                     "distilled": distilled,
                 }
                 entries[name] = Entry(family.method, ViTShape, shape, settings)
-    for size, shape in T2T_SIZES.items():
-        entries[size] = Entry("dense", T2TShape, shape, {})
-        entries[f"avit_{size}"] = Entry("avit", T2TShape, shape, _t2t_gate(shape["embed_dim"]))
-        entries[f"adavit_{size}"] = Entry("adavit", T2TShape, shape, {})
+        if family.before_t2t is not None:
+            for name, shape in T2T_SIZES.items():
+                settings = family.sizes["small" if shape["embed_dim"] >= 384 else "tiny"]
+                entries[family.before_t2t + name] = Entry(family.method, T2TShape, shape, settings)
     return entries
-
-
-def _t2t_gate(embed_dim: int) -> dict[str, float]:
-    """Nobody has published gates for T2T-ViT: those of the DeiT that is nearest in width."""
-    return dict(FAMILIES["avit"].sizes["small" if embed_dim >= 384 else "tiny"])
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -7,7 +7,7 @@
 `python -m avit_jax.data.prepare imagenet2012 --data_dir DIR`. The weights are DeiT's own
 (`pip install -e '.[hub]'`; the path of a downloaded file does as well);
 `--config.init.workdir runs/deit_tiny` starts from a run of `configs/deit_tiny.py` instead. The
-gate 10/30 is made for such pretrained weights; on random ones (`--config.init.scratch True`) it
+gate 10/30 is made for such pretrained weights; on random ones (`--config.init.scratch=True`) it
 collapses (`configs/avit_digits.py` shows how to start from scratch).
 
 Gate, learning rate, ponder weight 5e-4, prior weight 1e-3, 100 epochs, 5 of warm-up: the published

@@ -17,15 +17,17 @@ from tests.inference.policies import EVEN, images_of, make, params_of
     ("settings", "sentence"),
     [
         ({"head_effect": "all"}, "head_effect 'all' is unknown: write one of channels, hidden"),
-        ({"token_threshold": 0.4}, r"token_threshold is 0.4: it must lie in \[0.5, 1\)"),
-        ({"head_threshold": 1.0}, r"head_threshold is 1.0: it must lie in \[0.5, 1\)"),
-        ({"layer_threshold": float("nan")}, "layer_threshold is nan: it must lie in"),
+        ({"token_threshold": 0.0}, r"token_threshold is 0.0: write a probability, in \(0, 1\)"),
+        ({"head_threshold": 1.0}, "head_threshold is 1.0: write a probability"),
+        ({"layer_threshold": float("nan")}, "layer_threshold is nan: write a probability"),
         ({"temperature": 0.0}, "temperature is 0.0: write a number above 0"),
         ({"final_temperature": -1.0}, "final_temperature is -1.0: write a number above 0"),
         ({"initial_logit": float("inf")}, "initial_logit is inf: write a finite number"),
         ({"logit_shift": float("nan")}, "logit_shift is nan: write a finite number"),
         ({"tokens_loss": {"entropy": 0.1}}, "tokens_loss has no diversity and no entropy"),
         ({"heads_loss": {"goal": 1}}, "heads_loss has no goal: valid settings are weight"),
+        ({"heads_loss": {"target": 1.5}}, "heads_loss.target is 1.5: it is a share"),
+        ({"layers_loss": 0.5}, "layers_loss is 0.5: write settings of it, some of weight"),
         ({"dense_until": 0.5, "ramp": 0.6}, "are shares of the training"),
     ],
 )
@@ -144,3 +146,15 @@ def test_settings_of_losses_travel_through_a_config():
     settings = configs.make_model(again).settings
     assert settings.heads_loss == UsageLoss(target=0.3)
     assert settings.layers_loss == UsageLoss()
+
+
+@pytest.mark.parametrize("effect", ["channels", "attention"])
+def test_shown_attention_is_that_of_the_heads_as_they_ran(effect):
+    """Only a head that loses its queries and keys attends to all tokens alike."""
+    model = make(method={"head_effect": effect})
+    params, images = params_of(model, EVEN), images_of(model, 4)
+    output = jax.jit(model.apply, static_argnames="features")(params, images, features=True)
+    dropped = ~np.asarray(output.usage.heads)
+    rows = np.asarray(output.aux["attention"])[dropped]
+    assert dropped.any()
+    assert np.allclose(rows, 1 / rows.shape[-1], atol=1e-6) == (effect == "channels")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from avit_jax import gumbel
 
-THRESHOLDS = [0.5, 0.6, 0.9]
+THRESHOLDS = [0.05, 0.3, 0.5, 0.6, 0.9]
 
 
 @settings(deadline=None)

@@ -70,7 +70,7 @@ def cases(config: ConfigDict, workdir: Path) -> Iterator[Case]:
         plan = chosen_plan(changed, workdir) or model.default_plan(
             max(1, batch_size // jax.device_count())
         )
-        for name in settings.profiles:
+        for name in settings.profiles or profiles.sensible(model):
             if name == "real":
                 yield real_case(changed, workdir, model, plan)
             else:

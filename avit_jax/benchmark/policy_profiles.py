@@ -13,14 +13,19 @@ import numpy as np
 
 from avit_jax import decisions, flops
 from avit_jax.errors import UserError
-from avit_jax.methods.adavit import SATURATED, Model
+from avit_jax.methods.adavit import Model
 from avit_jax.models.module import Params
-from avit_jax.types import Usage
+from avit_jax.types import SATURATED, Usage
 
-# Share of the dense GMACs by embed_dim; Meng et al.: Ada-DeiT-S 2.3 of 4.6 G, Ada-T2T-ViT-19 3.9 of
-# 8.5 G.
-PAPER = {384: 2.3 / 4.6, 448: 3.9 / 8.5}
+# Share of the dense GMACs by embed_dim and depth; Meng et al.: Ada-DeiT-S 2.3 of 4.6 G,
+# Ada-T2T-ViT-19 3.9 of 8.5 G.
+PAPER = {(384, 12): 2.3 / 4.6, (448, 19): 3.9 / 8.5}
 SAMPLE = 16  # images that biases are set by
+
+
+def possible(model: Model) -> bool:
+    """Whether anything is decided."""
+    return bool(model.settings.chosen)
 
 
 def script(
@@ -40,8 +45,6 @@ def script(
 def scripted_params(model: Model, share: float, images: np.ndarray, *, seed: int = 0) -> Params:
     """Parameters with policies that keep a share of the dense GMACs on these images."""
     params = jax.tree.map(np.array, model.init(jax.random.key(seed)))
-    if not model.settings.chosen:
-        return params
     rng = np.random.default_rng(seed)
     for policy in params["policies"].values():
         policy["kernel"][...] = rng.normal(size=policy["kernel"].shape)

@@ -14,8 +14,21 @@ from avit_jax.methods import adavit, avit
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
 
-NAMES = ("paper", "half", "none")
 _WAYS = {avit.Model: halting_profiles, adavit.Model: policy_profiles}
+
+
+def sensible(model: Model) -> tuple[str, ...]:
+    """Profiles to measure where none is asked for: "paper" and "half", or else "real"."""
+    return tuple(name for name in ("paper", "half") if name in shares(model)) or ("real",)
+
+
+def shares(model: Model) -> dict[str, float]:
+    """The named synthetic profiles of a model, as shares of the dense GMACs."""
+    way, shape = _WAYS.get(type(model)), model.shape
+    if way is None or not way.possible(model):
+        return {}
+    paper = way.PAPER.get((shape.embed_dim, shape.depth))
+    return ({} if paper is None else {"paper": paper}) | {"half": 0.5, "none": 1.0}
 
 
 def script(model: Model, name: str, batch_size: int, *, seed: int = 0) -> tuple[Params, np.ndarray]:
@@ -28,22 +41,13 @@ def script(model: Model, name: str, batch_size: int, *, seed: int = 0) -> tuple[
         seed: of everything random.
 
     Raises:
-        UserError: the method, its backbone or this width has no such profile.
+        UserError: this model has no such profile.
     """
-    way = _WAYS.get(type(model))
-    if way is None:
+    known = shares(model)
+    if name not in known:
         raise UserError(
-            f"there are no synthetic profiles for {type(model).__module__.split('.')[-1]}: write "
-            "\"('real',)\" into config.benchmark.profiles."
+            f"this model has no synthetic profile {name!r}: write some of "
+            f"{', '.join([*known, 'real'])} into config.benchmark.profiles, where real is this "
+            "run's own weights and images."
         )
-    shares = {"half": 0.5, "none": 1.0}
-    if model.shape.embed_dim in way.PAPER:
-        shares["paper"] = way.PAPER[model.shape.embed_dim]
-    if name not in shares:
-        widths = " and ".join(map(str, way.PAPER))
-        raise UserError(
-            f"there is no profile {name!r} for embed_dim {model.shape.embed_dim}: write half, "
-            f"none, real (this run's own weights) or, for widths {widths}, paper into "
-            "config.benchmark.profiles."
-        )
-    return way.script(model, shares[name], batch_size, seed=seed)
+    return _WAYS[type(model)].script(model, known[name], batch_size, seed=seed)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from avit_jax.data.ahead import load_ahead
 from avit_jax.data.augment import Augment
 from avit_jax.export.program import answers
-from avit_jax.inference.plan import Plan, default_plan
+from avit_jax.inference.plan import Plan
 from avit_jax.methods.base import Model
 from avit_jax.models.module import Params
 from avit_jax.viz.inputs import evaluation_split
@@ -83,7 +83,7 @@ def compare(
         answers,
         model,
         execution="masked" if execution == "compact" else execution,
-        plan=plan or default_plan(model.shape.num_tokens, len(images)),
+        plan=plan or model.default_plan(len(images)),
     )
     expected = jax.jit(reference)(params, images, np.ones(len(images), bool))
     difference = np.abs(np.asarray(expected["logits"]) - found["logits"])

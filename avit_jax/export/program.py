@@ -8,6 +8,7 @@ argument and not constants: then they are a file of their own that anything can 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 
 import jax
@@ -16,11 +17,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, export, lax
 
 from avit_jax.data.mix import normalise
-from avit_jax.inference.plan import Plan, default_plan
+from avit_jax.inference.plan import Plan
 from avit_jax.inference.predictor import run
 from avit_jax.methods.base import Model
 from avit_jax.models import attention
 from avit_jax.models.module import Params
+
+logger = logging.getLogger(__name__)
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 FIXED_BATCH = ("compact", "budget")  # executions whose sizes depend on the number of images
@@ -110,9 +113,12 @@ def plans_for(model: Model, batch_size: int, chosen: Plan | None) -> dict[str, P
         chosen: for the kind of machine that exports; the other kind gets default sizes, and its
             budget (`capacities`), which belongs to the model.
     """
-    tokens = model.shape.num_tokens
-    plans = {name: default_plan(tokens, batch_size, platform=name) for name in ("cpu", "gpu")}
+    plans = {name: model.default_plan(batch_size, platform=name) for name in ("cpu", "gpu")}
     if chosen is not None:
+        if chosen.fused_attention:
+            # Every platform traces both branches, and only one of them has cuDNN.
+            logger.info("the exported program has no fused attention: it runs on other machines")
+            chosen = dataclasses.replace(chosen, fused_attention=False)
         here = "cpu" if jax.default_backend() == "cpu" else "gpu"
         plans = {
             name: chosen
@@ -121,7 +127,11 @@ def plans_for(model: Model, batch_size: int, chosen: Plan | None) -> dict[str, P
             for name, plan in plans.items()
         }
     for plan in plans.values():
-        plan.check(num_tokens=tokens, depth=model.shape.depth, num_heads=model.shape.num_heads)
+        plan.check(
+            num_tokens=model.shape.num_tokens,
+            depth=model.shape.depth,
+            num_heads=model.shape.num_heads,
+        )
     return plans
 
 

@@ -70,6 +70,12 @@ def chosen_plan(config: ConfigDict, workdir: Path) -> Plan | None:
     entry = _entry(config, workdir)
     names = [field.name for field in dataclasses.fields(Plan)]
     given = {name: settings[name] for name in names if settings[name] is not None}
+    for name, usable in (("capacities", model.has_budget), ("head_sizes", model.chooses_heads)):
+        if name in given and not usable:
+            raise UserError(
+                f"config.inference.{name} is {given[name]}, but {config.model.name} has no use for "
+                "it: leave it out."
+            )
     if entry is None and not given:
         return None
     local = max(1, settings.batch_size // jax.device_count())

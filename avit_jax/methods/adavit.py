@@ -40,9 +40,7 @@ from avit_jax.models.layers import Block
 from avit_jax.models.module import Params, scan_layers
 from avit_jax.policy_settings import KINDS, Settings
 from avit_jax.pretrained import adavit_names
-from avit_jax.types import Dial, Output, Usage
-
-SATURATED = 1e4  # a shift of the logits that makes every decision yes or no
+from avit_jax.types import SATURATED, Dial, Output, Usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +72,11 @@ class Model(base.Model):
                 rngs=rngs,
             )
         return network
+
+    @property
+    def chooses_heads(self) -> bool:
+        """See `base.Model.chooses_heads`."""
+        return self.settings.heads
 
     @property
     def draws(self) -> bool:
@@ -111,7 +114,9 @@ class Model(base.Model):
             attend, feed = decisions.gates(settings, choice)
             record = choice | {decisions.logits_name(kind): logits[kind] for kind in logits}
             if call.features:
-                record["attention"] = block.attention.class_row(normed, heads=attend.heads)
+                # Heads that lose their attention alone keep queries and keys.
+                kept = None if settings.head_effect == "attention" else attend.heads
+                record["attention"] = block.attention.class_row(normed, heads=kept)
             x = block.attend(x, gates=attend, normed=normed, drop_path_rate=rate, key=key)
             x = block.feed(x, gates=feed, drop_path_rate=rate, key=key)
             return x, record | ({"features": x} if call.features else {})
@@ -173,14 +178,14 @@ class Model(base.Model):
             executed.selected_gmacs, self.shape, usage, plan, devices=devices
         )
 
-    def default_plan(self, batch_size: int) -> Plan:
+    def default_plan(self, batch_size: int, *, platform: str | None = None) -> Plan:
         """See `base.Model.default_plan`; a CPU leaves heads out for single images only.
 
         The live rows of several images make products so large that masking heads in them is faster
         at every width (docs/performance.md).
         """
-        plan = super().default_plan(batch_size)
-        alone = jax.default_backend() == "cpu" and batch_size == 1
+        plan = super().default_plan(batch_size, platform=platform)
+        alone = (platform or jax.default_backend()) == "cpu" and batch_size == 1
         return with_heads_left_out(plan, self.shape.num_heads) if alone else plan
 
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:

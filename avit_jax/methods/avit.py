@@ -37,10 +37,9 @@ from avit_jax.models.backbone import Backbone
 from avit_jax.models.layers import Block
 from avit_jax.models.module import scan_layers
 from avit_jax.priors import depth_prior, divergence
-from avit_jax.types import Dial, Gates, Output, Usage
+from avit_jax.types import SATURATED, Dial, Gates, Output, Usage
 
 KL_READINGS = ("paper", "upstream", "halting")
-SATURATED = 1e4  # logits by which a shifted gate makes every score 0 or 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

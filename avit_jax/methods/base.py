@@ -74,6 +74,11 @@ class Model(abc.ABC):
     has_budget: ClassVar[bool] = False  # whether there is an execution="budget"
 
     @property
+    def chooses_heads(self) -> bool:
+        """Whether plans may leave heads out of products (`Plan.head_sizes`)."""
+        return False
+
+    @property
     def draws(self) -> bool:
         """Whether training draws at random, so that `apply` needs a key."""
         return self.shape.draws
@@ -182,9 +187,14 @@ class Model(abc.ABC):
             devices: that share the images.
         """
 
-    def default_plan(self, batch_size: int) -> Plan:
-        """Static sizes that do well without calibration, for a batch on one device."""
-        return default_plan(self.shape.num_tokens, batch_size)
+    def default_plan(self, batch_size: int, *, platform: str | None = None) -> Plan:
+        """Static sizes that do well without calibration, for a batch on one device.
+
+        Args:
+            batch_size: images.
+            platform: of that device, as JAX names it; this machine's if unset.
+        """
+        return default_plan(self.shape.num_tokens, batch_size, platform=platform)
 
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
         """Plans for calibration to race, "default" among them, for a batch on one device."""

@@ -44,7 +44,11 @@ def fused(wanted: bool) -> Iterator[None]:
 
 def can_be_fused(*, dtype: str, head_dim: int) -> bool:
     """Whether cuDNN has a kernel for such heads and this machine a GPU that runs it."""
-    return jax.default_backend() == "gpu" and dtype == "bfloat16" and head_dim in range(8, 129, 8)
+    device = jax.devices()[0]
+    if device.platform != "gpu" or "cuda" not in device.client.platform_version:
+        return False
+    ampere = tuple(int(part) for part in device.compute_capability.split(".")) >= (8, 0)
+    return ampere and dtype == "bfloat16" and head_dim in range(8, 129, 8)
 
 
 def scores(

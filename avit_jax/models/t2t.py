@@ -7,6 +7,7 @@ fixed table of sinusoids, blocks are those of a ViT.
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 
 import jax
@@ -16,6 +17,7 @@ from flax import nnx
 from jax import Array
 
 from avit_jax.errors import UserError
+from avit_jax.models import attention
 from avit_jax.models.backbone import Backbone, Shape
 from avit_jax.models.layers import BlockShape, linear
 from avit_jax.models.soft_split import LAYERS, NORM_EPS, SPLITS, soft_split
@@ -50,10 +52,22 @@ class T2TShape(Shape):
             raise UserError(f"tokens is {self.tokens!r}: write one of {', '.join(LAYERS)}.")
         if self.token_dim < 2:
             raise UserError(f"token_dim is {self.token_dim}: it must be at least 2.")
+        if self.attention_scale is not None and not 0.0 < self.attention_scale < math.inf:
+            raise UserError(
+                f"attention_scale is {self.attention_scale}: write a number above 0 or none."
+            )
         if not 0.0 <= self.token_dropout_rate < 1.0:
             raise UserError(
                 f"token_dropout_rate is {self.token_dropout_rate}: it must lie in [0, 1)."
             )
+
+    @property
+    def attention_can_be_fused(self) -> bool:
+        """See `Shape.attention_can_be_fused`; token transformers have one head of `token_dim`."""
+        between = self.tokens == "performer" or attention.can_be_fused(
+            dtype=self.dtype, head_dim=self.token_dim
+        )
+        return between and super().attention_can_be_fused
 
     def build(self, rngs: nnx.Rngs) -> T2TViT:
         """See `Shape.build`."""

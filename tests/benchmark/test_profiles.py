@@ -6,15 +6,15 @@ import pytest
 
 import avit_jax
 from avit_jax import flops
-from avit_jax.benchmark import halting_profiles, policy_profiles, profiles
+from avit_jax.benchmark import halting_profiles, profiles
 from avit_jax.types import Usage
 
 
 @pytest.mark.parametrize(
     ("size", "share", "gmacs"),
     [
-        ("tiny", halting_profiles.PAPER[192], 0.8),
-        ("small", halting_profiles.PAPER[384], 3.6),
+        ("tiny", halting_profiles.PAPER[192, 12], 0.8),
+        ("small", halting_profiles.PAPER[384, 12], 3.6),
         ("tiny", 0.5, 0.627),
     ],
 )
@@ -74,16 +74,17 @@ def test_nothing_is_skipped_in_the_profile_none(name):
 )
 def test_published_costs_of_policies_are_those_of_these_models(name, share):
     model = avit_jax.create_model(name)
-    published = policy_profiles.PAPER[model.shape.embed_dim] * model.dense_gmacs()
+    published = profiles.shares(model)["paper"] * model.dense_gmacs()
     assert published == pytest.approx(share, rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("name", "profile", "settings", "message"),
     [
-        ("avit_base_patch16_224", "paper", {}, "no profile 'paper' for embed_dim 768"),
-        ("deit_tiny_patch16_224", "half", {}, "no synthetic profiles for dense"),
-        ("avit_t2t_vit_7", "half", {}, "need a patch embedding that keeps patches apart"),
+        ("avit_base_patch16_224", "paper", {}, "no synthetic profile 'paper': .* half, none, real"),
+        ("adavit_t2t_vit_14", "paper", {}, "no synthetic profile 'paper'"),
+        ("deit_tiny_patch16_224", "half", {}, "no synthetic profile 'half': write some of real"),
+        ("avit_t2t_vit_7", "half", {}, "no synthetic profile 'half'"),
         (
             "adavit_deit_tiny_patch16_224",
             "half",
@@ -96,3 +97,16 @@ def test_a_profile_that_cannot_be_is_refused(name, profile, settings, message):
     model = avit_jax.create_model(name, method=settings)
     with pytest.raises(ValueError, match=message):
         profiles.script(model, profile, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "sensible"),
+    [
+        ("avit_tiny_patch16_224", ("paper", "half")),
+        ("adavit_deit_small_patch16_224", ("paper", "half")),
+        ("adavit_t2t_vit_14", ("half",)),
+        ("avit_t2t_vit_14", ("real",)),
+    ],
+)
+def test_where_no_profile_is_asked_for_those_are_measured_that_there_are(name, sensible):
+    assert profiles.sensible(avit_jax.create_model(name)) == sensible

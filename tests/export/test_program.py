@@ -81,3 +81,18 @@ def test_each_branch_has_the_sizes_of_its_kind_of_machine():
     text = export_program(model, execution="masked", batch_size=1, plans=plans).mlir_module()
     # CPUs take one of three heads at a time, accelerators all: 3 and 1 softmaxes in a layer's body.
     assert text.count("stablehlo.exponential") == 4
+
+
+def test_no_exported_program_has_fused_attention():
+    """It could not be traced for the other platforms."""
+    model = avit_jax.create_model("avit_micro_patch4_32")
+    chosen = dataclasses.replace(model.default_plan(4), fused_attention=True)
+    plans = plans_for(model, 4, chosen)
+    assert not any(plan.fused_attention for plan in plans.values())
+
+
+def test_a_method_s_own_sizes_are_exported_for_the_platform_they_are_for():
+    model = avit_jax.create_model("adavit_deit_micro_patch4_32")
+    plans = plans_for(model, 1, None)
+    assert plans["cpu"] == model.default_plan(1, platform="cpu")
+    assert plans["cpu"].head_sizes and not plans["gpu"].head_sizes

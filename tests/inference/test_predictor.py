@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import numpy as np
@@ -93,7 +94,14 @@ def test_fused_attention_is_refused_where_there_is_no_kernel(model):
 
 def test_a_machine_with_the_kernel_races_it(monkeypatch, model):
     assert not any(plan.fused_attention for plan in model.candidate_plans(8).values())
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     on_gpu = avit_jax.create_model("avit_micro_patch4_32", num_heads=3, dtype="bfloat16")
-    assert on_gpu.candidate_plans(8)["fused attention"].fused_attention
-    assert not any(plan.fused_attention for plan in model.candidate_plans(8).values())
+    for runtime, capability, races in (
+        ("PJRT C API cuda 12.9", "9.0", True),
+        ("PJRT C API cuda 12.9", "7.5", False),
+        ("rocm 6.4", "gfx942", False),
+    ):
+        client = types.SimpleNamespace(platform_version=runtime)
+        device = types.SimpleNamespace(platform="gpu", client=client, compute_capability=capability)
+        monkeypatch.setattr(jax, "devices", lambda device=device: [device])
+        assert ("fused attention" in on_gpu.candidate_plans(8)) == races
+        assert "fused attention" not in model.candidate_plans(8)

@@ -191,3 +191,5 @@ def _variants(golden: Mapping[str, np.ndarray]) -> Iterator[Difference]:
         for kind in decided:
             key = f"{THEIRS[kind]}_select"
             yield difference(f"{name}, {key}", *_last(output.aux[key], theirs[key]), 0.0)
+        for found in compacted(model, params, batch, output):
+            yield found._replace(name=f"{name}, {found.name}")
