@@ -26,7 +26,7 @@ from avit_jax.pretrained.torch_objects import (
     shown,
 )
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 CHOICES = ("auto", "ema", "raw")
 # Where training scripts keep the weights in their checkpoints: (trained, moving average).
@@ -174,10 +174,10 @@ def _chosen(content: dict[Any, Any], weights: str) -> dict[Any, Any]:
             raise Unreadable(
                 f"has no weights but their moving average, only {_listed(content)}: {_OTHERWISE}"
             )
-        logger.info("the weights in %s are taken, not their moving average in %s", raw, average)
+        _logger.info("the weights in %s are taken, not their moving average in %s", raw, average)
         return content
     beside = "there are no others" if raw is None else f"not those in {raw}"
-    logger.info("the moving average of the weights in %s is taken, %s", average, beside)
+    _logger.info("the moving average of the weights in %s is taken, %s", average, beside)
     return content[average]
 
 
