@@ -40,8 +40,9 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
     config.init = ConfigDict(
         {
             # What to start from, one of the two at most: a workdir of this project (its newest
-            # checkpoint, EMA if there is one), or a weight file of somebody else (.pth,
-            # .safetensors, .npz, or hf://owner/name).
+            # checkpoint), or a weight file of somebody else (.pth, .safetensors, .npz, or
+            # hf://owner/name). A training takes the EMA in either, if there is one; other modes
+            # take what `eval.weights` says.
             "workdir": placeholder(str),
             "weights": placeholder(str),
             # What `weights` expects of pixels, see pretrained/pixels.py: "imagenet" (DeiT, timm's
@@ -106,7 +107,7 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
         {
             "batch_size": 256,
             "every": 5.0,  # epochs; also saves a checkpoint. The last step always does both
-            "weights": "auto",  # "auto": EMA where there is one; "ema"; "raw"
+            "weights": "auto",  # "auto": EMA where there is one; "ema"; "raw". Of files too
         }
     )
     config.inference = ConfigDict(

@@ -39,8 +39,8 @@ def convert_run(
     """Read weights from a workdir or a file and write them to a file or a workdir.
 
     Args:
-        config: describes the model. Of a workdir, `config.eval.weights` chooses between the moving
-          average and the raw weights; `config.init.pixels` says what the weights of a file expect.
+        config: describes the model. `config.eval.weights` chooses between the moving average and
+          the raw weights; `config.init.pixels` says what the weights of a file expect.
         workdir: read or written where `source` or `output` leaves it open.
         source: what `load_torch` takes, or the workdir of a run.
         output: `.pth`, `.pt`, `.bin` or `.safetensors`, or a workdir that does not exist yet.
@@ -70,8 +70,9 @@ def convert_run(
     _refuse_existing(target)
     model, mesh = configs.make_model(config), make_mesh(devices=jax.devices()[:1])
     if from_file:
-        ema = config.eval.weights == "ema"
-        weights = weights_of_file(str(source), model, mesh, pixels=config.init.pixels, ema=ema)
+        weights = weights_of_file(
+            str(source), model, mesh, pixels=config.init.pixels, weights=config.eval.weights
+        )
     else:
         weights = chosen_weights(config, Path(source or workdir), model, mesh)
     if to_file:

@@ -17,9 +17,9 @@ from avit_jax.models.backbone import Shape
 from avit_jax.types import Usage
 
 GIGA = 1e9
-# Embedding and head of Ada-DeiT-S and Ada-T2T-ViT-19 as published, by width and depth. Counted here
-# they are 0.058 and 0.307.
-_UPSTREAM_FIXED = {(384, 12): 0.06, (448, 19): 0.33}
+# Embedding and head of Ada-DeiT-S and Ada-T2T-ViT-19 (224 px, 1,000 classes) as published, in 1e9,
+# by depth and by the multiply-adds that are counted for them here.
+_UPSTREAM_FIXED = {(12, 58_186_752): 0.06, (19, 306_647_040): 0.33}
 
 
 def embedding(shape: Shape) -> int:
@@ -89,8 +89,9 @@ def upstream_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
     Meng et al., CVPR 2022. They differ from `gmacs` in that norms are charged, for all tokens and
     for skipped MLPs too; the projection behind attention is charged as if it had the kept heads'
     channels on both sides; a block without any head is free; the number of tokens is rounded down
-    through float32, which loses one for some numbers; what embedding and head cost is written down
-    for the two published models and rounded to 0.01 elsewhere.
+    through float32, which loses one for some numbers; and what embedding and head cost is written
+    down for the two published models, at 224 px and for 1,000 classes. For all others it is counted
+    as in `gmacs`.
     """
     size = np.float32(shape.num_tokens)
     share = np.asarray(usage.tokens.sum(-1), np.float32) / size
@@ -102,8 +103,8 @@ def upstream_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
     attend = norm + 3 * tokens * dim * width + 2 * tokens**2 * width + tokens * width**2
     feed = tokens * width * hidden + tokens * hidden * dim
     blocks = np.where(heads > 0, norm + halves[..., 0] * attend + halves[..., 1] * feed, 0.0)
-    fixed = round((embedding(shape) + readout(shape)) / GIGA, 2)
-    return blocks.sum(0) / GIGA + _UPSTREAM_FIXED.get((shape.embed_dim, shape.depth), fixed)
+    fixed = embedding(shape) + readout(shape)
+    return blocks.sum(0) / GIGA + _UPSTREAM_FIXED.get((shape.depth, fixed), fixed / GIGA)
 
 
 def dense_gmacs(shape: Shape) -> float:

@@ -27,8 +27,9 @@ python -m avit_jax.main --config configs/deit_tiny.py --mode eval --config.data.
 the share of the resized image in the reported evaluation, `--config.data.augment.crop_ratio`. Where
 **pixels** says symmetric, write `--config.init.pixels symmetric`; google-research's `.npz` files
 are known by their names, and `configs/vit_augreg.py` (`:small`, `:base`, `:large`) says all of it.
-An `avit` has the parameters of its `deit` and takes its weights; an `adavit` has policies besides,
-which start fresh. All models take weights for other image sizes and other classes.
+An `avit` has the parameters of its `deit` or `t2t_vit` and takes their weights. An `adavit` has
+policies besides: they are read from AdaViT's own files, and start fresh from weights without any.
+All models take weights for other image sizes and other classes.
 """
 _COLUMNS = (
     "model", "image", "parameters", "GMACs", "top-1", "weights", "crop", "pixels",
@@ -43,9 +44,11 @@ _FAMILIES = {
     "([arXiv 2111.15668](https://arxiv.org/abs/2111.15668))",
 }
 _FOOT = """\
-Models without an address are started from weights of another image size or of DeiT; the micro ones
-are this project's own, for 32-pixel images such as the digits. The A-ViT weights are a `.tar.gz`
-under CC BY-NC-SA 4.0: unpack it and give one of the `.pth` files.
+Models without weights in the table take those of another image size, and an `avit` or `adavit`
+those of its `deit` or `t2t_vit`; where there are neither, training starts from random ones. The
+micro ones are this project's own, for 32-pixel images such as the digits. The A-ViT weights are a
+`.tar.gz` under CC BY-NC-SA 4.0: unpack it and give one of the `.pth` files. T2T-ViT's files hold a
+moving average, which is taken as it is.
 """
 
 

@@ -16,6 +16,7 @@ _TIMM = (
 )
 _T2T = ("T2T-ViT", "https://github.com/yitu-opensource/T2T-ViT")
 _AVIT = ("A-ViT", "https://github.com/NVlabs/A-ViT")
+_ADAVIT = ("AdaViT", "https://github.com/MengLcool/AdaViT")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,11 @@ def _avit(top1: float, gmacs: float) -> Published:
     return Published(weights=_AVIT[1], top1=top1, source=_AVIT, gmacs=gmacs)
 
 
+def _adavit(top1: float, gmacs: float) -> Published:
+    # The released code evaluates both models with T2T-ViT's crop.
+    return Published(weights=_ADAVIT[1], top1=top1, source=_ADAVIT, gmacs=gmacs, crop_ratio=0.9)
+
+
 _DEIT_TOP1 = {
     "deit_tiny_patch16_224": 72.2,
     "deit_small_patch16_224": 79.9,
@@ -103,4 +109,7 @@ PUBLISHED = {
     # Of the released weights; the paper (arXiv 2112.07658) has 71.0 and 78.6.
     "avit_tiny_patch16_224": _avit(71.4, 0.8),
     "avit_small_patch16_224": _avit(78.8, 3.6),
+    # As in the paper (arXiv 2111.15668).
+    "adavit_deit_small_patch16_224": _adavit(77.3, 2.3),
+    "adavit_t2t_vit_19": _adavit(81.1, 3.9),
 }

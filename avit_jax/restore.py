@@ -87,15 +87,14 @@ def initial_weights(
         config: of the run.
         model: that will use them.
         mesh: to put them on.
-        weights: "auto", "ema" or "raw", for a workdir as in `load_weights`; of a file the average
-            is taken for "ema" only.
+        weights: "auto", "ema" or "raw", as in `load_weights` and `load_torch`.
 
     Raises:
         UserError: they are not there, or do not fit.
     """
     init = config.init
     if init.weights:
-        return weights_of_file(init.weights, model, mesh, pixels=init.pixels, ema=weights == "ema")
+        return weights_of_file(init.weights, model, mesh, pixels=init.pixels, weights=weights)
     if init.workdir:
         workdir = Path(init.workdir)
         found = weights_of_run(workdir, model, mesh, weights=weights, plain=True)
@@ -159,7 +158,7 @@ def weights_of_file(
     mesh: Mesh,
     *,
     pixels: str | None = None,
-    ema: bool = False,
+    weights: str = "auto",
     new_classifier: bool = True,
 ) -> Weights:
     """Somebody else's weights for a model, fitted to it as `Model.from_torch` does.
@@ -171,7 +170,7 @@ def weights_of_file(
         model: that will use them.
         mesh: to put them on.
         pixels: a key of `pixels.PIXELS`; `None` takes what the kind of file is known for.
-        ema: take the moving average in a training checkpoint.
+        weights: "auto", "ema" or "raw", which of a training checkpoint's as in `load_torch`.
         new_classifier: whether one for other classes may be replaced by a fresh one.
 
     Raises:
@@ -179,7 +178,7 @@ def weights_of_file(
     """
 
     def read() -> Params:
-        state_dict = load_torch(address, ema=ema)
+        state_dict = load_torch(address, weights=weights)
         if not new_classifier:
             refuse_other_classes(state_dict, model.shape)
         known = "symmetric" if npz.is_google_research(state_dict) else "imagenet"

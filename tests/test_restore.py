@@ -19,7 +19,7 @@ from avit_jax.pretrained.pixels import for_our_pixels
 from avit_jax.restore import Weights, chosen_weights, initial_weights, restore_or_init
 from avit_jax.sharding import make_mesh, state_shardings
 from avit_jax.train import train
-from tests.pretrained.files import google_research
+from tests.pretrained.files import checkpoint_of, google_research
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"depth": 2, "embed_dim": 64, "num_heads": 2, "patch_size": 16}
@@ -99,6 +99,26 @@ def test_a_training_starts_from_a_file_and_a_mistyped_path_claims_no_workdir(fil
     with pytest.raises(UserError, match=r"nowhere\.pth does not exist"):
         train(tiny(**{"init.weights": "nowhere.pth"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_starts_from_a_release_of_nothing_but_an_average(tmp_path):
+    release = checkpoint_of(tmp_path / "x.pth.tar", state_dict_ema=MODEL.to_torch(THEIRS))
+    experiment = Experiment(tiny(**{"init.weights": str(release)}), tmp_path / "run")
+    state = restore_or_init(experiment, Checkpoints(tmp_path / "run" / "checkpoints"))
+    assert_same(state.params, THEIRS)
+    config = tiny(**{"init.weights": str(release), "eval.weights": "raw"})
+    with pytest.raises(UserError, match=r"no weights but .* write .*--config\.eval\.weights auto"):
+        chosen_weights(config, tmp_path, MODEL, make_mesh())
+
+
+@pytest.mark.parametrize(
+    ("weights", "wanted"), [("auto", AVERAGE), ("ema", AVERAGE), ("raw", THEIRS)]
+)
+def test_a_checkpoint_of_others_is_chosen_from_like_a_run(tmp_path, weights, wanted):
+    both = {"model": MODEL.to_torch(THEIRS), "model_ema": MODEL.to_torch(AVERAGE)}
+    path = checkpoint_of(tmp_path / "x.pth", **both)
+    config = tiny(**{"init.weights": str(path), "eval.weights": weights})
+    assert_same(chosen_weights(config, tmp_path, MODEL, make_mesh()).params, wanted)
 
 
 def test_weights_of_a_file_lie_where_a_state_has_them(file):

@@ -65,3 +65,27 @@ def test_nothing_skipped_costs_what_is_published_for_the_whole_model(name):
     np.testing.assert_allclose(flops.upstream_gmacs(shape, everything), [recorded], rtol=2e-7)
     # Norms are charged, and the rest is what is counted here.
     np.testing.assert_allclose(recorded, flops.dense_gmacs(shape), rtol=0.005)
+
+
+@pytest.mark.parametrize(("name", "fixed"), [("deit_s", 0.06), ("t2t_19", 0.33)])
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_classes": 10}, {"image_size": 64}, {"distilled": True}, {"depth": 2}],
+    ids=str,
+)
+def test_written_down_costs_are_those_of_the_published_models_only(name, fixed, changes):
+    published = SHAPES[name]
+    other = dataclasses.replace(published, **changes)
+    assert fixed_gmacs(published) == pytest.approx(fixed, abs=1e-9)
+    counted = (flops.embedding(other) + flops.readout(other)) / flops.GIGA
+    assert fixed_gmacs(other) == pytest.approx(counted, abs=1e-9)
+
+
+def fixed_gmacs(shape):
+    """What is charged where no block has any head."""
+    usage = Usage(
+        tokens=np.ones((shape.depth, 1, shape.num_tokens), bool),
+        heads=np.zeros((shape.depth, 1, shape.num_heads), bool),
+    )
+    (cost,) = flops.upstream_gmacs(shape, usage)
+    return cost

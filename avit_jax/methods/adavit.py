@@ -162,10 +162,14 @@ class Model(base.Model):
         return selected.compact(network, images, exists, plan, settings=self.settings)
 
     def from_torch(self, state_dict: Mapping[str, Any]) -> Params:
-        """See `base.Model.from_torch`; weights without any policy, as DeiT's, get fresh ones."""
+        """See `base.Model.from_torch`; weights without any policy, as DeiT's, get fresh ones.
+
+        Policies that the settings switch off are dropped, with a warning that names them.
+        """
         state_dict = adavit_names.joined(state_dict)
         if not self.settings.chosen or adavit_names.has_policies(state_dict):
-            return super().from_torch(state_dict)
+            kept = adavit_names.without_switched_off(state_dict, self.settings)
+            return super().from_torch(kept)
         return self.completed(self._named(state_dict, self.shape.build))
 
     def to_torch(self, params: Params) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ no weights at all (a web page, a git-LFS pointer, half a download) is refused by
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,32 +26,40 @@ from avit_jax.pretrained.torch_objects import (
     shown,
 )
 
+_logger = logging.getLogger(__name__)
+
+CHOICES = ("auto", "ema", "raw")
 # Where training scripts keep the weights in their checkpoints: (trained, moving average).
 _WRAPPERS = (("state_dict", "state_dict_ema"), ("model", "model_ema"))
 # Put before every name by DistributedDataParallel and by torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
+_OTHERWISE = "write weights='auto' (--config.eval.weights auto)"
 _HEAD_BYTES = 512
 _NAMES_SHOWN = 12
 
 
-def load_torch(path: str | os.PathLike[str], *, ema: bool = False) -> dict[str, np.ndarray]:
+def load_torch(path: str | os.PathLike[str], *, weights: str = "auto") -> dict[str, np.ndarray]:
     """Names and arrays of a weight file, without torch and without running anything in the file.
 
     Args:
         path: a file of `torch.save` (`.pth`, `.pt`, `.pth.tar`, `.bin`; the zip format and the one
           before 1.6), a `.safetensors` file, a `.npz` file, or `hf://owner/name` for the Hugging
-          Face Hub (extra `hub`). Of a training checkpoint the `state_dict` or `model` in it is
-          taken, and prefixes of wrappers (`module.`) are removed.
-        ema: take the moving average of the weights (`state_dict_ema`, `model_ema`) instead.
+          Face Hub (extra `hub`). Prefixes of wrappers (`module.`) are removed from the names.
+        weights: which of a training checkpoint's, as of a workdir's: "auto" (the moving average,
+          `state_dict_ema` or `model_ema`, where there is one), "ema" or "raw" (`state_dict`,
+          `model`). The log says which, where there is an average; the released files of T2T-ViT
+          hold nothing else.
 
     Returns:
         Names as in the file, for `Model.from_torch`. Arrays of `torch.save` are read-only views of
         the file.
 
     Raises:
-        UserError: no such file, none of these kinds, damaged, or it refers to something else than
-          tensors (the name is given).
+        UserError: no such file, none of these kinds, damaged, without the weights asked for, or it
+          refers to something else than tensors (the name is given).
     """
+    if weights not in CHOICES:
+        raise UserError(f"load_torch got weights={weights!r}: write {', '.join(CHOICES)}.")
     address = os.fspath(path)
     if address.startswith(hub.PREFIX):
         local = hub.fetch(address)
@@ -59,7 +68,7 @@ def load_torch(path: str | os.PathLike[str], *, ema: bool = False) -> dict[str, 
     else:
         local = Path(address)
     try:
-        return _read(local, ema=ema)
+        return _read(local, weights)
     except Unreadable as refusal:
         raise UserError(f"{address} {refusal}.") from None
     except FileNotFoundError:
@@ -70,15 +79,15 @@ def load_torch(path: str | os.PathLike[str], *, ema: bool = False) -> dict[str, 
         ) from None
 
 
-def _read(path: Path, *, ema: bool) -> dict[str, np.ndarray]:
+def _read(path: Path, weights: str) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
     _refuse_what_is_no_weights(head)
     if path.suffix == ".safetensors":
-        return _plain(_read_safetensors(path), ema=ema)
+        return _plain(_read_safetensors(path), weights)
     if head.startswith(b"PK\x03\x04"):
         if npz.is_npz(path):
-            return _plain(npz.read(path), ema=ema)
+            return _plain(npz.read(path), weights)
         opened = torch_file.open_zip(path)
     elif head.startswith(b"\x80"):
         opened = torch_file.open_legacy(path)
@@ -87,7 +96,7 @@ def _read(path: Path, *, ema: bool) -> dict[str, np.ndarray]:
             f"is no weight file (it begins with {head[:8]!r}): give a .pth, .safetensors or .npz "
             "file"
         )
-    tensors = _without_prefix(_state_dict(opened.content, ema=ema))
+    tensors = _without_prefix(_state_dict(opened.content, weights))
     return {name: opened.array(tensor) for name, tensor in tensors.items()}
 
 
@@ -116,31 +125,22 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _plain(arrays: dict[str, np.ndarray], *, ema: bool) -> dict[str, np.ndarray]:
+def _plain(arrays: dict[str, np.ndarray], weights: str) -> dict[str, np.ndarray]:
     """What can hold nothing but arrays, no checkpoint with several sets of them."""
-    if ema:
-        raise Unreadable(
-            "has no moving average of the weights: load it without ema=True (eval.weights auto)"
-        )
+    if weights == "ema":
+        raise Unreadable(f"has no moving average of the weights: {_OTHERWISE}")
     if not arrays:
         raise Unreadable("holds no tensors: give a file with weights")
     return _without_prefix(arrays)
 
 
-def _state_dict(content: Any, *, ema: bool) -> dict[str, Tensor]:
+def _state_dict(content: Any, weights: str) -> dict[str, Tensor]:
     """The mapping of names to tensors, wherever in a checkpoint it is."""
     if not isinstance(content, dict):
         raise Unreadable(
             f"holds a {_kind(content)} and no state dict: save model.state_dict() with torch.save()"
         )
-    found = content
-    if ema:
-        found = next((content[k] for _, k in _WRAPPERS if isinstance(content.get(k), dict)), None)
-        if found is None:
-            raise Unreadable(
-                f"has no moving average of the weights, only {_listed(content)}: load it without "
-                "ema=True (eval.weights auto)"
-            )
+    found = _chosen(content, weights)
     for _ in _WRAPPERS:
         if any(isinstance(value, Tensor) for value in found.values()):
             break
@@ -155,6 +155,30 @@ def _state_dict(content: Any, *, ema: bool) -> dict[str, Tensor]:
             f"mixes its tensors with other things, {_listed(strays)}: save model.state_dict() alone"
         )
     return found
+
+
+def _chosen(content: dict[Any, Any], weights: str) -> dict[Any, Any]:
+    """The moving average in a checkpoint, or all of it, in which the trained weights are."""
+    raw, average = (
+        next((name for name in names if isinstance(content.get(name), dict)), None)
+        for names in zip(*_WRAPPERS, strict=True)
+    )
+    if average is None:
+        if weights == "ema":
+            raise Unreadable(
+                f"has no moving average of the weights, only {_listed(content)}: {_OTHERWISE}"
+            )
+        return content
+    if weights == "raw":
+        if raw is None:
+            raise Unreadable(
+                f"has no weights but their moving average, only {_listed(content)}: {_OTHERWISE}"
+            )
+        _logger.info("the weights in %s are taken, not their moving average in %s", raw, average)
+        return content
+    beside = "there are no others" if raw is None else f"not those in {raw}"
+    _logger.info("the moving average of the weights in %s is taken, %s", average, beside)
+    return content[average]
 
 
 def _is_weight(name: Any, value: Any) -> bool:

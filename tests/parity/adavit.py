@@ -178,8 +178,7 @@ def _variants(golden: Mapping[str, np.ndarray]) -> Iterator[Difference]:
     batch, state_dict = images(golden), weights(golden)
     for name, settings in VARIANTS.items():
         model, theirs = model_of(golden, **settings), group(golden, f"{name}/")
-        wanted = model.to_torch(jax.tree.map(np.zeros_like, model.init(jax.random.key(0))))
-        params = model.from_torch({key: state_dict[key] for key in wanted})
+        params = model.from_torch(state_dict)
         output = jax.jit(lambda p, x, m=model: m.apply(p, x, features=True))(params, batch)
         yield difference(f"{name}, logits", output.logits, theirs["logits"], 2e-5)
         states = output.aux["features"][:, :, 0].swapaxes(0, 1)

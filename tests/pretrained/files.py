@@ -11,6 +11,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from avit_jax.pretrained import torch_writer
 from tests.parity.golden import group, load
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -111,6 +112,27 @@ def zip_of(
             archive.writestr(f"archive/{name}", data)
     path.write_bytes(buffer.getvalue())
     return path
+
+
+def dict_of(**entries: bytes) -> bytes:
+    """Instructions of a pickle for a dict, from those for its values."""
+    return b"}" + b"".join(
+        b"X%b%bs" % (len(name).to_bytes(4, "little") + name.encode(), value)
+        for name, value in entries.items()
+    )
+
+
+def checkpoint_of(path: Path, **state_dicts: dict[str, np.ndarray]) -> Path:
+    """What a training script leaves: several sets of weights in one file, each under its key."""
+    storages, entries = {}, {}
+    for wrapper, state_dict in state_dicts.items():
+        tensors = {}
+        for name, array in state_dict.items():
+            array = np.asarray(array, order="C")
+            tensors[name] = torch_writer._tensor(len(storages), array)
+            storages[f"s{len(storages)}"] = array.tobytes()
+        entries[wrapper] = dict_of(**tensors)
+    return zip_of(path, b"\x80\x02" + dict_of(**entries) + b".", **storages)
 
 
 def legacy_of(path: Path, pickled: bytes, **records: bytes) -> Path:

@@ -41,10 +41,46 @@ def test_policies_that_are_missing_in_part_are_named(missing):
         adavit.model_of(golden).from_torch(some)
 
 
-def test_policies_for_a_model_that_has_none_of_the_kind_are_unknown_names():
+@pytest.mark.parametrize(
+    ("settings", "dropped"),
+    [
+        ({"heads": False}, "heads (blocks 1, 2, 3, 4)"),
+        ({"layers": False, "keep_layers": 2}, "heads (block 1), layers (blocks 1, 2, 3, 4)"),
+        ({"token_start_layer": 2}, "tokens (blocks 0, 1)"),
+        (
+            {"heads": False, "layers": False, "tokens": False},
+            "heads (blocks 1, 2, 3, 4), layers (blocks 1, 2, 3, 4), tokens (blocks 0, 1, 2, 3, 4)",
+        ),
+    ],
+)
+def test_policies_that_the_settings_switch_off_are_dropped_and_named(settings, dropped, caplog):
     golden = adavit.recorded(CASES[0])
-    with pytest.raises(UserError, match=r"unknown blocks\.1\.head_select\.mlp_head\.weight"):
-        adavit.model_of(golden, heads=False).from_torch(adavit.weights(golden))
+    model, theirs = adavit.model_of(golden, **settings), adavit.weights(golden)
+    with caplog.at_level("WARNING", logger="avit_jax"):
+        found = model.to_torch(model.from_torch(theirs))
+    assert caplog.messages == [
+        f"policies that the settings switch off are dropped from these weights: {dropped}."
+    ]
+    assert set(found) < set(theirs)
+    assert all("_select" in name for name in set(theirs) - set(found))
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, theirs[name])
+
+
+def test_beside_dropped_policies_every_name_counts():
+    golden = adavit.recorded(CASES[0])
+    theirs = adavit.weights(golden)
+    model = adavit.model_of(golden, heads=False)
+    with pytest.raises(UserError, match=r"\(1 names\): unknown blocks\.1\.other"):
+        model.from_torch(theirs | {"blocks.1.other": np.zeros(3)})
+    some = {name: array for name, array in theirs.items() if "layer_select" not in name}
+    with pytest.raises(UserError, match=r"\(8 names\): missing blocks\.1\.layer_select"):
+        model.from_torch(some)
+    heads = {n: a for n, a in some.items() if "token_select" not in n}
+    with pytest.raises(UserError, match=r"missing blocks\.1\.layer_select"):
+        model.from_torch(heads)
+    with pytest.raises(UserError, match=r"missing blocks\.0\.head_select"):
+        adavit.model_of(golden, keep_layers=0).from_torch(theirs)
 
 
 def test_an_incomplete_triple_is_left_for_the_check_of_names():

@@ -13,7 +13,7 @@ from avit_jax.pretrained.torch_writer import save_torch
 from avit_jax.pretrained.weights import load_torch
 from tests.parity import avit, golden
 from tests.pretrained import files
-from tests.pretrained.files import FIXTURES, tensor_pickle, zip_of
+from tests.pretrained.files import FIXTURES, dict_of, tensor_pickle, zip_of
 
 FOUR = np.arange(4, dtype=np.float32).tobytes()
 TENSOR = tensor_pickle()[tensor_pickle().index(b"ctorch._utils") : -2]  # what makes one
@@ -22,13 +22,6 @@ TENSOR = tensor_pickle()[tensor_pickle().index(b"ctorch._utils") : -2]  # what m
 def checkpoint(path, **entries: bytes):
     """A zip file of a dict whose values are given as pickled instructions."""
     return zip_of(path, b"\x80\x02" + dict_of(**entries) + b".", s0=FOUR)
-
-
-def dict_of(**entries: bytes) -> bytes:
-    return b"}" + b"".join(
-        b"X%b%bs" % (len(name).to_bytes(4, "little") + name.encode(), value)
-        for name, value in entries.items()
-    )
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +88,59 @@ def test_a_prefix_of_some_names_is_part_of_them(tmp_path):
 @pytest.mark.parametrize("name", ["checkpoint.pth", "legacy.pth"])
 def test_the_moving_average_is_taken_when_asked_for(name):
     wanted = {n: (a + a.dtype.type(1)) for n, a in files.expected().items() if n != "bool"}
-    files.assert_same(load_torch(FIXTURES / name, ema=True), wanted)
+    files.assert_same(load_torch(FIXTURES / name, weights="ema"), wanted)
+
+
+@pytest.mark.parametrize(
+    ("raw", "average"), [("state_dict", "state_dict_ema"), ("model", "model_ema")]
+)
+def test_of_weights_and_their_average_the_log_says_which_is_taken(tmp_path, caplog, raw, average):
+    entries = {raw: dict_of(x=TENSOR), average: dict_of(**{"module.y": TENSOR})}
+    path = checkpoint(tmp_path / "x.pth", epoch=b"K\x03", **entries)
+    taken = {
+        "raw": ("x", f"the weights in {raw} are taken, not their moving average in {average}"),
+        "ema": (
+            "y",
+            f"the moving average of the weights in {average} is taken, not those in {raw}",
+        ),
+    }
+    for weights in ("auto", "ema", "raw"):
+        caplog.clear()
+        with caplog.at_level("INFO", logger="avit_jax"):
+            found = load_torch(path, weights=weights)
+        name, said = taken["ema" if weights == "auto" else weights]
+        assert (list(found), caplog.messages) == ([name], [said])
+
+
+def test_a_release_of_nothing_but_the_average_is_read(tmp_path, caplog):
+    """T2T-ViT's are such files."""
+    path = checkpoint(tmp_path / "x.pth", state_dict_ema=dict_of(**{"module.x": TENSOR}))
+    with caplog.at_level("INFO", logger="avit_jax"):
+        assert list(load_torch(path)) == ["x"]
+    said = "the moving average of the weights in state_dict_ema is taken, there are no others"
+    assert caplog.messages == [said]
+    with pytest.raises(UserError, match=r"no weights but .* average, only state_dict_ema: write"):
+        load_torch(path, weights="raw")
+
+
+def test_weights_without_an_average_are_taken_without_a_word(tmp_path, caplog):
+    path = checkpoint(tmp_path / "x.pth", state_dict=dict_of(x=TENSOR), state_dict_ema=b"N")
+    with caplog.at_level("INFO", logger="avit_jax"):
+        assert [list(load_torch(path, weights=which)) for which in ("auto", "raw")] == [["x"]] * 2
+    assert not caplog.messages
+
+
+def test_a_mistyped_choice_of_weights_is_refused(tmp_path):
+    with pytest.raises(UserError, match="got weights='EMA': write auto, ema, raw"):
+        load_torch(tmp_path / "x.pth", weights="EMA")
 
 
 def test_a_missing_moving_average_is_said(tmp_path):
     path = checkpoint(tmp_path / "x.pth", state_dict=dict_of(x=TENSOR), epoch=b"K\x03")
-    with pytest.raises(UserError, match=r"no moving average .*, only state_dict, epoch: load it"):
-        load_torch(path, ema=True)
-    with pytest.raises(UserError, match=r"no moving average of the weights: load it without"):
-        load_torch(FIXTURES / "tensors.safetensors", ema=True)
+    with pytest.raises(UserError, match=r"no moving average .*, only state_dict, epoch: write"):
+        load_torch(path, weights="ema")
+    with pytest.raises(UserError, match=r"no moving average of the weights: write weights='auto'"):
+        load_torch(FIXTURES / "tensors.safetensors", weights="ema")
 
 
 def test_a_file_without_state_dict_says_what_there_is(tmp_path):
