@@ -47,28 +47,29 @@ def contenders(
     heads = np.zeros((images, num_heads), bool)
     for row in heads:
         row[rng.permutation(num_heads)[:chosen]] = True
-    work = selected.Work(live=live, heads=jnp.asarray(heads))
+    data = tokens, selected.Work(live=live, heads=jnp.asarray(heads))
     plan = default_plan(num_tokens, images)
     narrow = with_heads_left_out(plan, num_heads)
 
-    def whole(tokens: Array) -> Array:
+    def whole(tokens: Array, work: selected.Work) -> Array:
         gates = Gates(selected=work.live, heads=work.heads)
         return selected.whole_block(block, tokens, (gates, gates), plan)
 
-    def packed(tokens: Array) -> Array:
+    def packed(tokens: Array, work: selected.Work) -> Array:
         space = packed_halves.start(tokens, plan)
         rows = packed_halves.rows_of(work.live, work.heads, len(space.mixed))
         for run in (packed_halves.attend, packed_halves.feed):
             tokens, space = run(block, tokens, space, rows, plan, effect="channels")
         return tokens
 
-    def left_out(tokens: Array) -> Array:
+    def left_out(tokens: Array, work: selected.Work) -> Array:
         for half in (AttentionHalf(block, "channels"), MlpHalf(block, "channels")):
             tokens = selected.add_half(half, tokens, work, narrow)
         return tokens
 
     ways = {"whole": whole, "packed": packed, "left out": left_out}
-    return {name: functools.partial(jax.jit(way), tokens) for name, way in ways.items()}
+    # As arguments: a program must not know in advance what is kept.
+    return {name: functools.partial(jax.jit(way), *data) for name, way in ways.items()}
 
 
 def main() -> None:

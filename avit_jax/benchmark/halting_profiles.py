@@ -7,7 +7,6 @@ patch's score reaches the threshold in the layer wanted. All other channels comp
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import jax
@@ -23,17 +22,6 @@ from avit_jax.types import Usage
 PAPER = {(192, 12): 0.8 / 1.254, (384, 12): 3.6 / 4.599}
 
 
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """How many layers each patch of a batch lives.
-
-    Attributes:
-        depth: `[B, patches]`, layers from 1 to L; prefix tokens run to the end.
-    """
-
-    depth: np.ndarray
-
-
 def possible(model: Model) -> bool:
     """Whether patches stay apart until the blocks, so that images can be painted for them."""
     return "patch_embed" in model.abstract_params()
@@ -44,15 +32,16 @@ def script(
 ) -> tuple[Params, np.ndarray]:
     """See `profiles.script`."""
     params = scripted_params(model, model.init(jax.random.key(seed)))
-    profile = make_profile(model, share, batch_size, seed=seed)
-    return params, scripted_images(model, profile, seed=seed)
+    depth = patch_depths(model, share, batch_size, seed=seed)
+    return params, scripted_images(model, depth, seed=seed)
 
 
-def make_profile(model: Model, share: float, batch_size: int, *, seed: int = 0) -> Profile:
-    """Depths with neighbouring patches alike and easy and hard images, at a share of the GMACs.
+def patch_depths(model: Model, share: float, batch_size: int, *, seed: int = 0) -> np.ndarray:
+    """Layers that each patch lives, `[B, patches]` from 1 to L, at a share of the dense GMACs.
 
-    The spread is that of a normal variable of 2.2 layers within an image and as much between
-    images; a shift brings the batch to the wanted share of the dense GMACs.
+    Neighbouring patches are alike, and there are easy and hard images. The spread is that of a
+    normal variable of 2.2 layers within an image and as much between images; a shift brings the
+    batch to the wanted share.
     """
     shape = model.shape
     rng = np.random.default_rng(seed)
@@ -60,18 +49,18 @@ def make_profile(model: Model, share: float, batch_size: int, *, seed: int = 0) 
     ease = rng.normal(size=(batch_size, 1))
     spread = 2.2 * (ease + patches.reshape(batch_size, -1) / max(patches.std(), 1e-9))
     if share >= 1.0:
-        return Profile(np.full(spread.shape, shape.depth))
+        return np.full(spread.shape, shape.depth)
     low, high = -40.0, 40.0
     for _ in range(40):
         middle = (low + high) / 2
         depth = np.clip(np.round(middle + spread), 1, shape.depth).astype(int)
         used = np.mean(np.asarray(flops.gmacs(shape, Usage(tokens=tokens_of(model, depth)))))
         low, high = (low, middle) if used > share * model.dense_gmacs() else (middle, high)
-    return Profile(depth)
+    return depth
 
 
 def tokens_of(model: Model, depth: np.ndarray) -> np.ndarray:
-    """`[L, B, N]` bool of patch depths `[B, patches]`, as in `Usage`."""
+    """`[L, B, N]` bool of patch depths, as in `Usage`; prefix tokens run to the end."""
     prefix = np.full((len(depth), model.shape.num_prefix_tokens), model.shape.depth)
     layers = np.arange(model.shape.depth)[:, None, None]
     return np.concatenate([prefix, depth], axis=1)[None] > layers
@@ -93,15 +82,15 @@ def scripted_params(model: Model, params: Params) -> Params:
     return params
 
 
-def scripted_images(model: Model, profile: Profile, *, seed: int = 0) -> np.ndarray:
-    """Images `[B, H, W, 3]` whose patches halt after `profile.depth` layers."""
+def scripted_images(model: Model, depth: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Images `[B, H, W, 3]` whose patches halt after `depth` `[B, patches]` layers."""
     shape = model.shape
     side, patch = shape.image_size, shape.patch_size
     rng = np.random.default_rng(seed)
-    size = (len(profile.depth), shape.grid, shape.grid, patch * patch * 3)
+    size = (len(depth), shape.grid, shape.grid, patch * patch * 3)
     texture = rng.normal(size=size)
     texture -= texture.mean(-1, keepdims=True)
-    wanted = np.vectorize(lambda depth: _brightness(model, 1.0 / depth))(profile.depth)
+    wanted = np.vectorize(lambda layers: _brightness(model, 1.0 / layers))(depth)
     pixels = texture + wanted.reshape(*size[:3], 1)
     pixels = pixels.reshape(-1, shape.grid, shape.grid, patch, patch, 3)
     pixels = pixels.transpose(0, 1, 3, 2, 4, 5)

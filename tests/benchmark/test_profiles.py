@@ -20,17 +20,17 @@ from avit_jax.types import Usage
 )
 def test_halting_profiles_cost_what_they_are_named_for(size, share, gmacs):
     model = avit_jax.create_model(f"avit_{size}_patch16_224")
-    profile = halting_profiles.make_profile(model, share, 16)
-    usage = Usage(tokens=halting_profiles.tokens_of(model, profile.depth))
+    depth = halting_profiles.patch_depths(model, share, 16)
+    usage = Usage(tokens=halting_profiles.tokens_of(model, depth))
     assert np.mean(flops.gmacs(model.shape, usage)) == pytest.approx(gmacs, rel=0.01)
-    assert len(np.unique(profile.depth)) > 5
+    assert len(np.unique(depth)) > 5
 
 
 def test_an_image_painted_for_a_depth_halts_there():
     model = avit_jax.create_model("avit_tiny_patch16_224", image_size=64, depth=6, num_classes=3)
     params = halting_profiles.scripted_params(model, model.init(jax.random.key(0)))
     depth = np.random.default_rng(0).integers(1, 7, (3, 16))
-    images = halting_profiles.scripted_images(model, halting_profiles.Profile(depth))
+    images = halting_profiles.scripted_images(model, depth)
     output = model.apply(params, images)
     np.testing.assert_array_equal(output.usage.tokens, halting_profiles.tokens_of(model, depth))
 

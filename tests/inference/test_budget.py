@@ -24,7 +24,7 @@ def case(request):
     )  # fmt: skip
     params = halting_profiles.scripted_params(model, model.init(jax.random.key(0)))
     depth = np.random.default_rng(0).integers(1, LAYERS + 1, (3, PATCHES))
-    return model, params, halting_profiles.scripted_images(model, halting_profiles.Profile(depth))
+    return model, params, halting_profiles.scripted_images(model, depth)
 
 
 def compiled(model, params, capacities):

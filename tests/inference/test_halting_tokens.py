@@ -38,7 +38,7 @@ def make(**overrides):
 
 def scripted(model, depth):
     params = halting_profiles.scripted_params(model, model.init(jax.random.key(0)))
-    return params, halting_profiles.scripted_images(model, halting_profiles.Profile(depth))
+    return params, halting_profiles.scripted_images(model, depth)
 
 
 @settings(max_examples=25, deadline=None)
@@ -48,7 +48,7 @@ def scripted(model, depth):
 def test_any_pattern_of_halting_gives_the_masked_answer(depth):
     depth = np.array(depth)
     predict, params, apply = compiled()
-    images = halting_profiles.scripted_images(predict.model, halting_profiles.Profile(depth))
+    images = halting_profiles.scripted_images(predict.model, depth)
     output = predict(images)
     masked = apply(params, images)
     np.testing.assert_array_equal(
@@ -135,7 +135,7 @@ def test_groups_of_dense_execution_are_even():
 def test_an_image_that_is_not_finite_spoils_its_own_answer_only():
     depth = np.random.default_rng(0).integers(1, 5, (5, 16))
     predict, params, apply = compiled()
-    images = halting_profiles.scripted_images(predict.model, halting_profiles.Profile(depth))
+    images = halting_profiles.scripted_images(predict.model, depth)
     images[2] = np.nan
     answer = np.asarray(predict(images).logits)
     expected = np.asarray(apply(params, images).logits)
