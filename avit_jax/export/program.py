@@ -20,7 +20,6 @@ from avit_jax.data.mix import normalise
 from avit_jax.inference.plan import Plan
 from avit_jax.inference.predictor import run
 from avit_jax.methods.base import Model
-from avit_jax.models import attention
 from avit_jax.models.module import Params
 
 logger = logging.getLogger(__name__)
@@ -55,10 +54,9 @@ def export_program(
     def branch(platform: str) -> Callable[..., dict[str, Array]]:
         def trace(weights: dict[str, Array], images: Array, exists: Array) -> dict[str, Array]:
             params = unflatten_dict(weights, sep="/")
-            with attention.traced_for(platform):
-                return answers(
-                    model, params, images, exists, execution=execution, plan=plans[platform]
-                )
+            return answers(
+                model, params, images, exists, execution=execution, plan=plans[platform]
+            )
 
         return trace
 

@@ -8,28 +8,12 @@ from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 # Finite, so that a row without any live key stays finite; far below any score.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
-_SMALL = 80 * 80  # scores of one head
 _KERNEL = "cudnn"  # as `jax.nn.dot_product_attention` names it
-_traced_for: ContextVar[str | None] = ContextVar("traced_for", default=None)
 _fused: ContextVar[bool] = ContextVar("fused", default=False)
-
-
-@contextlib.contextmanager
-def traced_for(platform: str) -> Iterator[None]:
-    """Within it, code is traced for `platform` ("cpu", "gpu", "tpu") and not for this machine.
-
-    For programs that one machine traces and others run (`export/program.py`). A trace that JAX has
-    cached is not made again, so functions traced within must not have been traced before.
-    """
-    token = _traced_for.set(platform)
-    try:
-        yield
-    finally:
-        _traced_for.reset(token)
 
 
 @contextlib.contextmanager
@@ -52,12 +36,7 @@ def can_be_fused(*, dtype: str, head_dim: int) -> bool:
 
 
 def scores(
-    query: Array,
-    key: Array,
-    bias: Array | None = None,
-    *,
-    scale: float | None = None,
-    keys_last: bool = True,
+    query: Array, key: Array, bias: Array | None = None, *, scale: float | None = None
 ) -> Array:
     """Scaled scores in front of the softmax, `[B, H, N, M]` float32.
 
@@ -66,14 +45,9 @@ def scores(
         key: `[B, M, H, d]`.
         bias: `[B, H, N, M]`, added.
         scale: factor on the products; `d ** -0.5` by default.
-        keys_last: False for `[B, H, M, N]`.
     """
-    order = "bhnm" if keys_last else "bhmn"
-    products = jnp.einsum(f"bnhd,bmhd->{order}", query, key, preferred_element_type=jnp.float32)
-    products = products * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if bias is None:
-        return products
-    return products + (bias if keys_last else bias.swapaxes(-1, -2))
+    products = _scores(query.swapaxes(1, 2), key.swapaxes(1, 2), scale)
+    return products if bias is None else products + bias
 
 
 def mix(
@@ -98,51 +72,30 @@ def mix(
     """
     if _fused.get():
         return _fused_mix(query, key, value, keys, bias, scale)
-    # On a CPU one head after the other stays in the cache, unless the scores are small, and sums
-    # over keys vectorise where those are not the last axis; elsewhere few large kernels win.
-    num_heads = query.shape[2]
-    large = query.shape[1] * key.shape[1] > _SMALL
-    on_cpu = (_traced_for.get() or jax.default_backend()) == "cpu"
-    step = 1 if large and on_cpu else num_heads
-    mixed = [
-        _mix(
-            query[:, :, head : head + step],
-            key[:, :, head : head + step],
-            value[:, :, head : head + step],
-            keys,
-            None if bias is None else bias[:, head : head + step],
-            scale,
-            not on_cpu,
-        )
-        for head in range(0, num_heads, step)
-    ]
-    return jnp.concatenate(mixed, axis=2)
-
-
-def _mix(
-    query: Array,
-    key: Array,
-    value: Array,
-    keys: Array | None,
-    bias: Array | None,
-    scale: float | None,
-    keys_last: bool,
-) -> Array:
-    products = scores(query, key, bias, scale=scale, keys_last=keys_last)
-    axis, order = (-1, "bhnm") if keys_last else (-2, "bhmn")
+    # Heads beside images, and masks that are added: only so XLA's CPU backend makes one program of
+    # the scores and their softmax (docs/performance.md).
+    query, key, value = (part.swapaxes(1, 2) for part in (query, key, value))
     if keys is not None:
-        exists = keys[:, None, None, :] if keys_last else keys[:, None, :, None]
-        products = jnp.where(exists, products, _MASKED)
-        # A weight of 0 does not stop what is not a number.
-        value = jnp.where((keys | ~keys.any(1, keepdims=True))[:, :, None, None], value, 0)
-    weights = jnp.exp(products - jax.lax.stop_gradient(products.max(axis, keepdims=True)))
+        # What lies there may be anything, and neither a mask nor a weight of 0 stops NaN.
+        key = jnp.where(keys[:, None, :, None], key, 0)
+        value = jnp.where((keys | ~keys.any(1, keepdims=True))[:, None, :, None], value, 0)
+    products = _scores(query, key, scale)
+    if bias is not None:
+        products = products + bias
+    if keys is not None:
+        products = products + jnp.where(keys, 0.0, _MASKED)[:, None, None, :]
+    weights = jnp.exp(products - lax.stop_gradient(products.max(-1, keepdims=True)))
     mixed = jnp.einsum(
-        f"{order},bmhd->bnhd",
-        weights.astype(value.dtype),
-        value,
-        preferred_element_type=jnp.float32,
+        "bhnm,bhmd->bhnd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
     )
-    return (mixed / weights.sum(axis).transpose(0, 2, 1)[..., None]).astype(value.dtype)
+    mixed = mixed / weights.sum(-1, keepdims=True)
+    return mixed.astype(value.dtype).swapaxes(1, 2)
+
+
+def _scores(query: Array, key: Array, scale: float | None) -> Array:
+    """Of queries `[B, H, N, d]` and keys `[B, H, M, d]`."""
+    products = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
+    return products * (query.shape[-1] ** -0.5 if scale is None else scale)
 
 
 def _fused_mix(
