@@ -174,10 +174,12 @@ def _padded(counts: np.ndarray, size: int, plan: Plan) -> np.ndarray:
 
 def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, *, last: bool) -> float:
     dim, prefix = shape.embed_dim, shape.num_prefix_tokens
-    rows = plan.rows_run(live.sum())
     size = min(plan.attention_images, len(live))
     padded = _padded(live, size, plan)
+    rows, answers = plan.rows_run(live.sum()), len(live)
+    if len(live) == 1:  # it runs whole at one length, see `one_image.py`
+        rows, answers = padded.sum(), len(padded)
     if last:
-        fixed = len(live) * prefix * (2.0 * dim * dim) + len(live) * mlp(shape, prefix)
+        fixed = answers * (prefix * 2.0 * dim * dim + mlp(shape, prefix))
         return 2.0 * rows * dim * dim + size * (2.0 * prefix * padded * dim).sum() + fixed
     return (4.0 * rows * dim * dim + mlp(shape, rows)) + size * (2.0 * padded**2 * dim).sum()

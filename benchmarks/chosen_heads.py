@@ -48,7 +48,7 @@ def contenders(
     for row in heads:
         row[rng.permutation(num_heads)[:chosen]] = True
     data = tokens, selected.Work(live=live, heads=jnp.asarray(heads))
-    plan = default_plan(num_tokens, images)
+    plan = default_plan(num_tokens, images, num_heads=num_heads)
     narrow = with_heads_left_out(plan, num_heads)
 
     def whole(tokens: Array, work: selected.Work) -> Array:

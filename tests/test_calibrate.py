@@ -85,7 +85,8 @@ def test_masked_execution_is_chosen_where_it_is_quicker_than_the_best_plan(maske
     drift = np.array([1.0, 3.0, 2.0])
     times = {name: Timing(list(s * drift), list(s * drift)) for name, s in seconds.items()}
     plans = {
-        name: candidates(default_plan(17, 2), 17, 2)[name] for name in ("default", "small groups")
+        name: candidates(default_plan(17, 2, num_heads=3), 17, 2)[name]
+        for name in ("default", "small groups")
     }
     plan, record = calibrate.choose(plans, times)
     assert plan == plans["small groups"]
@@ -94,8 +95,8 @@ def test_masked_execution_is_chosen_where_it_is_quicker_than_the_best_plan(maske
 
 
 def test_candidates_differ_and_contain_the_default():
-    plans = candidates(default_plan(197, 16), 197, 16)
-    assert plans["default"] == default_plan(197, 16)
+    plans = candidates(default_plan(197, 16, num_heads=3), 197, 16)
+    assert plans["default"] == default_plan(197, 16, num_heads=3)
     assert len(set(plans.values())) == len(plans) > 3
     for plan in plans.values():
         plan.check(num_tokens=197, depth=12, num_heads=3)
@@ -114,7 +115,7 @@ def test_capacities_hold_nearly_all_images_and_never_rise():
 
 def test_a_full_budget_costs_what_dense_inference_costs(run):
     model = run.model
-    plan = dataclasses.replace(default_plan(17, 2), capacities=(17, 17, 17))
+    plan = dataclasses.replace(default_plan(17, 2, num_heads=3), capacities=(17, 17, 17))
     dense = flops.dense_inference_gmacs(model.shape)
     assert executed.budget_gmacs(model.shape, plan) == pytest.approx(dense, rel=1e-6)
     everything = Usage(tokens=np.ones((3, 1, 17), bool))

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avit_jax import create_model, executed, flops
-from avit_jax.inference.plan import default_plan
 from avit_jax.inference.predictor import run
 from avit_jax.models.vit import ViTShape
 from avit_jax.types import HEAD_EFFECTS, Usage
@@ -87,7 +86,7 @@ def test_the_formula_equals_the_contractions_of_the_program(changes, family):
 def test_a_budget_costs_what_its_program_contracts():
     sizes = dataclasses.asdict(dataclasses.replace(SMALL, distilled=True))
     model = create_model("avit_micro_patch4_32", **sizes)
-    plan = default_plan(model.shape.num_tokens, 3)
+    plan = model.default_plan(3)
     plan = dataclasses.replace(plan, images=2, capacities=(99, 8, 1))
     jaxpr = jax.make_jaxpr(functools.partial(run, model, plan=plan, execution="budget"))(
         model.abstract_params(),

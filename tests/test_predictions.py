@@ -77,7 +77,9 @@ def test_what_decides_the_lines_is_part_of_the_identity_and_nothing_else(source,
             part=range(4),
             step=step,
             execution=execution,
-            plan=dataclasses.replace(default_plan(65, images), capacities=(65,) * images),
+            plan=dataclasses.replace(
+                default_plan(65, images, num_heads=3), capacities=(65,) * images
+            ),
         )
 
     first = identity()

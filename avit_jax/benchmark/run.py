@@ -34,7 +34,7 @@ from avit_jax.inference.predictor import Predictor
 from avit_jax.types import Usage
 from avit_jax.writer import write_json_atomic
 
-DENSE_GROUPS = (1, 2, 4, 8)  # images that dense candidates treat together
+DENSE_GROUPS = (2, 4, 8)  # images that dense candidates treat together
 
 
 def benchmark_run(config: ConfigDict, workdir: Path, *, output: Path | None = None) -> Path:
@@ -125,9 +125,10 @@ def _programs(case: Case, plan: Plan, executions: tuple[str, ...]) -> Iterator[t
     batch_size = len(case.timed)
     local = max(1, batch_size // jax.device_count())
     # A single image at a time pays only where there is no more than one.
-    groups = {group for group in DENSE_GROUPS if 1 < group <= local} or {1}
+    groups = {*DENSE_GROUPS, plan.dense_images, 2 * plan.dense_images}
+    groups = {group for group in groups if group <= local} or {1}
     fused = (False, True) if case.model.shape.attention_can_be_fused else (False,)
-    for group, kernel in itertools.product(sorted(groups | {plan.dense_images}), fused):
+    for group, kernel in itertools.product(sorted(groups), fused):
         changed = dataclasses.replace(plan, dense_images=group, fused_attention=kernel)
         program = case.model.compile(
             case.params, batch_size=batch_size, execution="dense", plan=changed

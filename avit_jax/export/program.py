@@ -54,9 +54,7 @@ def export_program(
     def branch(platform: str) -> Callable[..., dict[str, Array]]:
         def trace(weights: dict[str, Array], images: Array, exists: Array) -> dict[str, Array]:
             params = unflatten_dict(weights, sep="/")
-            return answers(
-                model, params, images, exists, execution=execution, plan=plans[platform]
-            )
+            return answers(model, params, images, exists, execution=execution, plan=plans[platform])
 
         return trace
 

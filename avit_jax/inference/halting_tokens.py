@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from avit_jax import halting
-from avit_jax.inference import packed_block
+from avit_jax.inference import one_image, packed_block
 from avit_jax.inference.dense import even_group, in_groups, last_block
 from avit_jax.inference.packing import pack, unpack
 from avit_jax.inference.plan import Plan
@@ -45,6 +45,7 @@ def compact(
     """
     shape = network.shape
     prefix = shape.num_prefix_tokens
+    packed = packed_block if len(images) > 1 else one_image
     tokens = network.embed(images)
     everything = jnp.broadcast_to(exists[:, None], tokens.shape[:2])
 
@@ -77,7 +78,7 @@ def compact(
         buffers, before, state, answer, lives = carry
         live = running(state)
         after = pack(live)
-        buffers = packed_block.run(layer_at(network.blocks, index), buffers, before, after, plan)
+        buffers = packed.run(layer_at(network.blocks, index), buffers, before, after, plan)
         spent = unpack(score(buffers.tokens[None])[0], after)
         rows = jnp.clip(after.positions()[:, :prefix], 0, buffers.tokens.shape[0] - 1)
         state, answer = account(state, live, spent, buffers.tokens[rows], answer)
@@ -95,12 +96,12 @@ def compact(
     ) -> tuple[Array, halting.Halting, Array, Array]:
         # All tokens lie in the buffer at first, those of images that do not exist among them.
         packing = pack(jnp.ones_like(everything))
-        carry = (packed_block.start(tokens, plan), packing, state, answer, everywhere)
+        carry = (packed.start(tokens, plan), packing, state, answer, everywhere)
         buffers, before, state, answer, lives = jax.lax.fori_loop(
             first, shape.depth - 1, packed_layer, carry
         )
         block, after = layer_at(network.blocks, shape.depth - 1), pack(running(state))
-        last = packed_block.run_last(block, buffers, before, after, plan, prefix=prefix)
+        last = packed.run_last(block, buffers, before, after, plan, prefix=prefix)
         return last, state, answer, lives
 
     everywhere = jnp.ones((shape.depth, *everything.shape), bool)
@@ -108,9 +109,13 @@ def compact(
     first, tokens, state, answer = jax.lax.while_loop(
         untouched, whole_layer, (0, tokens, halting.start(everything.shape), answer)
     )
-    last, state, answer, lives = jax.lax.cond(
-        first == shape.depth - 1, whole_end, packed_end, tokens, state, answer
-    )
+    if len(images) > 1:
+        untouched_to_the_end = first == shape.depth - 1
+        last, state, answer, lives = jax.lax.cond(
+            untouched_to_the_end, whole_end, packed_end, tokens, state, answer
+        )
+    else:
+        last, state, answer, lives = packed_end(tokens, state, answer)
     live = running(state)
     state, answer = account(state, live, jnp.where(live, 1.0, 0.0), last, answer)
     heads = network.readout(answer)

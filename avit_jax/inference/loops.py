@@ -137,13 +137,13 @@ def selected_groups(
     order = jnp.pad(order, (0, groups * size - batch), mode="edge").reshape(groups, size)
     counts, heads = jnp.asarray(counts), jnp.asarray(heads)
     largest, widest = counts[order].max(1), heads[order].any(1).sum(1)
-    kind = _smallest(widest, head_sizes) * len(plan.lengths) + _smallest(largest, plan.lengths)
+    kind = smallest(widest, head_sizes) * len(plan.lengths) + smallest(largest, plan.lengths)
     return order, jnp.where(largest > 0, kind, len(head_sizes) * len(plan.lengths))
 
 
-def _smallest(values: Array, sizes: tuple[int, ...]) -> Array:
+def smallest(values: Array, sizes: tuple[int, ...]) -> Array:
     """Index of the smallest of ascending `sizes` that holds each value."""
-    return (values[:, None] > jnp.asarray(sizes[:-1], jnp.int32)).sum(1, dtype=jnp.int32)
+    return (values[..., None] > jnp.asarray(sizes[:-1], jnp.int32)).sum(-1, dtype=jnp.int32)
 
 
 def _tied(rows: Array, counter: Array) -> Array:

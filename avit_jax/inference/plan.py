@@ -11,7 +11,10 @@ import numpy as np
 
 from avit_jax.errors import UserError
 
-CACHED_ROWS = 788  # token rows whose activations stay in a core's cache while a block runs
+CACHED_ROWS = 1182  # token rows whose activations stay in the cache while a block runs
+# Queries of all heads from which XLA's CPU backend makes one program of a whole attention.
+_FUSED_QUERIES = 4096
+_GROUPED_ROWS = 6304  # of a group of images, or of four in dense execution
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,27 +118,31 @@ def ladder(last: int, *, ratio: float, step: int = 16) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def default_plan(num_tokens: int, batch_size: int, *, platform: str | None = None) -> Plan:
+def default_plan(
+    num_tokens: int, batch_size: int, *, num_heads: int, platform: str | None = None
+) -> Plan:
     """Sizes that do well without calibration.
 
-    On a CPU blocks of 788 rows keep the matrix products large and what they work on in the cache,
-    and groups of eight such blocks lose little in the last, partly filled one
+    On a CPU blocks of 1182 rows keep the matrix products large and what they work on in the cache,
+    and groups of some such blocks lose little in the last, partly filled one
     (docs/performance.md has the measurements). Accelerators want all rows at once and few loops.
 
     Args:
         num_tokens: tokens N of an image.
         batch_size: images of a batch on one device.
+        num_heads: heads H of an attention.
         platform: as JAX names it; the default backend's if unset.
     """
     platform = platform or jax.default_backend()
     if platform == "cpu":
-        images = min(batch_size, max(1, round(8 * CACHED_ROWS / num_tokens)))
+        images = min(batch_size, max(1, round(_GROUPED_ROWS / num_tokens)))
+        together = 4 if 4 * num_heads * num_tokens >= _FUSED_QUERIES else 8
         return Plan(
             images=images,
             row_sizes=ladder(min(CACHED_ROWS, images * num_tokens), ratio=1.33),
-            attention_images=min(4, images),
+            attention_images=min(together, images),
             lengths=ladder(num_tokens, ratio=1.2),
-            dense_images=min(batch_size, max(1, round(2 * CACHED_ROWS / num_tokens))),
+            dense_images=min(batch_size, max(1, round(_GROUPED_ROWS / 4 / num_tokens))),
         )
     rows = batch_size * num_tokens
     return Plan(

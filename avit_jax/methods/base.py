@@ -194,7 +194,10 @@ class Model(abc.ABC):
             batch_size: images.
             platform: of that device, as JAX names it; this machine's if unset.
         """
-        return default_plan(self.shape.num_tokens, batch_size, platform=platform)
+        shape = self.shape
+        return default_plan(
+            shape.num_tokens, batch_size, num_heads=shape.num_heads, platform=platform
+        )
 
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
         """Plans for calibration to race, "default" among them, for a batch on one device."""

@@ -76,11 +76,8 @@ def test_each_branch_has_the_sizes_of_its_kind_of_machine():
     )
     plans = plans_for(model, 16, chosen)
     assert plans["cpu"] == chosen
-    other = default_plan(tokens, 16, platform="gpu")
+    other = default_plan(tokens, 16, num_heads=3, platform="gpu")
     assert plans["gpu"] == dataclasses.replace(other, capacities=capacities)
-    text = export_program(model, execution="masked", batch_size=1, plans=plans).mlir_module()
-    # CPUs take one of three heads at a time, accelerators all: 3 and 1 softmaxes in a layer's body.
-    assert text.count("stablehlo.exponential") == 4
 
 
 def test_no_exported_program_has_fused_attention():

@@ -8,7 +8,6 @@ import pytest
 
 import avit_jax
 from avit_jax.benchmark import halting_profiles
-from avit_jax.inference.plan import default_plan
 from avit_jax.sharding import make_mesh
 
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
@@ -28,7 +27,7 @@ def case(request):
 
 
 def compiled(model, params, capacities):
-    plan = dataclasses.replace(default_plan(model.shape.num_tokens, 3), capacities=capacities)
+    plan = dataclasses.replace(model.default_plan(3), capacities=capacities)
     return model.compile(params, batch_size=3, execution="budget", plan=plan, mesh=ONE_DEVICE)
 
 

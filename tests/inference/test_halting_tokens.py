@@ -41,13 +41,14 @@ def scripted(model, depth):
     return params, halting_profiles.scripted_images(model, depth)
 
 
+@pytest.mark.parametrize("group", [3, 1], ids=["images are packed", "one by one"])
 @settings(max_examples=25, deadline=None)
 @example([[4] * 16] * 5)
 @example([[4] * 16] * 4 + [[3] * 15 + [4]])
 @given(st.lists(st.lists(st.integers(1, 4), min_size=16, max_size=16), min_size=5, max_size=5))
-def test_any_pattern_of_halting_gives_the_masked_answer(depth):
+def test_any_pattern_of_halting_gives_the_masked_answer(group, depth):
     depth = np.array(depth)
-    predict, params, apply = compiled()
+    predict, params, apply = compiled(group)
     images = halting_profiles.scripted_images(predict.model, depth)
     output = predict(images)
     masked = apply(params, images)
@@ -58,12 +59,11 @@ def test_any_pattern_of_halting_gives_the_masked_answer(depth):
 
 
 @functools.cache
-def compiled():
+def compiled(group):
     model = make()
     params = halting_profiles.scripted_params(model, model.init(jax.random.key(0)))
-    predict = model.compile(
-        params, batch_size=5, plan=small_plan(model.shape.num_tokens), mesh=ONE_DEVICE
-    )
+    plan = small_plan(model.shape.num_tokens, images=group, lengths=(4, 10, 17))
+    predict = model.compile(params, batch_size=5, plan=plan, mesh=ONE_DEVICE)
     return predict, params, jax.jit(model.apply)
 
 
@@ -72,6 +72,8 @@ def compiled():
     [
         (False, 1, {}),
         (True, 2, {"images": 5, "attention_images": 1, "row_sizes": (16,), "dense_images": 4}),
+        (False, 1, {"images": 1, "lengths": (4, 10, 17)}),
+        (True, 2, {"images": 1}),
     ],
 )
 def test_counted_multiply_adds_are_those_executed(distilled, first, plan):
@@ -132,9 +134,10 @@ def test_groups_of_dense_execution_are_even():
     assert flops.dense_inference_gmacs(model.shape) * 6e9 == pytest.approx(run_adds, rel=0.01)
 
 
-def test_an_image_that_is_not_finite_spoils_its_own_answer_only():
+@pytest.mark.parametrize("group", [3, 1])
+def test_an_image_that_is_not_finite_spoils_its_own_answer_only(group):
     depth = np.random.default_rng(0).integers(1, 5, (5, 16))
-    predict, params, apply = compiled()
+    predict, params, apply = compiled(group)
     images = halting_profiles.scripted_images(predict.model, depth)
     images[2] = np.nan
     answer = np.asarray(predict(images).logits)
@@ -156,21 +159,20 @@ def test_images_that_only_fill_up_cost_nothing():
     assert not program(params, images, exists).usage.tokens[:, 1:].any()
 
 
-def test_a_finished_image_leaves_with_all_its_tokens():
+@pytest.mark.parametrize("group", [2, 1])
+def test_a_finished_image_leaves_with_all_its_tokens(group):
     model = make()
     params, images = scripted(model, np.full((2, 16), 4))
     # A class token with a score of 1/2 halts after two of four layers.
-    params["cls_token"][:, :, 0] = halting_profiles.scripted_params(model, params)["cls_token"][
-        :, :, 0
-    ]
     params["cls_token"][:, :, 0] = model.settings.gate_center / model.settings.gate_scale
-    predict = model.compile(
-        params, batch_size=2, plan=small_plan(model.shape.num_tokens), mesh=ONE_DEVICE
-    )
-    output = predict(images)
+    plan = small_plan(model.shape.num_tokens, images=group)
+    program = functools.partial(run, model, plan=plan, execution="compact")
+    output = program(params, images, np.ones(2, bool))
     assert output.usage.tokens[:2].all() and not output.usage.tokens[2:].any()
     masked = model.apply(params, images)
     np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
+    run_adds = multiply_adds(program, params, images, np.ones(2, bool))
+    assert executed.halting_gmacs(model.shape, output.usage, plan) * 1e9 == pytest.approx(run_adds)
 
 
 def test_bfloat16_compact_is_as_close_to_masked_as_bfloat16_allows():

@@ -26,14 +26,14 @@ def test_rows_run_cover_the_live_ones_with_less_than_one_block_too_many(total):
 
 @given(st.integers(2, 600), st.integers(1, 512), st.sampled_from(["cpu", "gpu", "tpu"]))
 def test_every_model_and_batch_gets_a_plan(tokens, batch, platform):
-    plan = default_plan(tokens, batch, platform=platform)
+    plan = default_plan(tokens, batch, num_heads=3, platform=platform)
     plan.check(num_tokens=tokens, depth=12, num_heads=3)
     assert plan.images <= batch and plan.attention_images <= plan.images
 
 
 @given(st.integers(2, 600), st.integers(1, 512), st.integers(1, 32))
 def test_plans_that_leave_heads_out_have_few_sizes_that_hold_all_of_them(tokens, batch, heads):
-    plan = with_heads_left_out(default_plan(tokens, batch, platform="cpu"), heads)
+    plan = with_heads_left_out(default_plan(tokens, batch, num_heads=heads, platform="cpu"), heads)
     plan.check(num_tokens=tokens, depth=12, num_heads=heads)
     assert len(plan.head_sizes) == min(heads, 3)
 

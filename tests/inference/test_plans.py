@@ -16,7 +16,7 @@ def config():
 
 def stored(config, workdir):
     shape = configs.make_model(config).shape
-    plan = default_plan(shape.num_tokens, 3)
+    plan = default_plan(shape.num_tokens, 3, num_heads=shape.num_heads)
     record = {"chosen": "default", "execution": "masked"}
     save_plan(workdir, situation(shape, config.inference.batch_size), plan, record)
     return plan

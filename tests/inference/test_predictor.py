@@ -10,7 +10,6 @@ import pytest
 from jax import export
 
 import avit_jax
-from avit_jax.inference.plan import default_plan
 from avit_jax.inference.predictor import run
 
 
@@ -55,7 +54,7 @@ def test_answers_come_back_for_the_images_that_were_given(predict):
 @pytest.mark.parametrize("execution", ["compact", "budget", "dense"])
 def test_programs_for_accelerators_lower_for_them(execution):
     model = avit_jax.create_model("avit_micro_patch4_32", depth=2, dtype="bfloat16")
-    plan = default_plan(model.shape.num_tokens, 8, platform="gpu")
+    plan = model.default_plan(8, platform="gpu")
     plan = dataclasses.replace(plan, capacities=(40, 20))
     program = functools.partial(run, model, plan=plan, execution=execution)
     arguments = (
@@ -75,7 +74,7 @@ def test_programs_with_fused_attention_hold_cudnns_kernel(monkeypatch, execution
     kernels = "jax._src.cudnn.fused_attention_stablehlo"
     monkeypatch.setattr(f"{kernels}.check_cudnn_version", lambda: 91900)
     model = avit_jax.create_model("avit_micro_patch4_32", depth=2, num_heads=3, dtype="bfloat16")
-    plan = default_plan(model.shape.num_tokens, 8, platform="gpu")
+    plan = model.default_plan(8, platform="gpu")
     plan = dataclasses.replace(plan, fused_attention=True)
     program = functools.partial(run, model, plan=plan, execution=execution)
     traced = jax.jit(program).trace(
