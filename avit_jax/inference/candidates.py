@@ -22,7 +22,7 @@ def candidates(base: Plan, num_tokens: int, batch_size: int) -> dict[str, Plan]:
             base, attention_images=max(1, base.attention_images // 2)
         ),
         "small blocks": dataclasses.replace(
-            base, row_sizes=ladder(max(16, block // 2), ratio=1.33)
+            base, row_sizes=ladder(max(16, block // 2), ratio=1.2)
         ),
         "coarse lengths": dataclasses.replace(base, lengths=ladder(num_tokens, ratio=1.5)),
     }

@@ -139,7 +139,7 @@ def default_plan(
         together = 4 if 4 * num_heads * num_tokens >= _FUSED_QUERIES else 8
         return Plan(
             images=images,
-            row_sizes=ladder(min(CACHED_ROWS, images * num_tokens), ratio=1.33),
+            row_sizes=ladder(min(CACHED_ROWS, images * num_tokens), ratio=1.2),
             attention_images=min(together, images),
             lengths=ladder(num_tokens, ratio=1.2),
             dense_images=min(batch_size, max(1, round(_GROUPED_ROWS / 4 / num_tokens))),
