@@ -21,9 +21,7 @@ def candidates(base: Plan, num_tokens: int, batch_size: int) -> dict[str, Plan]:
         "small attention": dataclasses.replace(
             base, attention_images=max(1, base.attention_images // 2)
         ),
-        "small blocks": dataclasses.replace(
-            base, row_sizes=ladder(max(16, block // 2), ratio=1.2)
-        ),
+        "small blocks": dataclasses.replace(base, row_sizes=ladder(max(16, block // 2), ratio=1.2)),
         "coarse lengths": dataclasses.replace(base, lengths=ladder(num_tokens, ratio=1.5)),
     }
     return {name: plan for name, plan in plans.items() if name == "default" or plan != base}

@@ -4,7 +4,8 @@ Exact: a halted token is no key and is never read again, and only the prefix tok
 reach the head, so an image whose prefix tokens have halted is finished and leaves as a whole.
 
 As long as no token of the group has halted, layers run as in dense execution, the last one too,
-which packing could only slow down.
+which packing could only slow down. From then on the rows of several images are packed
+(`packed_block.py`); a single one takes the smallest length that holds it (`one_image.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def compact(
     """
     shape = network.shape
     prefix = shape.num_prefix_tokens
-    packed = packed_block if len(images) > 1 else one_image
+    blocks = packed_block if len(images) > 1 else one_image
     tokens = network.embed(images)
     everything = jnp.broadcast_to(exists[:, None], tokens.shape[:2])
 
@@ -78,7 +79,7 @@ def compact(
         buffers, before, state, answer, lives = carry
         live = running(state)
         after = pack(live)
-        buffers = packed.run(layer_at(network.blocks, index), buffers, before, after, plan)
+        buffers = blocks.run(layer_at(network.blocks, index), buffers, before, after, plan)
         spent = unpack(score(buffers.tokens[None])[0], after)
         rows = jnp.clip(after.positions()[:, :prefix], 0, buffers.tokens.shape[0] - 1)
         state, answer = account(state, live, spent, buffers.tokens[rows], answer)
@@ -96,12 +97,12 @@ def compact(
     ) -> tuple[Array, halting.Halting, Array, Array]:
         # All tokens lie in the buffer at first, those of images that do not exist among them.
         packing = pack(jnp.ones_like(everything))
-        carry = (packed.start(tokens, plan), packing, state, answer, everywhere)
+        carry = (blocks.start(tokens, plan), packing, state, answer, everywhere)
         buffers, before, state, answer, lives = jax.lax.fori_loop(
             first, shape.depth - 1, packed_layer, carry
         )
         block, after = layer_at(network.blocks, shape.depth - 1), pack(running(state))
-        last = packed.run_last(block, buffers, before, after, plan, prefix=prefix)
+        last = blocks.run_last(block, buffers, before, after, plan, prefix=prefix)
         return last, state, answer, lives
 
     everywhere = jnp.ones((shape.depth, *everything.shape), bool)
@@ -109,13 +110,12 @@ def compact(
     first, tokens, state, answer = jax.lax.while_loop(
         untouched, whole_layer, (0, tokens, halting.start(everything.shape), answer)
     )
-    if len(images) > 1:
-        untouched_to_the_end = first == shape.depth - 1
-        last, state, answer, lives = jax.lax.cond(
-            untouched_to_the_end, whole_end, packed_end, tokens, state, answer
-        )
-    else:
+    if len(images) == 1:  # the last block is run at one of several lengths anyway
         last, state, answer, lives = packed_end(tokens, state, answer)
+    else:
+        last, state, answer, lives = jax.lax.cond(
+            first == shape.depth - 1, whole_end, packed_end, tokens, state, answer
+        )
     live = running(state)
     state, answer = account(state, live, jnp.where(live, 1.0, 0.0), last, answer)
     heads = network.readout(answer)

@@ -11,10 +11,11 @@ import numpy as np
 
 from avit_jax.errors import UserError
 
-CACHED_ROWS = 1182  # token rows whose activations stay in the cache while a block runs
-# Queries of all heads from which XLA's CPU backend makes one program of a whole attention.
-_FUSED_QUERIES = 4096
-_GROUPED_ROWS = 6304  # of a group of images, or of four in dense execution
+# On a CPU, in token rows; docs/performance.md has the measurements.
+_BLOCK = 1182  # large matrix products whose activations stay in the cache
+_PACKED = 6304  # few blocks are the last, partly filled one of a group
+_DENSE = 1576
+_FUSED = 4096  # of all heads; from here XLA makes one program of a whole attention
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Plan:
             working set in the cache, many lose less in the last, partly filled block of rows.
         row_sizes: numbers of token rows that the linear layers are compiled for, ascending. Live
             rows are treated in blocks of the last size; what is left takes the smallest that fits.
+            Single images that halt take one of `lengths` instead.
         attention_images: images whose attention is computed together, after sorting by size.
         lengths: numbers of tokens of an image that attention is compiled for, ascending; the last
             is the model's number of tokens.
@@ -123,9 +125,9 @@ def default_plan(
 ) -> Plan:
     """Sizes that do well without calibration.
 
-    On a CPU blocks of 1182 rows keep the matrix products large and what they work on in the cache,
-    and groups of some such blocks lose little in the last, partly filled one
-    (docs/performance.md has the measurements). Accelerators want all rows at once and few loops.
+    On a CPU blocks of rows keep the matrix products large and what they work on in the cache, and
+    groups of several such blocks lose little in the last, partly filled one. Accelerators want all
+    rows at once and few loops.
 
     Args:
         num_tokens: tokens N of an image.
@@ -135,14 +137,14 @@ def default_plan(
     """
     platform = platform or jax.default_backend()
     if platform == "cpu":
-        images = min(batch_size, max(1, round(_GROUPED_ROWS / num_tokens)))
-        together = 4 if 4 * num_heads * num_tokens >= _FUSED_QUERIES else 8
+        images = min(batch_size, max(1, round(_PACKED / num_tokens)))
+        together = 4 if 4 * num_heads * num_tokens >= _FUSED else 8
         return Plan(
             images=images,
-            row_sizes=ladder(min(CACHED_ROWS, images * num_tokens), ratio=1.2),
+            row_sizes=ladder(min(_BLOCK, images * num_tokens), ratio=1.2),
             attention_images=min(together, images),
             lengths=ladder(num_tokens, ratio=1.2),
-            dense_images=min(batch_size, max(1, round(_GROUPED_ROWS / 4 / num_tokens))),
+            dense_images=min(batch_size, max(1, round(_DENSE / num_tokens))),
         )
     rows = batch_size * num_tokens
     return Plan(

@@ -65,20 +65,25 @@ def mix(
         query: `[B, N, H, d]`.
         key: `[B, M, H, d]`.
         value: `[B, M, H, d]`.
-        keys: `[B, M]` bool, which keys exist. What lies at the others may be anything finite; where
-            no key exists at all, the result is the mean of all values, as published.
+        keys: `[B, M]` bool, which keys exist. What lies at the others may be anything; where no key
+            exists at all, the result is the mean of all values, as published.
         bias: `[B, H, N, M]` added to the scores.
         scale: factor on the products of queries and keys; `d ** -0.5` by default.
     """
-    if _fused.get():
-        return _fused_mix(query, key, value, keys, bias, scale)
-    # Heads beside images, and masks that are added: only so XLA's CPU backend makes one program of
-    # the scores and their softmax (docs/performance.md).
-    query, key, value = (part.swapaxes(1, 2) for part in (query, key, value))
     if keys is not None:
-        # What lies there may be anything, and neither a mask nor a weight of 0 stops NaN.
-        key = jnp.where(keys[:, None, :, None], key, 0)
-        value = jnp.where((keys | ~keys.any(1, keepdims=True))[:, None, :, None], value, 0)
+        # Neither a mask nor a weight of 0 stops NaN. Without any key all scores become equal.
+        counted = keys | ~keys.any(1, keepdims=True)
+        key = jnp.where(keys[:, :, None, None], key, 0)
+        value = jnp.where(counted[:, :, None, None], value, 0)
+    if _fused.get():
+        size = (len(query), 1, query.shape[1], key.shape[1])
+        mask = None if keys is None else jnp.broadcast_to(counted[:, None, None, :], size)
+        return jax.nn.dot_product_attention(
+            query, key, value, bias, mask, scale=scale, implementation=_KERNEL
+        )
+    # Heads beside images, and masks that are added: only so XLA's CPU backend makes one program of
+    # scores and softmax (docs/performance.md).
+    query, key, value = (part.swapaxes(1, 2) for part in (query, key, value))
     products = _scores(query, key, scale)
     if bias is not None:
         products = products + bias
@@ -96,24 +101,3 @@ def _scores(query: Array, key: Array, scale: float | None) -> Array:
     """Of queries `[B, H, N, d]` and keys `[B, H, M, d]`."""
     products = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
     return products * (query.shape[-1] ** -0.5 if scale is None else scale)
-
-
-def _fused_mix(
-    query: Array,
-    key: Array,
-    value: Array,
-    keys: Array | None,
-    bias: Array | None,
-    scale: float | None,
-) -> Array:
-    mask = None
-    if keys is not None:
-        # A mask does not stop what is not a number; without any key all scores become equal.
-        exists = keys | ~keys.any(1, keepdims=True)
-        key = jnp.where(keys[:, :, None, None], key, 0)
-        value = jnp.where(exists[:, :, None, None], value, 0)
-        size = (len(query), 1, query.shape[1], key.shape[1])
-        mask = jnp.broadcast_to(exists[:, None, None, :], size)
-    return jax.nn.dot_product_attention(
-        query, key, value, bias, mask, scale=scale, implementation=_KERNEL
-    )

@@ -7,7 +7,6 @@ import pytest
 
 from avit_jax.models import attention
 
-# Below and above the size from which a CPU takes one head after the other.
 LENGTHS = (5, 90)
 
 
@@ -47,10 +46,11 @@ def test_values_and_gradients_are_those_of_the_definition(length, masked):
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_what_lies_where_no_key_exists_does_not_matter(length):
+@pytest.mark.parametrize("garbage", [1e4, jnp.inf, jnp.nan])
+def test_what_lies_where_no_key_exists_does_not_matter(length, garbage):
     query, key, value = inputs(length)
     exists = some_keys(length)
-    garbage = jnp.where(exists[:, :, None, None], 0.0, 1e4)
+    garbage = jnp.where(exists[:, :, None, None], 0.0, garbage)
     clean = attention.mix(query, key, value, keys=exists)
     dirty = attention.mix(query, key + garbage, value - garbage, keys=exists)
     np.testing.assert_array_equal(clean, dirty)
@@ -101,7 +101,7 @@ def test_the_fused_kernel_is_asked_for_the_same(length, masked):
 
 
 @pytest.mark.usefixtures("portable_kernel")
-def test_what_is_not_a_number_does_not_reach_the_fused_kernel():
+def test_what_is_not_a_number_does_not_reach_the_fused_kernel_either():
     query, key, value = inputs(5)
     exists = some_keys(5)
     gone = jnp.where(exists[:, :, None, None], 0.0, jnp.nan)
