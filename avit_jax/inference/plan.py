@@ -138,7 +138,8 @@ def default_plan(
     platform = platform or jax.default_backend()
     if platform == "cpu":
         images = min(batch_size, max(1, round(_PACKED / num_tokens)))
-        together = 4 if 4 * num_heads * num_tokens >= _FUSED else 8
+        # Eight of few images are padded to the busiest of nearly all.
+        together = 8 if images >= 16 and 4 * num_heads * num_tokens < _FUSED else 4
         return Plan(
             images=images,
             row_sizes=ladder(min(_BLOCK, images * num_tokens), ratio=1.2),

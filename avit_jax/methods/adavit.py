@@ -182,24 +182,11 @@ class Model(base.Model):
             executed.selected_gmacs, self.shape, usage, plan, devices=devices
         )
 
-    def default_plan(self, batch_size: int, *, platform: str | None = None) -> Plan:
-        """See `base.Model.default_plan`; a CPU leaves heads out for single images only.
-
-        The live rows of several images make products so large that masking heads in them is faster
-        at every width (docs/performance.md).
-        """
-        plan = super().default_plan(batch_size, platform=platform)
-        alone = (platform or jax.default_backend()) == "cpu" and batch_size == 1
-        return with_heads_left_out(plan, self.shape.num_heads) if alone else plan
-
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
-        """See `base.Model.candidate_plans`: heads are masked in products, or left out."""
-        plans, masked = super().candidate_plans(batch_size), super().default_plan(batch_size)
-        both = {
-            "masked heads": masked,
-            "heads left out": with_heads_left_out(masked, self.shape.num_heads),
-        }
-        return plans | {name: plan for name, plan in both.items() if plan != plans["default"]}
+        """See `base.Model.candidate_plans`; heads are masked in products, or left out of them."""
+        plans = super().candidate_plans(batch_size)
+        narrow = with_heads_left_out(plans["default"], self.shape.num_heads)
+        return plans | {"heads left out": narrow}
 
     def dial(self) -> Dial | None:
         """`logit_shift`: the same for tokens, heads and halves."""
