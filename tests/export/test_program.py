@@ -88,8 +88,8 @@ def test_no_exported_program_has_fused_attention():
     assert not any(plan.fused_attention for plan in plans.values())
 
 
-def test_a_method_s_own_sizes_are_exported_for_the_platform_they_are_for():
+def test_each_platform_gets_the_sizes_that_the_method_has_for_it():
     model = avit_jax.create_model("adavit_deit_micro_patch4_32")
-    plans = plans_for(model, 1, None)
-    assert plans["cpu"] == model.default_plan(1, platform="cpu")
-    assert plans["cpu"].head_sizes and not plans["gpu"].head_sizes
+    plans = plans_for(model, 16, None)
+    assert plans["cpu"] == model.default_plan(16, platform="cpu")
+    assert plans["gpu"] == model.default_plan(16, platform="gpu") != plans["cpu"]
