@@ -2,7 +2,7 @@
 
 The other way to leave out what policies drop (`chosen_heads.py` is the first): live rows of all
 images are gathered into one buffer, so that the products are large, and dropped heads are masked in
-them. Only attention itself leaves dropped heads out. The default, for it was the faster way on CPUs.
+them. Only attention itself leaves dropped heads out. The default, because it was faster on CPUs.
 """
 
 from __future__ import annotations
