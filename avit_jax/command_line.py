@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from avit_jax.errors import UserError
-from avit_jax.writer import is_local
+from avit_jax.runtime.files import is_local
 
 # What flags and config files raise over what a user wrote; anything else is a fault of ours.
 PROBLEMS = (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError)

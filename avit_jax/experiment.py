@@ -14,16 +14,16 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax import optim
 from avit_jax.data.augment import Augment
 from avit_jax.data.bad_examples import BadExamples
 from avit_jax.data.mix import Mix
 from avit_jax.data.sources import Source, open_source
 from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
-from avit_jax.sharding import abstract_on, make_mesh
-from avit_jax.step import Recipe, TrainState, init_state
-from avit_jax.teacher import make_teacher
+from avit_jax.runtime.device_mesh import abstract_on, make_mesh
+from avit_jax.training import optimizers
+from avit_jax.training.step import Recipe, TrainState, init_state
+from avit_jax.training.teacher import make_teacher
 
 Batches = Generator[dict[str, np.ndarray], None, None]
 
@@ -150,10 +150,10 @@ class Optimization:
             mix=Mix(**config.data.mix),
             teacher=make_teacher(config, model),
         )
-        self.schedule: optax.Schedule = optim.learning_rate(
+        self.schedule: optax.Schedule = optimizers.learning_rate(
             config.optim, batch_size=train.batch_size, total_steps=total_steps
         )
-        self.optimizer: optax.GradientTransformationExtraArgs = optim.build(
+        self.optimizer: optax.GradientTransformationExtraArgs = optimizers.build(
             config.optim, self.schedule, trainable=model.trainable(model.abstract_params())
         )
 

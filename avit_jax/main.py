@@ -18,11 +18,11 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from avit_jax import command_line
-from avit_jax.benchmark.environment import start_again_prepared
-from avit_jax.compilation_cache import use_compilation_cache
 from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub
-from avit_jax.process_group import initialise_processes, preemption_notice
+from avit_jax.runtime.compilation_cache import use_compilation_cache
+from avit_jax.runtime.environment import start_again_prepared
+from avit_jax.runtime.processes import initialise_processes, preemption_notice
 
 EXIT_USAGE, EXIT_PREEMPTED = 2, 75
 
@@ -58,22 +58,22 @@ LIMIT = flags.DEFINE_integer("limit", 48, "visualize: how many images to draw.")
 
 def run_train(config: ConfigDict, workdir: Path) -> None:
     """Train, or go on training."""
-    from avit_jax.train import train
+    from avit_jax.training.loop import train
 
     train(config, workdir, stop=preemption_notice())
 
 
 def run_eval(config: ConfigDict, workdir: Path) -> None:
     """Exact figures of a trained run."""
-    from avit_jax.evaluate_run import evaluate_run
+    from avit_jax.evaluation.run import evaluate_run
 
     evaluate_run(config, workdir)
 
 
 def run_predict(config: ConfigDict, workdir: Path) -> None:
     """Answers for every image of a folder or dataset."""
-    from avit_jax.inference.plans import chosen_execution, chosen_plan
-    from avit_jax.predict import predict_run
+    from avit_jax.checkpoints.stored_plans import chosen_execution, chosen_plan
+    from avit_jax.prediction.run import predict_run
 
     predict_run(
         config,
@@ -97,11 +97,11 @@ def run_benchmark(config: ConfigDict, workdir: Path) -> None:
 def run_calibrate(config: ConfigDict, workdir: Path) -> None:
     """The fastest exact inference on this machine, or with `--budget` a setting that meets it."""
     if BUDGET.value:
-        from avit_jax.dial.run import dial_run
+        from avit_jax.calibration.meet_budgets import dial_run
 
         dial_run(config, workdir, BUDGET.value)
         return
-    from avit_jax.calibrate import calibrate_run
+    from avit_jax.calibration.fastest_plan import calibrate_run
 
     calibrate_run(config, workdir)
 
@@ -115,15 +115,15 @@ def run_visualize(config: ConfigDict, workdir: Path) -> None:
 
 def run_export(config: ConfigDict, workdir: Path) -> None:
     """A program for other machines."""
+    from avit_jax.checkpoints.stored_plans import chosen_plan
     from avit_jax.export.run import export_run
-    from avit_jax.inference.plans import chosen_plan
 
     export_run(config, workdir, output=_output(), plan=chosen_plan(config, workdir))
 
 
 def run_convert(config: ConfigDict, workdir: Path) -> None:
     """Weights between our checkpoints and the files of others."""
-    from avit_jax.convert import convert_run
+    from avit_jax.export.convert import convert_run
 
     convert_run(config, workdir, source=INPUT.value, output=OUTPUT.value)
 
@@ -181,7 +181,7 @@ def chosen_config(workdir: Path) -> ConfigDict:
             f"--operating_point sets a trained model, which --mode {MODE.value} does not take: "
             "leave it out."
         )
-    from avit_jax.dial.operating_points import at_operating_point
+    from avit_jax.checkpoints.operating_points import at_operating_point
 
     return at_operating_point(CONFIG.value, workdir, OPERATING_POINT.value)
 

@@ -5,7 +5,7 @@ Parameters and GMACs are computed here, accuracies are those of `published.py`.
 
 from __future__ import annotations
 
-from avit_jax.published import PUBLISHED, Published
+from avit_jax.pretrained.published import PUBLISHED, Published
 from avit_jax.zoo import create_model, list_models
 
 _HEAD = """\

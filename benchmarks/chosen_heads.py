@@ -22,14 +22,15 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from avit_jax.benchmark.environment import environment, start_again_prepared
-from avit_jax.benchmark.race import race, speedup
-from avit_jax.inference import packed_halves, selected
-from avit_jax.inference.chosen_heads import AttentionHalf, MlpHalf
-from avit_jax.inference.plan import default_plan, with_heads_left_out
+from avit_jax.execution import packed_halves
+from avit_jax.execution.chosen_heads import AttentionHalf, MlpHalf
+from avit_jax.execution.plan import default_plan, with_heads_left_out
+from avit_jax.methods.adavit import compact as selected
 from avit_jax.models.layers import Block, BlockShape
+from avit_jax.runtime.environment import environment, start_again_prepared
+from avit_jax.runtime.paired_timing import race, speedup
+from avit_jax.runtime.tables import columns
 from avit_jax.types import Gates
-from avit_jax.writer import columns
 
 # Width, heads, tokens of an image: DeiT-T at 128 and 224 px, DeiT-S and DeiT-B at 224 px.
 SIZES = ((192, 3, 65), (192, 3, 197), (384, 6, 197), (768, 12, 197))

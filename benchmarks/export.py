@@ -27,16 +27,16 @@ from jax import export
 
 from avit_jax import config as configs
 from avit_jax.benchmark import profiles
-from avit_jax.benchmark.environment import environment, start_again_prepared
-from avit_jax.benchmark.race import race, speedup
 from avit_jax.data.mix import MEAN, STD, normalise
 from avit_jax.export import load
 from avit_jax.export.description import describe
 from avit_jax.export.program import PLATFORMS, export_program, plans_for
 from avit_jax.export.run import write_folder, write_onnx
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
-from avit_jax.writer import columns, table
+from avit_jax.models.functional import Params
+from avit_jax.runtime.environment import environment, start_again_prepared
+from avit_jax.runtime.paired_timing import race, speedup
+from avit_jax.runtime.tables import columns, table
 
 GATES = {"gate_scale": 10.0, "gate_center": 0.0}  # scores within reach of 8-bit pixels
 

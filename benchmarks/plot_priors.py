@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from avit_jax.priors import depth_prior
+from avit_jax.methods.avit.priors import depth_prior
 
 DEPTH = 12
 TARGET = 5.0

@@ -24,7 +24,7 @@ import numpy as np
 from avit_jax import create_model
 from avit_jax.models.vit import ViTShape
 from avit_jax.pretrained.weights import load_torch
-from avit_jax.writer import columns
+from avit_jax.runtime.tables import columns
 
 ALLOWED = 2e-5
 # transformers' name -> timm's, in order; q, k and v are joined before.

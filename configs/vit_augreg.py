@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax.errors import UserError
-from avit_jax.published import PUBLISHED
+from avit_jax.pretrained.published import PUBLISHED
 
 SIZES = ("small", "base", "large")
 

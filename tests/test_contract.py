@@ -11,9 +11,9 @@ import pytest
 
 import avit_jax
 from avit_jax import methods, zoo
-from avit_jax.inference.plan import Plan
+from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
-from avit_jax.sharding import make_mesh
+from avit_jax.runtime.device_mesh import make_mesh
 
 NAMES = {zoo.entry(name).method: name for name in avit_jax.list_models("*tiny_patch16_224")}
 BATCH, SIZE, CLASSES = 3, 32, 7

@@ -6,9 +6,10 @@ import pytest
 
 import avit_jax
 from avit_jax import config as configs
-from avit_jax import losses, step
 from avit_jax.experiment import Optimization
-from avit_jax.sharding import make_mesh, replicated, shard_batch, state_shardings
+from avit_jax.losses import classification
+from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch, state_shardings
+from avit_jax.training import step
 
 MESHES = {"1x1": (1, 1), "8x1": (8, 1), "2x4": (2, 4), "1x8": (1, 8)}
 STEPS, BATCH = 3, 16
@@ -90,7 +91,7 @@ def test_gradients_through_masked_attention_are_the_same_on_every_mesh():
         @jax.grad
         def of_loss(params, images):
             output = model.apply(params, images, train=True, key=jax.random.key(1))
-            return losses.cross_entropy(output.logits, targets).mean()
+            return classification.cross_entropy(output.logits, targets).mean()
 
         placed = jax.device_put(params, replicated(mesh))
         return of_loss(placed, shard_batch({"image": images}, mesh)["image"])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from avit_jax import list_models, models_table
-from avit_jax.published import PUBLISHED
+from avit_jax.pretrained.published import PUBLISHED
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 

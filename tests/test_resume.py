@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from avit_jax import config as configs
-from avit_jax.checkpoint import Checkpoints
+from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.experiment import Optimization
-from avit_jax.sharding import make_mesh
+from avit_jax.runtime.device_mesh import make_mesh
 from tests import commands
 
 STEPS = 24

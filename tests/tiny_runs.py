@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax.checkpoint import Checkpoints
+from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.methods.base import Model
 
 HALTING = {"gate_scale": 3.0, "gate_center": 0.5}  # tokens of one image halt at various depths

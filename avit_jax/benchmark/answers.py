@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 
 from avit_jax.benchmark.cases import Case
-from avit_jax.inference.predictor import Predictor
-from avit_jax.models.module import Params
+from avit_jax.execution.predictor import Predictor
+from avit_jax.models.functional import Params
 from avit_jax.types import Usage
 
 BORDER = 1e-5  # a decision so close to its threshold may go either way in reordered sums

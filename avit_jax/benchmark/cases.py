@@ -13,15 +13,15 @@ from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax.benchmark import profiles
-from avit_jax.calibrate import calibration_images
+from avit_jax.calibration.fastest_plan import calibration_images
+from avit_jax.checkpoints.stored_plans import chosen_plan
+from avit_jax.checkpoints.weights import chosen_weights
 from avit_jax.errors import UserError
+from avit_jax.execution.plan import Plan
 from avit_jax.experiment import Experiment
-from avit_jax.inference.plan import Plan
-from avit_jax.inference.plans import chosen_plan
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
-from avit_jax.restore import chosen_weights
-from avit_jax.sharding import make_mesh
+from avit_jax.models.functional import Params
+from avit_jax.runtime.device_mesh import make_mesh
 
 ANSWERS = 256  # images of a trained run on which answers are compared, where it has as many
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from avit_jax.benchmark import halting_profiles, policy_profiles
 from avit_jax.errors import UserError
 from avit_jax.methods import adavit, avit
+from avit_jax.methods.adavit import synthetic as policy_profiles
+from avit_jax.methods.avit import synthetic as halting_profiles
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
+from avit_jax.models.functional import Params
 
 _WAYS = {avit.Model: halting_profiles, adavit.Model: policy_profiles}
 

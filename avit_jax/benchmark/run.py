@@ -18,21 +18,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax import flops
 from avit_jax.benchmark import peers
 from avit_jax.benchmark.answers import compare, masked_answers, program_answers
 from avit_jax.benchmark.cases import Case, cases
-from avit_jax.benchmark.environment import environment
-from avit_jax.benchmark.figures import device_peak_mb, program_figures, speed_figures
+from avit_jax.benchmark.measurements import device_peak_mb, program_figures, speed_figures
 from avit_jax.benchmark.plot import plot
-from avit_jax.benchmark.race import race
 from avit_jax.benchmark.tables import print_case
-from avit_jax.calibrate import refuse_unless_adaptive
-from avit_jax.inference.candidates import capacities
-from avit_jax.inference.plan import Plan
-from avit_jax.inference.predictor import Predictor
+from avit_jax.calibration.fastest_plan import refuse_unless_adaptive
+from avit_jax.execution.candidates import capacities
+from avit_jax.execution.plan import Plan
+from avit_jax.execution.predictor import Predictor
+from avit_jax.models import costs
+from avit_jax.runtime.environment import environment
+from avit_jax.runtime.files import write_json_atomic
+from avit_jax.runtime.paired_timing import race
 from avit_jax.types import Usage
-from avit_jax.writer import write_json_atomic
 
 DENSE_GROUPS = (2, 4, 8)  # images that dense candidates treat together
 
@@ -82,8 +82,8 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
     times = race(contenders, turns=config.benchmark.turns)
     dense = [name for name in times if name.startswith("dense")]
     baseline = min(dense, key=lambda name: times[name].median())
-    needed = float(flops.inference_gmacs(shape, usage).mean())
-    ideal = flops.dense_inference_gmacs(shape) / needed
+    needed = float(costs.inference_gmacs(shape, usage).mean())
+    ideal = costs.dense_inference_gmacs(shape) / needed
     executions = {}
     for name, timing in times.items():
         if name in dense and name != baseline:
@@ -96,7 +96,7 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
             exact = program.execution in ("masked", "compact")
             figures |= compare(case, answers, masked, exact=exact)
         else:
-            figures["gmacs_executed"] = flops.dense_gmacs(shape)
+            figures["gmacs_executed"] = costs.dense_gmacs(shape)
         executions[name.split(" of ")[0]] = figures
     return {
         "profile": case.name,
@@ -105,7 +105,7 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
         "embed_dim": shape.embed_dim,
         "dtype": shape.dtype,
         "turns": config.benchmark.turns,
-        "gmacs_dense": flops.dense_inference_gmacs(shape),
+        "gmacs_dense": costs.dense_inference_gmacs(shape),
         "gmacs_live": needed,
         "ideal_speedup": ideal,
         "baseline": baseline,

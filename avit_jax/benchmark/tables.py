@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from avit_jax.writer import columns
+from avit_jax.runtime.tables import columns
 
 
 def print_case(result: dict[str, Any]) -> None:

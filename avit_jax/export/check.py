@@ -10,13 +10,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avit_jax.data.ahead import load_ahead
 from avit_jax.data.augment import Augment
+from avit_jax.data.image_selection import evaluation_split
+from avit_jax.data.inference_batches import load_ahead
+from avit_jax.execution.plan import Plan
 from avit_jax.export.program import answers
-from avit_jax.inference.plan import Plan
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
-from avit_jax.viz.inputs import evaluation_split
+from avit_jax.models.functional import Params
 
 IMAGES = 32
 

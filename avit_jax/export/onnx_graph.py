@@ -15,12 +15,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from avit_jax import flops
 from avit_jax.data.mix import MEAN, STD
 from avit_jax.errors import UserError
 from avit_jax.methods import avit, dense
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
+from avit_jax.models import costs
+from avit_jax.models.functional import Params
 from avit_jax.models.vit import ViTShape
 
 OPSET, IR_VERSION = 20, 9
@@ -226,14 +226,14 @@ def _costs(graph: Graph, shape: ViTShape, lives: list[str]) -> None:
     """`depth` and `gmacs`, as `flops.gmacs` counts: a layer of n live tokens costs a n + b n²."""
 
     def layer(tokens: int) -> float:
-        return (flops.attention(shape, tokens) + flops.mlp(shape, tokens)) / flops.GIGA
+        return (costs.attention(shape, tokens) + costs.mlp(shape, tokens)) / costs.GIGA
 
     square = (layer(2) - 2 * layer(1)) / 2
-    fixed = (flops.embedding(shape) + flops.readout(shape)) / flops.GIGA
+    fixed = (costs.embedding(shape) + costs.readout(shape)) / costs.GIGA
     graph("Sum", *lives, name="depth")
-    costs = []
+    terms = []
     for live in lives:
         count = graph("ReduceSum", live, [1], keepdims=0)
         share = graph("Add", graph("Mul", count, square), layer(1) - square)
-        costs.append(graph("Mul", count, share))
-    graph("Add", graph("Sum", *costs), fixed, name="gmacs")
+        terms.append(graph("Mul", count, share))
+    graph("Add", graph("Sum", *terms), fixed, name="gmacs")

@@ -17,10 +17,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, export, lax
 
 from avit_jax.data.mix import normalise
-from avit_jax.inference.plan import Plan
-from avit_jax.inference.predictor import run
+from avit_jax.execution.plan import Plan
+from avit_jax.execution.predictor import run
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
+from avit_jax.models.functional import Params
 
 logger = logging.getLogger(__name__)
 

@@ -13,20 +13,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax.data.listing import class_names
+from avit_jax.checkpoints.stored_plans import chosen_execution
+from avit_jax.checkpoints.weights import chosen_weights
+from avit_jax.data.image_files import class_names
 from avit_jax.errors import UserError
+from avit_jax.execution.plan import Plan
 from avit_jax.export import load
 from avit_jax.export.check import Comparison, check_images, compare
 from avit_jax.export.description import describe
 from avit_jax.export.program import FIXED_BATCH, PLATFORMS, export_program, named, plans_for
-from avit_jax.inference.plan import Plan
-from avit_jax.inference.plans import chosen_execution
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
-from avit_jax.restore import chosen_weights
-from avit_jax.sharding import make_mesh
-from avit_jax.viz.target import replaced_folder
-from avit_jax.writer import table, write_bytes_atomic, write_json_atomic
+from avit_jax.models.functional import Params
+from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.runtime.files import write_bytes_atomic, write_json_atomic
+from avit_jax.runtime.replaced_folder import replaced_folder
+from avit_jax.runtime.tables import table
 
 logger = logging.getLogger(__name__)
 

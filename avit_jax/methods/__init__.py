@@ -1,4 +1,4 @@
-"""Methods of adaptive computation, one file each; a new file here is found by name."""
+"""Methods of adaptive computation, one file or folder each; a new file here is found by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from avit_jax.errors import UserError
 
 def available() -> list[str]:
     """Names of all methods: the files of this folder that hold one."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+    return sorted(
+        m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("base", "schedule")
+    )
 
 
 def load(name: str) -> ModuleType:

@@ -20,12 +20,11 @@ from flax import nnx, struct
 from jax import Array
 from jax.sharding import Mesh
 
-from avit_jax import flops
 from avit_jax.errors import UserError
-from avit_jax.inference.candidates import candidates
-from avit_jax.inference.plan import Plan, default_plan
-from avit_jax.inference.predictor import Predictor
-from avit_jax.models import module
+from avit_jax.execution.candidates import candidates
+from avit_jax.execution.plan import Plan, default_plan
+from avit_jax.execution.predictor import Predictor
+from avit_jax.models import costs, functional
 from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import dropout
 from avit_jax.pretrained import names
@@ -91,17 +90,17 @@ class Model(abc.ABC):
     def forward(self, network: Any, images: Array, call: Call) -> Output:
         """The method itself; see `apply`."""
 
-    def init(self, key: Array) -> module.Params:
+    def init(self, key: Array) -> functional.Params:
         """Fresh parameters, drawn from `key` (`jax.random.key(seed)`)."""
-        return module.create(self.build, key)
+        return functional.create(self.build, key)
 
-    def abstract_params(self) -> module.Params:
+    def abstract_params(self) -> functional.Params:
         """Shapes and dtypes of the parameters."""
-        return module.abstract(self.build)
+        return functional.abstract(self.build)
 
     def apply(
         self,
-        params: module.Params,
+        params: functional.Params,
         images: Array,
         *,
         train: bool = False,
@@ -146,7 +145,7 @@ class Model(abc.ABC):
             progress=progress,
             features=features,
         )
-        network = module.bind(self.build, params)  # by the model itself, which can be hashed
+        network = functional.bind(self.build, params)  # by the model itself, which can be hashed
         model = self if settings is None else self._changed(settings)
         return model.forward(network, images, call)
 
@@ -209,7 +208,7 @@ class Model(abc.ABC):
 
     def compile(
         self,
-        params: module.Params,
+        params: functional.Params,
         *,
         batch_size: int,
         execution: str = "compact",
@@ -234,11 +233,11 @@ class Model(abc.ABC):
             self, params, batch_size=batch_size, execution=execution, plan=plan, mesh=mesh
         )
 
-    def trainable(self, params: module.Params) -> Any:
+    def trainable(self, params: functional.Params) -> Any:
         """Tree of bools: parameters that are False get neither update nor weight decay."""
-        return module.map_paths(lambda path, _: path not in self.shape.frozen, params)
+        return functional.map_paths(lambda path, _: path not in self.shape.frozen, params)
 
-    def completed(self, params: module.Params) -> module.Params:
+    def completed(self, params: functional.Params) -> functional.Params:
         """Parameters of the plain backbone, with fresh ones where the method has its own.
 
         The fresh ones are always the same, and a warning names them.
@@ -252,7 +251,7 @@ class Model(abc.ABC):
         fresh = self.init(jax.random.key(0))
         return params | {name: fresh[name] for name in missing}
 
-    def from_torch(self, state_dict: Mapping[str, Any]) -> module.Params:
+    def from_torch(self, state_dict: Mapping[str, Any]) -> functional.Params:
         """Parameters from other people's weights, such as `avit_jax.load_torch` returns.
 
         Positions are interpolated where the number of patches differs, and a classifier of another
@@ -267,12 +266,12 @@ class Model(abc.ABC):
         """
         return self._named(state_dict, self.build)
 
-    def _named(self, state_dict: Mapping[str, Any], build: module.Build) -> module.Params:
+    def _named(self, state_dict: Mapping[str, Any], build: functional.Build) -> functional.Params:
         """What `build` makes, with upstream's arrays."""
-        expected = module.abstract(build)
+        expected = functional.abstract(build)
         return names.from_torch(fit(state_dict, self.shape), self.shape, expected)
 
-    def to_torch(self, params: module.Params) -> dict[str, np.ndarray]:
+    def to_torch(self, params: functional.Params) -> dict[str, np.ndarray]:
         """The inverse of `from_torch`, bit for bit."""
         return names.to_torch(params, self.shape)
 
@@ -282,7 +281,7 @@ class Model(abc.ABC):
 
     def dense_gmacs(self) -> float:
         """Multiply-adds of one image with nothing skipped, in units of 1e9."""
-        return flops.dense_gmacs(self.shape)
+        return costs.dense_gmacs(self.shape)
 
     def gmacs(self, output: Output, *, upstream_accounting: bool = False) -> Array | np.ndarray:
         """Multiply-adds that each image of a batch needed, `[B]` in units of 1e9.
@@ -292,7 +291,7 @@ class Model(abc.ABC):
             upstream_accounting: count as the published tables of AdaViT do, see
                 `flops.upstream_gmacs`; only for comparing with them.
         """
-        count = flops.upstream_gmacs if upstream_accounting else flops.gmacs
+        count = costs.upstream_gmacs if upstream_accounting else costs.gmacs
         return count(self.shape, output.usage)
 
 

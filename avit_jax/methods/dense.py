@@ -11,13 +11,13 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
-from avit_jax import executed
-from avit_jax.inference.dense import dense
-from avit_jax.inference.plan import Plan
+from avit_jax.execution import executed_costs
+from avit_jax.execution.dense import dense
+from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
 from avit_jax.models.backbone import Backbone
+from avit_jax.models.functional import scan_layers
 from avit_jax.models.layers import Block
-from avit_jax.models.module import scan_layers
 from avit_jax.types import Output, Usage
 
 
@@ -64,4 +64,6 @@ class Model(base.Model):
 
     def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
         """See `base.Model.executed_gmacs`."""
-        return executed.on_devices(executed.dense_gmacs, self.shape, usage, plan, devices=devices)
+        return executed_costs.on_devices(
+            executed_costs.dense_gmacs, self.shape, usage, plan, devices=devices
+        )

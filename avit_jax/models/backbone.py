@@ -17,7 +17,7 @@ from flax import nnx
 from jax import Array
 
 from avit_jax.errors import UserError
-from avit_jax.models import attention, module
+from avit_jax.models import attention, functional
 from avit_jax.models.layers import NORM_EPS, Block, BlockShape, layer_norm, linear
 
 # Embedded patches start with a standard deviation of about 1; positions must be audible beside
@@ -147,7 +147,9 @@ class Backbone(nnx.Module):
         if shape.distilled:
             self.dist_token = nnx.Param(token_initializer(rngs.params(), (1, 1, dim)))
         self.pos_embed = nnx.Param(positions(rngs))
-        self.blocks = module.stack(lambda rngs: Block(shape.block, rngs=rngs), shape.depth, rngs)
+        self.blocks = functional.stack(
+            lambda rngs: Block(shape.block, rngs=rngs), shape.depth, rngs
+        )
         self.norm = layer_norm(dim, eps=shape.block.norm_eps, dtype=dtype, rngs=rngs)
         self.head = linear(dim, shape.num_classes, dtype=dtype, rngs=rngs)
         if shape.distilled:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from avit_jax.errors import UserError
-from avit_jax.models import module
+from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import linear
 from avit_jax.pretrained import npz
@@ -98,7 +98,7 @@ def _fresh(head: str, shape: Shape, key: jax.Array) -> dict[str, np.ndarray]:
     def build(rngs: Any) -> Any:
         return linear(shape.embed_dim, shape.num_classes, dtype=jnp.float32, rngs=rngs)
 
-    params = module.create(build, key)
+    params = functional.create(build, key)
     return {
         f"{head}.weight": np.asarray(params["kernel"]).T,
         f"{head}.bias": np.asarray(params["bias"]),

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from avit_jax.errors import UserError
-from avit_jax.models import module
+from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
-from avit_jax.models.module import Params
+from avit_jax.models.functional import Params
 
 _PATCHES = "patch_embed.proj.weight"
 # Path of our modules -> name upstream; parameters of a linear or norm follow below.
@@ -139,7 +139,7 @@ def from_torch(state_dict: Mapping[str, Any], shape: Shape, expected: Params) ->
             )
         return jnp.asarray(array.reshape(leaf.shape), leaf.dtype)
 
-    return module.map_paths(convert, expected)
+    return functional.map_paths(convert, expected)
 
 
 def _check(state_dict: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]]) -> None:
@@ -188,7 +188,7 @@ def _layers(stacked: Any, shape: Shape) -> range:
 
 def _leaves(params: Params) -> list[tuple[str, Any]]:
     leaves = []
-    module.map_paths(lambda path, leaf: leaves.append((path, leaf)), params)
+    functional.map_paths(lambda path, leaf: leaves.append((path, leaf)), params)
     return leaves
 
 

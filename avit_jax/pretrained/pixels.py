@@ -14,7 +14,7 @@ import numpy as np
 
 from avit_jax.data.mix import MEAN, STD
 from avit_jax.errors import UserError
-from avit_jax.models.module import Params
+from avit_jax.models.functional import Params
 
 # Channel means and standard deviations, of pixels in 0..1, that weights were trained with.
 PIXELS = {"imagenet": (MEAN, STD), "symmetric": ((0.5,) * 3, (0.5,) * 3)}

@@ -19,7 +19,7 @@ import safetensors.numpy
 
 from avit_jax.errors import UserError
 from avit_jax.pretrained.torch_objects import STORAGES
-from avit_jax.writer import sync_directory
+from avit_jax.runtime.files import sync_directory
 
 ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 _FOLDER = "archive"

@@ -17,14 +17,7 @@ import safetensors.numpy
 
 from avit_jax.errors import UserError
 from avit_jax.pretrained import hub, npz, torch_file
-from avit_jax.pretrained.torch_objects import (
-    DAMAGED,
-    Global,
-    Inert,
-    Tensor,
-    Unreadable,
-    shown,
-)
+from avit_jax.pretrained.torch_objects import DAMAGED, Global, Inert, Tensor, Unreadable, shown
 
 _logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from avit_jax.data.mix import normalise
-from avit_jax.evaluate import token_depth
+from avit_jax.evaluation.evaluate import token_depth
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
-from avit_jax.sharding import batch_sharding
+from avit_jax.models.functional import Params
+from avit_jax.runtime.device_mesh import batch_sharding
 from avit_jax.viz.palette import LEGEND
 
 SHOWN = 20  # images in the picture

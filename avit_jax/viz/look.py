@@ -17,17 +17,17 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from avit_jax import flops, parts
 from avit_jax.data import pipeline
 from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.bad_examples import reason_bad
 from avit_jax.data.example import BadExample, read_example
+from avit_jax.data.image_selection import Selection
 from avit_jax.data.mix import normalise
-from avit_jax.evaluate import token_depth
+from avit_jax.evaluation.evaluate import token_depth
 from avit_jax.methods.base import Model
-from avit_jax.models.module import Params
-from avit_jax.sharding import batch_sharding
-from avit_jax.viz.inputs import Selection
+from avit_jax.models import costs, skippable_parts
+from avit_jax.models.functional import Params
+from avit_jax.runtime.device_mesh import batch_sharding
 
 SHARP = 448  # pixels; photographs are shown at the first multiple of the model's image size from it
 LARGEST_BATCH = 64
@@ -116,7 +116,7 @@ def _see(model: Model, params: Params, images: Array) -> dict[str, Array]:
     output = model.apply(params, normalise(images))
     usage = output.usage
     probabilities = jax.nn.softmax(output.logits)
-    layers = flops.per_layer(model.shape, usage) / flops.GIGA
+    layers = costs.per_layer(model.shape, usage) / costs.GIGA
     gmacs = model.gmacs(output)
     seen = {
         "answer": jnp.argmax(probabilities, -1),
@@ -125,7 +125,7 @@ def _see(model: Model, params: Params, images: Array) -> dict[str, Array]:
         "gmacs": gmacs,
         "gmacs_until": (gmacs - layers.sum(0) + jnp.cumsum(layers, 0)).T,
     }
-    ran = {name: jnp.moveaxis(part, 0, 1) for name, part in parts.ran(usage).items()}
+    ran = {name: jnp.moveaxis(part, 0, 1) for name, part in skippable_parts.ran(usage).items()}
     return seen | ran | {"live": ran["tokens"]}
 
 

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from avit_jax.errors import UserError
+from avit_jax.runtime.files import write_json_atomic, write_text_atomic
 from avit_jax.viz import (
     chart_choice,
     chart_style,
-    figures,
     frames,
     html_card,
     html_report,
+    image_statistics,
     overlay,
     usage_figure,
 )
 from avit_jax.viz.look import Looked, Unreadable
-from avit_jax.writer import write_json_atomic, write_text_atomic
 
 
 def write_report(
@@ -60,7 +60,7 @@ def write_report(
     Raises:
         UserError: no image is readable.
     """
-    rows: list[figures.Row] = []
+    rows: list[image_statistics.Row] = []
     cards: list[str] = []
     unreadable: list[Unreadable] = []
     (folder / "images").mkdir()
@@ -90,13 +90,13 @@ def write_report(
                 files=files,
             )
         )
-        rows.append(figures.row(looked))
+        rows.append(image_statistics.row(looked))
     if not rows:
         raise UserError(
             f"none of the chosen images of {data} is readable "
             f"({unreadable[0].name} {unreadable[0].reason}): write the path of image files."
         )
-    summary = figures.summarise(rows, class_names, gmacs_dense=gmacs_dense)
+    summary = image_statistics.summarise(rows, class_names, gmacs_dense=gmacs_dense)
     for chart in chart_choice.chosen(summary):
         content = chart.draw(summary, chart_style.PAPER)
         (folder / "charts" / f"{chart.name}.png").write_bytes(content)

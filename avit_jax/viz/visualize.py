@@ -11,15 +11,16 @@ import jax
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
+from avit_jax.checkpoints.weights import chosen_weights
+from avit_jax.data import image_selection
 from avit_jax.data.augment import Augment
 from avit_jax.errors import UserError
-from avit_jax.restore import chosen_weights
-from avit_jax.sharding import make_mesh
-from avit_jax.viz import difficulty, inputs
+from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.runtime.replaced_folder import replaced_folder
+from avit_jax.runtime.tables import table
+from avit_jax.viz import difficulty
 from avit_jax.viz.look import look
 from avit_jax.viz.report_folder import write_report
-from avit_jax.viz.target import replaced_folder
-from avit_jax.writer import table
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def visualize_run(
             grid=model.shape.grid,
             gmacs_dense=model.dense_gmacs(),
             step=chosen.step,
-            class_names=selection.class_names,
+            class_names=image_selection.class_names,
             data=selection.title,
             total=len(selection.source),
             notes=notes,
@@ -84,13 +85,13 @@ def visualize_run(
 
 def _select(
     config: ConfigDict, source: str | Sequence[str] | None, limit: int
-) -> tuple[inputs.Selection, list[str]]:
+) -> tuple[image_selection.Selection, list[str]]:
     """The images, and what the reader has to know about them."""
     if source is None or source == []:
-        return inputs.evaluation_split(config, limit), []
+        return image_selection.evaluation_split(config, limit), []
     paths = [source] if isinstance(source, str) else list(source)
-    names, problem = inputs.class_names(config)
-    selection = inputs.given_files(paths, limit, class_names=names)
+    names, problem = image_selection.class_names(config)
+    selection = image_selection.given_files(paths, limit, class_names=names)
     if problem is None:
         return selection, []
     # The reason names places of this machine, which are nobody's business where the page goes.

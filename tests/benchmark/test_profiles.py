@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import avit_jax
-from avit_jax import flops
-from avit_jax.benchmark import halting_profiles, profiles
+from avit_jax.benchmark import profiles
+from avit_jax.methods.avit import synthetic as halting_profiles
+from avit_jax.models import costs
 from avit_jax.types import Usage
 
 
@@ -22,7 +23,7 @@ def test_halting_profiles_cost_what_they_are_named_for(size, share, gmacs):
     model = avit_jax.create_model(f"avit_{size}_patch16_224")
     depth = halting_profiles.patch_depths(model, share, 16)
     usage = Usage(tokens=halting_profiles.tokens_of(model, depth))
-    assert np.mean(flops.gmacs(model.shape, usage)) == pytest.approx(gmacs, rel=0.01)
+    assert np.mean(costs.gmacs(model.shape, usage)) == pytest.approx(gmacs, rel=0.01)
     assert len(np.unique(depth)) > 5
 
 
@@ -48,7 +49,7 @@ def test_policies_drop_what_makes_half_the_cost(kind):
     model = avit_jax.create_model(name, image_size=64, num_classes=3, method=settings)
     params, images = profiles.script(model, "half", 16)
     usage = jax.jit(model.apply)(params, images).usage
-    cost = np.asarray(flops.gmacs(model.shape, usage))
+    cost = np.asarray(costs.gmacs(model.shape, usage))
     assert cost.mean() == pytest.approx(0.5 * model.dense_gmacs(), rel=0.06)
     assert cost.std() > 0
     if usage.heads is not None:
@@ -58,7 +59,7 @@ def test_policies_drop_what_makes_half_the_cost(kind):
 def test_a_single_image_costs_what_the_profile_says():
     model = avit_jax.create_model("adavit_deit_tiny_patch16_224", image_size=64, num_classes=3)
     usage = jax.jit(model.apply)(*profiles.script(model, "half", 1)).usage
-    (cost,) = np.asarray(flops.gmacs(model.shape, usage))
+    (cost,) = np.asarray(costs.gmacs(model.shape, usage))
     assert cost == pytest.approx(0.5 * model.dense_gmacs(), rel=0.1)
 
 
@@ -66,7 +67,7 @@ def test_a_single_image_costs_what_the_profile_says():
 def test_nothing_is_skipped_in_the_profile_none(name):
     model = avit_jax.create_model(name, image_size=64, num_classes=3)
     output = jax.jit(model.apply)(*profiles.script(model, "none", 4))
-    assert np.mean(flops.gmacs(model.shape, output.usage)) == pytest.approx(model.dense_gmacs())
+    assert np.mean(costs.gmacs(model.shape, output.usage)) == pytest.approx(model.dense_gmacs())
 
 
 @pytest.mark.parametrize(

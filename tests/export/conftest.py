@@ -2,7 +2,7 @@
 
 import pytest
 
-from avit_jax.inference.plan import Plan
+from avit_jax.execution.plan import Plan
 from tests import tiny_runs
 
 PLAN = Plan(images=2, row_sizes=(34,), attention_images=2, lengths=(17,), dense_images=2)

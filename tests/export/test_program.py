@@ -10,8 +10,8 @@ from jax import export
 import avit_jax
 from avit_jax import methods
 from avit_jax.data.mix import normalise
+from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.export.program import export_program, named, plans_for
-from avit_jax.inference.plan import Plan, default_plan
 from tests.export.conftest import PLAN
 from tests.test_contract import tiny
 

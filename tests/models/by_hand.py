@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from avit_jax.models import module
+from avit_jax.models import functional
 from avit_jax.models.layers import Attention, Block, BlockShape, Mlp
 
 BATCH, TOKENS, DIM, HEADS = 2, 5, 24, 3
@@ -31,7 +31,7 @@ def block_of(**changes) -> Block:
     def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.asarray(generator.normal(0.2, 0.3, leaf.shape), leaf.dtype)
 
-    return module.bind(build, jax.tree.map(draw, module.abstract(build)))
+    return functional.bind(build, jax.tree.map(draw, functional.abstract(build)))
 
 
 def both(block: Block, x, **options):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import avit_jax
-from avit_jax.inference.plan import Plan
-from avit_jax.models import module
+from avit_jax.execution.plan import Plan
+from avit_jax.models import functional
 from avit_jax.models.t2t import T2TShape, sinusoids
-from avit_jax.sharding import make_mesh
+from avit_jax.runtime.device_mesh import make_mesh
 from tests.parity import t2t
 from tests.parity.golden import group, load
 
@@ -40,7 +40,7 @@ def test_positions_and_random_features_never_train(tokens):
     model = avit_jax.create_model("t2t_vit_7", tokens=tokens, **SIZES)
     trainable = model.trainable(model.abstract_params())
     frozen = []
-    module.map_paths(lambda path, flag: frozen.append(path) if not flag else None, trainable)
+    functional.map_paths(lambda path, flag: frozen.append(path) if not flag else None, trainable)
     random = [f"tokens_to_token.performer{n}.w" for n in (1, 2)] if tokens == "performer" else []
     assert sorted(frozen) == ["pos_embed", *random]
 

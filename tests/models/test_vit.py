@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from avit_jax.models import module
+from avit_jax.models import functional
 from avit_jax.models.vit import ViT, ViTShape
 
 SIZES = {
@@ -31,7 +31,7 @@ def network(**changes) -> ViT:
     def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.asarray(generator.normal(0.1, 0.3, leaf.shape), leaf.dtype)
 
-    return module.bind(build, jax.tree.map(draw, module.abstract(build)))
+    return functional.bind(build, jax.tree.map(draw, functional.abstract(build)))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_fresh_weights_keep_signals_at_their_size_and_positions_are_audible_besi
     def build(rngs: nnx.Rngs) -> ViT:
         return ViT(ViTShape(**SIZES | {"distilled": True}), rngs=rngs)
 
-    fresh = module.create(build, jax.random.key(0))
+    fresh = functional.create(build, jax.random.key(0))
     for path, leaf in jax.tree_util.tree_leaves_with_path(fresh):
         kind = path[-1].key
         if kind == "kernel":  # a layer axis in front counts for nothing

@@ -1,6 +1,6 @@
 """Prints the table of largest differences."""
 
-from avit_jax.writer import columns
+from avit_jax.runtime.tables import columns
 from tests.parity import adavit, avit, t2t
 
 

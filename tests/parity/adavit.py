@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from avit_jax import losses
-from avit_jax.decisions import KINDS
+from avit_jax.losses import classification
 from avit_jax.methods import adavit
+from avit_jax.methods.adavit.decisions import KINDS
+from avit_jax.methods.adavit.usage_losses import UsageLoss
 from avit_jax.models.t2t import T2TShape
 from avit_jax.models.vit import ViTShape
 from avit_jax.types import Output
-from avit_jax.usage_losses import UsageLoss
 from tests.parity.golden import Difference, compacted, difference, gradients, group, load
 
 EVALUATED = ("tiny_deit_eval", "tiny_deit_edge_all_dropped", "tiny_t2t_eval")
@@ -116,7 +116,7 @@ def _training(golden: Mapping[str, np.ndarray]) -> Iterator[Difference]:
 
     def quantities(params: dict) -> tuple[dict, tuple]:
         output = model.apply(params, batch, train=True, noise=noise, features=True)
-        task = losses.cross_entropy(output.logits, golden["in/soft_target"]).mean()
+        task = classification.cross_entropy(output.logits, golden["in/soft_target"]).mean()
         # One forward pass for all weightings.
         decided = {kind: output.aux[f"{theirs}_select"] for kind, theirs in THEIRS.items()}
         parts = {name: m.penalties(output.aux | decided, 1.0)[0] for name, m in models.items()}

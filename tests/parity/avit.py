@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 import avit_jax
-from avit_jax import losses
+from avit_jax.losses import classification
 from avit_jax.methods.base import Model
 from tests.parity.golden import FOLDER, Difference, compacted, difference, gradients, group, load
 
@@ -79,13 +79,13 @@ def _losses_and_gradients(
     golden: Mapping[str, np.ndarray], params: dict, images: np.ndarray
 ) -> Iterator[Difference]:
     models = {reading: model_of(golden, reading) for reading in READINGS}
-    targets = losses.soft_targets(golden["in/labels"], models["paper"].shape.num_classes)
+    targets = classification.soft_targets(golden["in/labels"], models["paper"].shape.num_classes)
 
     def quantities(params: dict) -> tuple[dict, dict]:
         found = {}
         for reading, model in models.items():
             output = model.apply(params, images)
-            task = losses.cross_entropy(output.logits, targets).mean()
+            task = classification.cross_entropy(output.logits, targets).mean()
             found["ce"], found["ponder"] = task, output.metrics["ponder"]
             found[f"kl, {reading}"] = output.metrics["prior_divergence"]
             found[f"total, {reading}"] = task + sum(output.penalties.values())

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from avit_jax.inference.plan import Plan
+from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
-from avit_jax.sharding import make_mesh
+from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.types import Output
 
 FOLDER = Path(__file__).parent.parent / "golden"

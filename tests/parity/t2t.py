@@ -11,10 +11,10 @@ from jax import Array
 
 import avit_jax
 from avit_jax.methods.base import Model
-from avit_jax.models import module
+from avit_jax.models import functional
 from avit_jax.models.soft_split import SPLITS, soft_split
 from avit_jax.models.t2t import T2TViT
-from avit_jax.sharding import make_mesh
+from avit_jax.runtime.device_mesh import make_mesh
 from tests.parity.golden import Difference, difference, group, load
 
 CASES = ("tiny_performer", "tiny_transformer", "tiny_performer_qkscale_96")
@@ -45,7 +45,7 @@ def differences(case: str) -> Iterator[Difference]:
     mesh = make_mesh(devices=jax.devices()[:1])
     dense = model.compile(params, batch_size=len(images), execution="dense", mesh=mesh)
     ours = {
-        **jax.jit(lambda p, x: _stages(module.bind(model.build, p), x))(params, images),
+        **jax.jit(lambda p, x: _stages(functional.bind(model.build, p), x))(params, images),
         "block_out": output.aux["features"].swapaxes(0, 1),
         "logits": output.logits,
     }

@@ -6,7 +6,7 @@ import pytest
 
 from avit_jax import create_model
 from avit_jax.data.mix import normalise
-from avit_jax.models import module
+from avit_jax.models import functional
 from avit_jax.pretrained.pixels import PIXELS, for_our_pixels
 
 
@@ -22,10 +22,10 @@ def test_the_tokens_of_an_image_stay_the_same(pixels):
     image = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
     mean, std = PIXELS[pixels]
     theirs = ((image / 255 - mean) / std).astype(np.float32)
-    expected = module.bind(model.build, params).embed(theirs)
+    expected = functional.bind(model.build, params).embed(theirs)
     moved = for_our_pixels(params, pixels)
     assert (moved is params) == (pixels == "imagenet")
-    found = module.bind(model.build, moved).embed(normalise(image))
+    found = functional.bind(model.build, moved).embed(normalise(image))
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
     assert jax.tree.map(lambda leaf: leaf.dtype, moved) == jax.tree.map(
         lambda leaf: leaf.dtype, params

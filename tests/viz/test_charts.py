@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avit_jax.viz import chart_choice, charts, figures, palette, usage_charts
+from avit_jax.viz import chart_choice, charts, image_statistics, palette, usage_charts
 from avit_jax.viz.chart_style import DARK, LIGHT, PAPER
 
 
@@ -20,9 +20,9 @@ def summary(make_looked):
         looked = make_looked(
             seed=seed, label=label, confidence=0.2 * seed, heads=ran[:, :3], halves=ran[:, 3:]
         )
-        rows.append(figures.row(looked))
+        rows.append(image_statistics.row(looked))
     names = ("$ant_", "a name that is far too long for the chart")
-    return figures.summarise(rows, names, gmacs_dense=6.0)
+    return image_statistics.summarise(rows, names, gmacs_dense=6.0)
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -73,14 +73,16 @@ def test_of_a_thousand_classes_only_the_ends_are_drawn(summary):
 def test_models_of_many_layers_keep_their_axis_readable(make_looked):
     live = np.ones((40, 17), bool)
     looked = make_looked(live=live, depth=np.full(17, 40), gmacs_until=np.ones(40))
-    summary = figures.summarise([figures.row(looked)], ("ant", "bee"), gmacs_dense=6.0)
+    summary = image_statistics.summarise(
+        [image_statistics.row(looked)], ("ant", "bee"), gmacs_dense=6.0
+    )
     assert pixels(charts.depth_histogram(summary, LIGHT)).shape[0] > 300
     assert pixels(charts.live_tokens(summary, LIGHT)).shape[0] > 300
 
 
 def test_tokens_that_no_layer_computed_get_a_black_bar(make_looked):
-    row = figures.row(make_looked(depth=np.array([5] * 8 + [0] * 9)))
-    summary = figures.summarise([row], ("ant", "bee"), gmacs_dense=6.0)
+    row = image_statistics.row(make_looked(depth=np.array([5] * 8 + [0] * 9)))
+    summary = image_statistics.summarise([row], ("ant", "bee"), gmacs_dense=6.0)
     assert sum(summary["depth_histogram"]) == pytest.approx(8 / 17)
     black = (pixels(charts.depth_histogram(summary, PAPER)) == (0, 0, 0, 255)).all(-1)
     assert black.sum() > 1000
@@ -90,9 +92,11 @@ def test_charts_of_parts_appear_where_a_method_chooses_among_them(summary, make_
     everything = {one.name: one for one in chart_choice.chosen(summary)}
     assert {"kept_per_layer", "class_kept"} <= everything.keys()
     assert "heads" in everything["kept_per_layer"].words
-    plain = figures.summarise([figures.row(make_looked())], ("ant", "bee"), gmacs_dense=6.0)
+    plain = image_statistics.summarise(
+        [image_statistics.row(make_looked())], ("ant", "bee"), gmacs_dense=6.0
+    )
     names = [one.name for one in chart_choice.chosen(plain)]
     assert names == ["depth_histogram", "live_tokens", "class_depth", "cost_and_difficulty"]
-    unknown = [figures.row(make_looked(label=None))]
-    without = figures.summarise(unknown, ("ant", "bee"), gmacs_dense=6.0)
+    unknown = [image_statistics.row(make_looked(label=None))]
+    without = image_statistics.summarise(unknown, ("ant", "bee"), gmacs_dense=6.0)
     assert not [one for one in chart_choice.chosen(without) if "class" in one.name]

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from avit_jax.viz import figures, palette
+from avit_jax.viz import image_statistics, palette
 from avit_jax.viz.html_card import card
 from avit_jax.viz.html_report import page
 from avit_jax.viz.look import Unreadable
@@ -74,7 +74,9 @@ def write(make_looked):
         return page(
             cards,
             unreadable,
-            figures.summarise([figures.row(one) for one in looked], classes, gmacs_dense=6.0),
+            image_statistics.summarise(
+                [image_statistics.row(one) for one in looked], classes, gmacs_dense=6.0
+            ),
             model=EVIL,
             step=1234,
             data=EVIL,

@@ -1,0 +1,1 @@
+"""`--mode calibrate`: the fastest exact program, or the settings that meet a budget."""

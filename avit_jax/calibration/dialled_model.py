@@ -1,0 +1,164 @@
+"""A trained model on the bench: what it costs and answers at any position of its dial."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from avit_jax.calibration.budgets import Budget
+from avit_jax.calibration.latency import Stopwatch
+from avit_jax.calibration.position_search import Probes
+from avit_jax.checkpoints.operating_points import OperatingPoint
+from avit_jax.checkpoints.stored_plans import chosen_plan
+from avit_jax.data import pipeline
+from avit_jax.data.image_selection import Selection, evenly_spaced
+from avit_jax.data.mix import normalise
+from avit_jax.errors import UserError
+from avit_jax.evaluation.evaluate import evaluate, make_eval_step
+from avit_jax.execution.predictor import Predictor
+from avit_jax.experiment import Experiment
+from avit_jax.methods.base import Model
+from avit_jax.models.functional import Params
+from avit_jax.types import Dial
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_IMAGES = 1024
+TIMED_BATCHES = 4
+
+
+class Bench:
+    """A model with its dial, and the images to try positions on.
+
+    Args:
+        experiment: model and data.
+        dial: of the model.
+        params: of the model, on the mesh.
+
+    Attributes:
+        selection: the calibration images.
+    """
+
+    def __init__(self, experiment: Experiment, dial: Dial, params: Params):
+        """Measures the least and the highest cost."""
+        config, model = experiment.config, experiment.model
+        self._experiment, self._dial, self._params = experiment, dial, params
+        self._step = make_eval_step(model, experiment.mesh)
+        self.selection = calibration_selection(experiment)
+        self._batches = list(
+            pipeline.eval_batches(
+                self.selection,
+                batch_size=config.eval.batch_size,
+                image_size=model.shape.image_size,
+                augment=experiment.augment,
+            )
+        )
+        self._probes = Probes(self._cost, low=dial.low, high=dial.high)
+
+    def reachable(self, budgets: Iterable[Budget]) -> list[Budget]:
+        """Those budgets in GMACs that some position meets."""
+        return [budget for budget in budgets if self._meets(self._gmacs(budget))]
+
+    def positions(self, budgets: Sequence[Budget]) -> dict[str, tuple[float, float | None]]:
+        """Position of the dial and milliseconds, if they are the budget, by the budget's name.
+
+        Raises:
+            UserError: a budget that cannot be met; nothing has been stored then.
+        """
+        for budget in budgets:
+            if budget.unit != "ms" and not self._meets(self._gmacs(budget)):
+                raise UserError(self._out_of_reach(budget))
+        found: dict[str, tuple[float, float | None]] = {}
+        times = [budget for budget in budgets if budget.unit == "ms"]
+        if times:
+            stopwatch = Stopwatch(self._probes, self._compiled, self._timed_batches())
+            found |= {budget.name: stopwatch.meet(budget.amount, budget.name) for budget in times}
+        for budget in budgets:
+            if budget.unit != "ms":
+                found[budget.name] = self._probes.find(self._gmacs(budget)), None
+        logger.info("tried %d settings", len(self._probes.costs))
+        return found
+
+    def point(
+        self, name: str, position: float, budget: Budget | None, milliseconds: float | None
+    ) -> OperatingPoint:
+        """What a position comes to on the evaluation split."""
+        experiment, timed = self._experiment, milliseconds is not None
+        results = self._evaluate(position, experiment.eval_batches())
+        return OperatingPoint(
+            name=name,
+            settings=self._settings(position),
+            target_gmacs=None if timed or budget is None else self._gmacs(budget),
+            gmacs_calibration=self._probes.costs[position],
+            milliseconds=milliseconds,
+            batch_size=experiment.config.inference.batch_size if timed else None,
+            **{key: results[key] for key in ("gmacs", "gmacs_dense", "top1", "mean_depth")},
+        )
+
+    def _cost(self, position: float) -> float:
+        return self._evaluate(position, self._batches)["gmacs"]
+
+    def _evaluate(self, position: float, batches: Iterable) -> dict[str, Any]:
+        settings = self._settings(position)
+
+        def step(params: Any, batch: dict) -> dict:
+            return self._step(params, batch, settings)
+
+        model, mesh = self._experiment.model, self._experiment.mesh
+        return evaluate(step, self._params, batches, mesh, model=model)
+
+    def _settings(self, position: float) -> dict[str, float]:
+        # In float32, as the compiled program gets them, so that what is stored is what was tried.
+        chosen = self._dial.settings(position)
+        return {name: float(np.float32(value)) for name, value in chosen.items()}
+
+    def _gmacs(self, budget: Budget) -> float:
+        dense = self._experiment.model.dense_gmacs()
+        return budget.amount * (dense if budget.unit == "share" else 1.0)
+
+    def _meets(self, gmacs: float) -> bool:
+        # Means over images are rounded: the full cost must not miss the model's own by a bit.
+        return self._probes.least * (1 - 1e-6) <= gmacs <= self._probes.most * (1 + 1e-6)
+
+    def _out_of_reach(self, budget: Budget) -> str:
+        dense = self._experiment.model.dense_gmacs()
+        least, most = self._probes.least, self._probes.most
+        return (
+            f"the budget {budget.name} cannot be met: this model can be set to cost "
+            f"{least:.4g} to {most:.4g} GMACs per image, which is {least / dense:.2f} to "
+            f"{most / dense:.2f} of dense."
+        )
+
+    def _compiled(self, position: float) -> Predictor:
+        experiment = self._experiment
+        model: Model = experiment.model
+        settings = dataclasses.replace(model.settings, **self._settings(position))
+        return dataclasses.replace(model, settings=settings).compile(
+            self._params,
+            batch_size=experiment.config.inference.batch_size,
+            plan=chosen_plan(experiment.config, experiment.workdir),
+            mesh=experiment.mesh,
+        )
+
+    def _timed_batches(self) -> list[np.ndarray]:
+        images = np.concatenate([batch["image"][batch["valid"]] for batch in self._batches])
+        size = self._experiment.config.inference.batch_size
+        count = min(TIMED_BATCHES, len(images) // size)
+        if not count:
+            raise UserError(
+                f"there are {len(images)} calibration images for a batch of {size}: write a "
+                "smaller config.inference.batch_size."
+            )
+        chosen = np.linspace(0, len(images) - 1, count * size).astype(int)
+        return np.split(np.asarray(normalise(images[chosen])), count)
+
+
+def calibration_selection(experiment: Experiment) -> Selection:
+    """Training images, evenly spaced over the split, which may be sorted by class."""
+    source, split = experiment.train_source, experiment.config.data.train_split
+    chosen = evenly_spaced(len(source), CALIBRATION_IMAGES)
+    return Selection(source, chosen, (True,) * len(chosen), f"{source.name}, {split}")

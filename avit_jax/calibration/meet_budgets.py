@@ -1,0 +1,107 @@
+"""`--mode calibrate --budget 0.8`: a setting of a trained model that meets a budget.
+
+The setting is searched on training images, without augmentation and without their labels; what it
+costs and answers on the evaluation split, which it has not seen, is then measured. A curve over
+budgets comes with it, and all its points can be put in force by name (`operating_points.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from avit_jax import config as configs
+from avit_jax.calibration.budget_curve import draw, rows
+from avit_jax.calibration.budgets import Budget, parse_budget
+from avit_jax.calibration.dialled_model import Bench
+from avit_jax.checkpoints.operating_points import LEARNT, OperatingPoint, measured_with, save_points
+from avit_jax.checkpoints.weights import chosen_weights
+from avit_jax.errors import UserError
+from avit_jax.evaluation import report
+from avit_jax.experiment import Experiment
+from avit_jax.runtime.tables import columns
+from avit_jax.types import Dial
+
+logger = logging.getLogger(__name__)
+
+CURVE = tuple(Budget(share, "share") for share in (0.5, 0.6, 0.7, 0.8, 0.9))
+CLOSE = 0.02  # of the budget; a miss beyond this is said
+PICTURE = "budget_curve.png"
+
+
+def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[OperatingPoint]:
+    """Find and store operating points for budgets, and the curve around them.
+
+    Args:
+        config: of the run.
+        workdir: of the run; `operating_points.json` and `budget_curve.png` go there.
+        budgets: "0.8" (share of the dense GMACs), "2.9gmacs" (per image) or "5ms" (per batch of
+            `config.inference.batch_size`, compacted).
+
+    Returns:
+        The points, those of the curve among them, by rising cost.
+
+    Raises:
+        UserError: a budget that is none or cannot be met, a method without a dial, several
+            processes, or no weights.
+    """
+    asked = [parse_budget(text) for text in budgets]
+    dial = _dial(config)
+    experiment = Experiment(config, workdir)
+    model, mesh = experiment.model, experiment.mesh
+    params = chosen_weights(config, workdir, model, mesh).params
+    measured = measured_with(config, workdir)  # of the checkpoint just read, which was sound
+    bench = Bench(experiment, dial, params)
+    wanted = {budget.name: budget for budget in (*asked, *bench.reachable(CURVE))}
+    positions = {LEARNT: (0.0, None)} | bench.positions(list(wanted.values()))
+    points = [
+        bench.point(name, position, wanted.get(name), milliseconds)
+        for name, (position, milliseconds) in positions.items()
+    ]
+    points.sort(key=lambda point: point.gmacs_calibration)
+    dense = report.evaluate_as(experiment, params, "dense")
+    record = {
+        "calibration": f"{len(bench.selection)} images of {bench.selection.title}",
+        "evaluation": f"{dense['images']} images of {config.data.eval_split}",
+        "top1_dense": dense["top1"],
+    }
+    file = save_points(workdir, measured, points, **record)
+    picture = draw(points, top1_dense=dense["top1"], images=dense["images"], file=workdir / PICTURE)
+    print(f"found on {record['calibration']}; top-1 and held-out cost: {record['evaluation']}")
+    print(columns(*rows(points, top1_dense=dense["top1"])), flush=True)
+    print(f"written: {file}, {picture}; use one with --operating_point {asked[0].name}")
+    _name_misses(points)
+    return points
+
+
+def _dial(config: ConfigDict) -> Dial:
+    dial = configs.make_model(config).dial()
+    if dial is None:
+        raise UserError(
+            f"{config.model.name} costs the same for every image and has nothing to turn, so no "
+            "--budget can be met: write the config of an adaptive model."
+        )
+    if jax.process_count() > 1:
+        raise UserError(
+            f"--mode calibrate runs in one process, and there are {jax.process_count()}: start it "
+            "on one machine alone."
+        )
+    return dial
+
+
+def _name_misses(points: Sequence[OperatingPoint]) -> None:
+    for point in points:
+        if point.target_gmacs is None:
+            continue
+        miss = point.gmacs_calibration / point.target_gmacs - 1
+        if abs(miss) > CLOSE:
+            logger.warning(
+                "budget %s is missed by %+.1f %%: the cost moves in steps that are wider on so few "
+                "images",
+                point.name,
+                100 * miss,
+            )

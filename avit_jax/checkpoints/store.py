@@ -1,0 +1,275 @@
+"""Numbered checkpoints that are either complete and unchanged, or not used.
+
+The one file that knows Orbax, whose API still moves. Orbax writes and reads sharded arrays; what
+it does not do is notice a flipped byte, so every checkpoint carries a SHA-256 manifest
+(`manifest.py`), written last. A process may be killed at any moment: a checkpoint without a
+manifest does not count.
+
+Names in the directory: `<step>` is a checkpoint, `<step>.corrupt` one that was found damaged, and
+`<step>.superseded` one left behind when a run went back to an earlier step and went on from there.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from avit_jax.checkpoints import manifest, state_tree
+from avit_jax.errors import UserError
+from avit_jax.runtime.files import is_local, plain, sync_directory
+from avit_jax.version import __version__
+
+_logger = logging.getLogger(__name__)
+_UNFINISHED = ".orbax-checkpoint-tmp"  # part of the names of Orbax's own unfinished directories
+_NOTHING, _FAILED = -1, -2  # what process 0 tells the others, beside steps
+_ASIDE = ("corrupt", "superseded")
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    In a run of several processes every process calls `save`, `wait`, `restore` and `close` at the
+    same points of the program, on a directory that all of them see; process 0 alone hashes, writes
+    the manifest and deletes.
+
+    Args:
+        directory: local directory or object store (`gs://...`); made when first saved to.
+        keep: how many of the newest checkpoints are kept.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3) -> None:
+        if keep < 1:
+            raise ValueError(f"keep={keep} would delete every checkpoint: write 1 or more.")
+        path = epath.Path(directory)
+        self._directory = path.resolve() if is_local(path) else path
+        self._keep = keep
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: tuple[int, Future[None]] | None = None
+        self._current: int | None = None  # the step that this run saved or restored last
+
+    def save(self, step: int, state: Any, *, extra: dict[str, Any] | None = None) -> None:
+        """Saves `state`; returns once it is copied to the host, so `state` may be donated after.
+
+        Writing, hashing and the removal of old checkpoints go on in a background thread; call
+        `wait` or `close` before the process ends. Saving the step that was saved or restored last
+        once more does nothing. Saving a step moves checkpoints of this and later steps that an
+        abandoned continuation has left to `<step>.superseded`.
+
+        Args:
+            step: number of training steps done, 0 or more.
+            state: pytree of arrays (sharded, PRNG keys, NumPy) and Python numbers.
+            extra: JSON values to keep with it; `extra` reads them.
+
+        Raises:
+            RuntimeError: the previous save failed.
+            ValueError: a leaf of `state` cannot be saved.
+        """
+        self.wait()
+        if step < 0:
+            raise ValueError(f"a checkpoint cannot have step {step}: steps are counted from 0.")
+        state = jax.tree_util.tree_map_with_path(state_tree.savable, state)
+        content = {
+            "step": int(step),
+            "leaves": state_tree.describe(state),
+            "versions": {
+                "avit_jax": __version__,
+                "jax": jax.__version__,
+                "orbax-checkpoint": importlib.metadata.version("orbax-checkpoint"),
+            },
+            "extra": plain(extra or {}),
+        }
+        if not _decided_by_process_zero(lambda: self._make_room(step)):
+            return
+        response = ocp.save_async(self._path(step), state)
+        self._pending = step, self._pool.submit(self._finish, response, step, content)
+
+    def wait(self) -> None:
+        """Returns when the checkpoint being written, if any, is complete.
+
+        Raises:
+            RuntimeError: it could not be written.
+        """
+        if self._pending is None:
+            return
+        step, future = self._pending
+        self._pending = None
+        error = future.exception()
+        failed = error is not None
+        if jax.process_count() > 1:
+            failed = bool(np.any(multihost_utils.process_allgather(np.bool_(failed))))
+        if failed:
+            found = (
+                "another process failed" if error is None else f"{type(error).__name__}: {error}"
+            )
+            raise RuntimeError(
+                f"the checkpoint of step {step} could not be written to {self._directory} "
+                f"({found}): check that the disk has space and can be written to."
+            ) from error
+        self._current = step
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, oldest first; that they are sound is not checked."""
+        if not self._directory.exists():
+            return []
+        return sorted(
+            int(path.name)
+            for path in self._directory.iterdir()
+            if path.name.isdecimal() and (path / manifest.NAME).exists()
+        )
+
+    def extra(self, step: int) -> dict[str, Any]:
+        """What was given to `save` as `extra`."""
+        return manifest.read(self._path(step))["extra"]
+
+    def restore(
+        self, target: Any, *, step: int | None = None, partial: bool = False
+    ) -> tuple[int, Any] | None:
+        """Reads the newest sound checkpoint, or the one of `step`.
+
+        A damaged one is named in a warning, moved to `<step>.corrupt`, and the one before it used.
+        Weakly typed arrays come back strongly typed.
+
+        Args:
+            target: pytree like the saved one, of arrays or `jax.ShapeDtypeStruct`s that have a
+              sharding; the state comes back on the shardings of `target`, whatever it was saved
+              from.
+            step: raises, rather than use another one, if this checkpoint is missing or damaged.
+            partial: `target` names a part of what was saved, as nested dicts; only that is read.
+
+        Returns:
+            The step and the state, or `None` if there is no complete checkpoint yet.
+
+        Raises:
+            UserError: there are checkpoints but no sound one, or it holds other arrays than
+                `target`.
+        """
+        self.wait()
+        chosen = _decided_by_process_zero(lambda: self._choose(step))
+        if chosen is None:
+            return None
+        path = self._path(chosen)
+        target = jax.tree_util.tree_map_with_path(state_tree.restorable, target)
+        saved, wanted = manifest.read(path)["leaves"], state_tree.describe(target)
+        if partial:
+            saved = {name: leaf for name, leaf in saved.items() if name in wanted}
+        state_tree.check_same(saved, wanted, path)
+        context = ocp.Context()
+        context.pytree.loading.partial_load = partial
+        with context:
+            state = ocp.load(path, target)
+        self._current = chosen
+        return chosen, state
+
+    def close(self) -> None:
+        """Waits for the checkpoint being written and ends the background thread."""
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+
+    def _path(self, step: int) -> epath.Path:
+        return self._directory / str(step)
+
+    def _make_room(self, step: int) -> bool:
+        """Clears what killed processes left; says whether `step` has to be written."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        complete = self.steps()
+        for path in self._directory.iterdir():
+            unfinished = path.name.isdecimal() and int(path.name) not in complete
+            if unfinished or _UNFINISHED in path.name:
+                path.rmtree(missing_ok=True)
+        if step in complete and step == self._current:
+            _logger.info("The checkpoint of step %d is already there.", step)
+            return False
+        if step in complete:
+            self._move_aside(step, "superseded")
+        return True
+
+    def _finish(self, response: Any, step: int, content: dict[str, Any]) -> None:
+        """The part of a save that runs in the background."""
+        response.result()  # in all processes; ends with a barrier, so all data files are in place
+        if jax.process_index() != 0:
+            return
+        manifest.write(self._path(step), content)
+        for abandoned in [other for other in self.steps() if other > step]:
+            self._move_aside(abandoned, "superseded")
+        for old in self.steps()[: -self._keep]:
+            (self._path(old) / manifest.NAME).unlink()
+            if is_local(self._directory):
+                sync_directory(self._path(old))
+            self._path(old).rmtree(missing_ok=True)
+
+    def _choose(self, step: int | None) -> int | None:
+        """The newest sound checkpoint; damaged ones are moved aside on the way."""
+        complete = self.steps()
+        if step is not None and step not in complete:
+            raise UserError(
+                f"there is no complete checkpoint of step {step} in {self._directory}: "
+                f"choose one of {complete}."
+            )
+        damages = [f"{path} was moved aside before" for path in self._aside()]
+        for candidate in reversed(complete) if step is None else [step]:
+            damage = manifest.find_damage(self._path(candidate))
+            if damage is None:
+                return candidate
+            if not (self._path(candidate) / manifest.NAME).exists():
+                continue  # another process removed it, as the oldest, while it was read here
+            if step is not None:
+                raise UserError(
+                    f"the checkpoint of step {step} is damaged ({damage}): choose another of "
+                    f"{[other for other in complete if other != step]}."
+                )
+            _logger.warning(
+                "Checkpoint %s is damaged (%s): it is moved aside and the one before it used.",
+                self._path(candidate),
+                damage,
+            )
+            damages.append(f"{self._path(candidate)}: {damage}")
+            self._move_aside(candidate, "corrupt")
+        if damages:
+            raise UserError(
+                f"no checkpoint in {self._directory} is sound ({'; '.join(damages)}): bring back a "
+                "copy, or remove this directory to start over."
+            )
+        return None
+
+    def _aside(self) -> list[epath.Path]:
+        """Checkpoints that do not count any more but show that this is not a fresh run."""
+        if not self._directory.exists():
+            return []
+        paths = sorted(self._directory.iterdir())
+        return [path for path in paths if path.name.partition(".")[2].startswith(_ASIDE)]
+
+    def _move_aside(self, step: int, reason: str) -> None:
+        name, count = f"{step}.{reason}", 1
+        while (self._directory / name).exists():
+            count += 1
+            name = f"{step}.{reason}.{count}"
+        self._path(step).rename(self._directory / name)
+
+
+def _decided_by_process_zero(decide: Callable[[], int | None]) -> int | None:
+    """Runs `decide` in process 0 and returns its answer, or raises its error, in all processes."""
+    if jax.process_count() == 1:
+        return decide()
+    answer, error = None, None
+    if jax.process_index() == 0:
+        try:
+            answer = decide()
+        except Exception as raised:
+            error = raised
+    code = _FAILED if error else _NOTHING if answer is None else int(answer)
+    code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+    if code == _FAILED:
+        raise error or UserError("process 0 could not use the checkpoints: read its message.")
+    return None if code == _NOTHING else code

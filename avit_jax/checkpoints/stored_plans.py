@@ -1,0 +1,122 @@
+"""What calibration found, stored beside the checkpoints: plans and executions, `plans.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from avit_jax.errors import UserError
+from avit_jax.execution.plan import Plan
+from avit_jax.models.backbone import Shape
+from avit_jax.runtime.files import write_json_atomic
+
+logger = logging.getLogger(__name__)
+
+FILE = "plans.json"
+SIZES = (
+    "images",
+    "row_sizes",
+    "attention_images",
+    "lengths",
+    "head_sizes",
+)  # of a plan for "compact"
+
+
+def situation(shape: Shape, batch_size: int) -> dict[str, Any]:
+    """What a plan was made for: another machine, size or batch wants another one."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "devices": jax.device_count(),
+        "batch_size": batch_size,
+        "image_size": shape.image_size,
+        "tokens": shape.num_tokens,
+        "embed_dim": shape.embed_dim,
+        "depth": shape.depth,
+        "dtype": shape.dtype,
+    }
+
+
+def save_plan(workdir: Path, where: dict[str, Any], plan: Plan, record: dict[str, Any]) -> Path:
+    """Store a plan, in place of an older one for the same situation.
+
+    Args:
+        workdir: of the run.
+        where: the situation.
+        plan: chosen.
+        record: how it was found; `record["execution"]` is the fastest exact execution.
+    """
+    others = [entry for entry in _read(workdir) if entry["situation"] != where]
+    file = workdir / FILE
+    write_json_atomic(file, [*others, {"situation": where, "plan": plan.to_dict(), **record}])
+    return file
+
+
+def chosen_plan(config: ConfigDict, workdir: Path) -> Plan | None:
+    """The plan to use: calibrated for this situation if there is one, changed as the config says.
+
+    Returns:
+        `None` where neither calibration nor config says anything.
+    """
+    from avit_jax.config import make_model  # config.py knows the executions, which know plans
+
+    model, settings = make_model(config), config.inference
+    entry = _entry(config, workdir)
+    names = [field.name for field in dataclasses.fields(Plan)]
+    given = {name: settings[name] for name in names if settings[name] is not None}
+    for name, usable in (("capacities", model.has_budget), ("head_sizes", model.chooses_heads)):
+        if name in given and not usable:
+            raise UserError(
+                f"config.inference.{name} is {given[name]}, but {config.model.name} has no use for "
+                "it: leave it out."
+            )
+    if entry is None and not given:
+        return None
+    local = max(1, settings.batch_size // jax.device_count())
+    plan = Plan(**entry["plan"]) if entry else model.default_plan(local)
+    return dataclasses.replace(plan, **given)
+
+
+def chosen_execution(config: ConfigDict, workdir: Path) -> str:
+    """`config.inference.execution`, where "auto" is the fastest exact one for this situation.
+
+    That is what calibration found; "compact" without calibration, and where the config gives sizes
+    for it that calibration has not measured.
+    """
+    settings = config.inference
+    if settings.execution != "auto":
+        return settings.execution
+    entry = _entry(config, workdir)
+    if entry is None or any(settings[name] is not None for name in SIZES):
+        return "compact"
+    logger.info("execution %s, the fastest in calibration", entry["execution"])
+    return entry["execution"]
+
+
+def _entry(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    from avit_jax.config import make_model  # config.py knows the executions, which know plans
+
+    where = situation(make_model(config).shape, config.inference.batch_size)
+    return next((entry for entry in _read(workdir) if entry["situation"] == where), None)
+
+
+def _read(workdir: Path) -> list[dict[str, Any]]:
+    file = workdir / FILE
+    if not file.exists():
+        return []
+    try:
+        entries = json.loads(file.read_text())
+        # Made here, so that a damaged entry is noticed whichever is wanted.
+        for entry in entries:
+            Plan(**entry["plan"]), entry["situation"], entry["execution"]
+        return entries
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{file} is no list of plans ({error}): delete it and run --mode calibrate again."
+        ) from error

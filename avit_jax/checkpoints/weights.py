@@ -1,0 +1,245 @@
+"""Where a state or its weights come from: a checkpoint, another run, somebody's file, or a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from avit_jax import config as configs
+from avit_jax.checkpoints.store import Checkpoints
+from avit_jax.errors import UserError
+from avit_jax.methods.base import Model
+from avit_jax.models.functional import Params, abstract
+from avit_jax.pretrained import npz
+from avit_jax.pretrained.fit import refuse_other_classes
+from avit_jax.pretrained.pixels import for_our_pixels
+from avit_jax.pretrained.weights import load_torch
+from avit_jax.runtime.device_mesh import abstract_on, put_on
+from avit_jax.runtime.processes import in_all_or_none
+
+if TYPE_CHECKING:
+    from avit_jax.experiment import Experiment
+    from avit_jax.training.step import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Parameters on the mesh, and where they are from.
+
+    Attributes:
+        params: sharded like a state's.
+        origin: for people, such as "step 4 of runs/digits (ema)" or the address of a file.
+        step: of the checkpoint; `None` for a file.
+    """
+
+    params: Params
+    origin: str
+    step: int | None
+
+
+def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
+    """The newest sound checkpoint of the run, or a fresh state.
+
+    A fresh state takes the weights of `config.init` where that names any.
+
+    Raises:
+        UserError: the config is made for fine-tuning and names no weights, or they do not fit.
+    """
+    target = experiment.optimization.abstract_state(experiment.mesh)
+    restored = checkpoints.restore(target)
+    if restored is not None:
+        logger.info("going on from step %d in %s", restored[0], experiment.workdir)
+        return restored[1]
+    initial = initial_weights(experiment.config, experiment.model, experiment.mesh)
+    if initial is None and not experiment.config.init.scratch:
+        raise UserError(
+            "this config fine-tunes trained weights and none are named: write "
+            "--config.init.weights FILE (DeiT's own, say) or --config.init.workdir RUN, or "
+            "--config.init.scratch=True to start from random ones all the same."
+        )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    state = jax.jit(experiment.optimization.init_state, out_shardings=shardings)()
+    if initial is not None:
+        # The step donates its whole state, so the average may not share buffers with the weights.
+        params, ema = initial.params, state.ema
+        ema = None if ema is None else jax.tree.map(lambda leaf: leaf.copy(), params)
+        state = state.replace(params=params, ema=ema)
+    return state
+
+
+def initial_weights(
+    config: ConfigDict, model: Model, mesh: Mesh, *, weights: str = "auto"
+) -> Weights | None:
+    """What `config.init` says to start from; `None` where it says nothing.
+
+    Weights of a plain backbone, such as a DeiT's, also start a method that has parameters of its
+    own: those are fresh, and a warning names them.
+
+    Args:
+        config: of the run.
+        model: that will use them.
+        mesh: to put them on.
+        weights: "auto", "ema" or "raw", as in `load_weights` and `load_torch`.
+
+    Raises:
+        UserError: they are not there, or do not fit.
+    """
+    init = config.init
+    if init.weights:
+        return weights_of_file(init.weights, model, mesh, pixels=init.pixels, weights=weights)
+    if init.workdir:
+        workdir = Path(init.workdir)
+        found = weights_of_run(workdir, model, mesh, weights=weights, plain=True)
+        if found is None:
+            raise _nothing_in(workdir)
+        whole = model.completed(found.params)
+        fresh = {name: whole[name] for name in whole.keys() - found.params.keys()}
+        return dataclasses.replace(found, params=found.params | put_on(mesh, fresh))
+    return None
+
+
+def chosen_weights(config: ConfigDict, workdir: Path, model: Model, mesh: Mesh) -> Weights:
+    """The weights that a mode other than training uses, under `config.eval.weights`.
+
+    They are those of the newest checkpoint in `workdir`, or, as long as there is none, what a
+    training there would start from. So the command that fine-tuned a file's weights evaluates the
+    result of it, and the same command before any training evaluates the file.
+
+    Raises:
+        UserError: there are none, or they do not fit.
+    """
+    found = weights_of_run(workdir, model, mesh, weights=config.eval.weights)
+    if found is not None:
+        _name_differences(config, workdir)
+    else:
+        found = initial_weights(config, model, mesh, weights=config.eval.weights)
+    if found is None:
+        raise _nothing_in(workdir)
+    return found
+
+
+def _name_differences(config: ConfigDict, workdir: Path) -> None:
+    """Says where a run's weights are about to be used in another way than they were trained."""
+    lines = configs.differences(config, (workdir / "config.json").read_text())
+    changed = [line for line in lines if line.startswith(("method.", "model."))]
+    if changed:
+        logger.warning("used otherwise than trained in %s: %s", workdir, "; ".join(changed))
+
+
+def load_weights(workdir: Path, model: Model, mesh: Mesh, *, weights: str = "auto") -> Params:
+    """The weights of a trained run, for a model with the same parameters.
+
+    Args:
+        workdir: of the run.
+        model: that will use them; its method may be another one.
+        mesh: to put them on.
+        weights: "auto" (the moving average where there is one), "ema" or "raw".
+
+    Raises:
+        UserError: there is no such run, no checkpoint, or the parameters have other shapes.
+    """
+    found = weights_of_run(workdir, model, mesh, weights=weights)
+    if found is None:
+        raise _nothing_in(workdir)
+    return found.params
+
+
+def weights_of_file(
+    address: str,
+    model: Model,
+    mesh: Mesh,
+    *,
+    pixels: str | None = None,
+    weights: str = "auto",
+    new_classifier: bool = True,
+) -> Weights:
+    """Somebody else's weights for a model, fitted to it as `Model.from_torch` does.
+
+    Every process reads the file, or none goes on.
+
+    Args:
+        address: what `load_torch` takes.
+        model: that will use them.
+        mesh: to put them on.
+        pixels: a key of `pixels.PIXELS`; `None` takes what the kind of file is known for.
+        weights: "auto", "ema" or "raw", which of a training checkpoint's as in `load_torch`.
+        new_classifier: whether one for other classes may be replaced by a fresh one.
+
+    Raises:
+        UserError: no such file, no weights, or they do not fit.
+    """
+
+    def read() -> Params:
+        state_dict = load_torch(address, weights=weights)
+        if not new_classifier:
+            refuse_other_classes(state_dict, model.shape)
+        known = "symmetric" if npz.is_google_research(state_dict) else "imagenet"
+        return for_our_pixels(model.from_torch(state_dict), pixels or known)
+
+    params = put_on(mesh, in_all_or_none(read))
+    logger.info("weights of %s", address)
+    return Weights(params, address, None)
+
+
+def weights_of_run(
+    workdir: Path, model: Model, mesh: Mesh, *, weights: str = "auto", plain: bool = False
+) -> Weights | None:
+    """As `load_weights`, and where they are from; `None` if there is no run or no checkpoint.
+
+    With `plain` they may lack what the model has beside its backbone.
+    """
+    saved = workdir / "config.json"
+    if not saved.exists():
+        return None
+    config = configs.read(saved)
+    trained = configs.make_model(config)
+    found, wanted, backbone = map(
+        _sizes, (trained.abstract_params(), model.abstract_params(), abstract(model.shape.build))
+    )
+    if found != wanted and not (plain and found == backbone):
+        names = sorted(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))
+        raise UserError(
+            f"the weights in {workdir} ({config.model.name}) have other sizes than this model (in "
+            f"{', '.join(names)}): make embed_dim, depth, image_size, patch_size, num_classes and "
+            "the method the same."
+        )
+    if weights == "ema" and not config.train.ema_decay:
+        raise UserError(
+            f"{workdir} keeps no moving average of its weights: write --config.eval.weights auto."
+        )
+    # Only the weights are read: a run may be used after its optimiser has gone out of fashion.
+    name = "ema" if config.train.ema_decay and weights != "raw" else "params"
+    target = {name: abstract_on(mesh, trained.abstract_params())}
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
+    restored = checkpoints.restore(target, partial=True)
+    checkpoints.close()
+    if restored is None:
+        return None
+    step, state = restored
+    logger.info("weights (%s) of step %d in %s", name, step, workdir)
+    return Weights(state[name], f"step {step} of {workdir} ({name})", step)
+
+
+def _sizes(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.shape, params)
+
+
+def _nothing_in(workdir: Path) -> UserError:
+    missing = "checkpoint yet" if (workdir / "config.json").exists() else "config.json of a run"
+    return UserError(
+        f"{workdir} holds no {missing}: write the workdir of a run that has been trained, or "
+        "weights to use instead with --config.init.weights FILE."
+    )
+
+
+def evaluated_weights(config: ConfigDict, state: TrainState) -> Params:
+    """The parameters that evaluation uses: the moving average, if there is one and it is on."""
+    return state.params if config.eval.weights == "raw" or state.ema is None else state.ema

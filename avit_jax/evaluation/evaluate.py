@@ -1,0 +1,201 @@
+"""Exact evaluation: every image of a split counted once, whatever the batch and device count.
+
+Rows that only fill up the last batch, and images that could not be read, weigh nothing. Sums are
+taken on the device per batch and added up on the host in float64.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from avit_jax.data.mix import normalise
+from avit_jax.errors import UserError
+from avit_jax.execution.plan import Plan
+from avit_jax.losses import classification
+from avit_jax.methods.base import Model
+from avit_jax.models import skippable_parts
+from avit_jax.models.functional import Params
+from avit_jax.runtime import processes
+from avit_jax.runtime.device_mesh import replicated, shard_batch
+from avit_jax.types import Output
+
+EvalStep = Callable[..., dict[str, Array]]
+
+
+def make_eval_step(model: Model, mesh: Mesh, *, execution: str = "masked") -> EvalStep:
+    """Jitted sums over one batch (`image`, `label`, `valid`) for `summarise`.
+
+    The step also takes `settings` of the method's dial, as data: they compile nothing anew.
+    """
+
+    def eval_step(
+        params: Params, batch: dict[str, Array], settings: dict[str, float] | None = None
+    ) -> dict[str, Array]:
+        images = normalise(batch["image"])
+        output = model.apply(params, images, execution=execution, settings=settings)
+        return sums(model, output, batch["label"], batch["valid"])
+
+    return jax.jit(eval_step, out_shardings=replicated(mesh))
+
+
+def make_predictor_step(
+    model: Model, params: Params, mesh: Mesh, *, batch_size: int, execution: str, plan: Plan | None
+) -> EvalStep:
+    """The same through compiled inference; `params` are compiled in, the step ignores its own."""
+    predict = model.compile(
+        params, batch_size=batch_size, execution=execution, plan=plan, mesh=mesh
+    )
+    add_up = jax.jit(
+        lambda output, batch: sums(model, output, batch["label"], batch["valid"]),
+        out_shardings=replicated(mesh),
+    )
+
+    def eval_step(params: Params, batch: dict[str, Array]) -> dict[str, Array]:
+        return add_up(predict.run(normalise(batch["image"]), batch["valid"]), batch)
+
+    return eval_step
+
+
+def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str, Array]:
+    """Sums over the valid images of a batch, of everything that `summarise` needs."""
+    shape = model.shape
+    targets = classification.soft_targets(labels, shape.num_classes)
+    depth = token_depth(output)
+    # Differences from the dense cost keep the sum of squares well conditioned in float32.
+    saved = model.dense_gmacs() - model.gmacs(output)
+    dropped = output.aux.get("dropped", jnp.zeros((1, len(labels))))
+    kept = {f"{name}_kept": share for name, share in skippable_parts.shares(output.usage).items()}
+    per_image = kept | {
+        "top1": classification.hits(output.logits, labels, k=1),
+        "top5": classification.hits(output.logits, labels, k=5),
+        "cross_entropy": classification.cross_entropy(output.logits, targets),
+        "saved_gmacs": saved,
+        "saved_gmacs_squared": saved**2,
+        "mean_depth": depth.mean(-1),
+        "dropped_images": (dropped > 0).any(0),
+    }
+    totals = {
+        name: jnp.where(valid, values.astype(jnp.float32), 0.0).sum()
+        for name, values in per_image.items()
+    }
+    layers = jnp.arange(1, shape.depth + 1)
+    counts = (depth[:, :, None] == layers) & valid[:, None, None]
+    in_class = jax.nn.one_hot(labels, shape.num_classes) * valid[:, None]
+    of_class = {f"class_{name}": share for name, share in kept.items()}
+    of_class["class_depth"] = per_image["mean_depth"]
+    totals |= {name: (in_class * values[:, None]).sum(0) for name, values in of_class.items()}
+    return totals | {
+        "count": valid.sum(),
+        "depth_histogram": counts.sum((0, 1)),
+        "class_count": in_class.sum(0),
+    }
+
+
+def token_depth(output: Output) -> Array:
+    """Layers that each token of a batch went through, `[B, N]` int32."""
+    return jnp.round(output.aux.get("depth", output.usage.tokens.sum(0))).astype(jnp.int32)
+
+
+def evaluate(
+    eval_step: EvalStep,
+    params: Params,
+    batches: Iterable[dict[str, np.ndarray]],
+    mesh: Mesh,
+    *,
+    model: Model,
+) -> dict[str, Any]:
+    """Run a split and return its figures.
+
+    Args:
+        eval_step: from `make_eval_step`.
+        params: on the mesh.
+        batches: this process's rows, each batch with `image`, `label` and `valid`.
+        mesh: of the run.
+        model: for its costs.
+
+    Returns:
+        See `summarise`, plus `images_per_second` of everything (decoding included), without the
+        first batch, which compiles.
+
+    Raises:
+        UserError: the split has no readable image.
+    """
+    totals: dict[str, np.ndarray] = {}
+    start, timed_images = None, 0
+    for batch in batches:
+        kept = {name: batch[name] for name in ("image", "label", "valid")}
+        added = jax.device_get(eval_step(params, shard_batch(kept, mesh)))
+        for name, value in added.items():
+            totals[name] = totals.get(name, 0) + np.asarray(value, np.float64)
+        if start is None:
+            start = time.perf_counter()
+        else:
+            timed_images += int(added["count"])
+    if not totals or not totals["count"]:
+        raise UserError(
+            "the evaluation split has no readable image: check config.data.eval_split and the "
+            "files named above."
+        )
+    seconds = time.perf_counter() - start if start is not None else 0.0
+    results = summarise(totals, model)
+    results["images_per_second"] = timed_images / seconds if timed_images else None
+    return results
+
+
+def last_logged(metrics: Path) -> int:
+    """The step of the last evaluation in `metrics.jsonl`, which process 0 reads; 0 if none."""
+    at = 0
+    if jax.process_index() == 0 and metrics.exists():
+        lines = map(json.loads, metrics.read_text().splitlines())
+        at = max((line["step"] for line in lines if line["kind"] == "eval"), default=0)
+    return int(processes.gather(np.asarray(at))[0])
+
+
+def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
+    """Figures of a split from its summed counts.
+
+    Returns:
+        `images` (count), `top1` and `top5` (shares), `cross_entropy` (nats), `mean_depth` (layers
+        per token), `dropped_images` (share that lost tokens to a static budget), `halted` (share of
+        token-layers that did not run), `gmacs`, `gmacs_std` (per image, over images),
+        `gmacs_dense`, `depth_histogram` (share of the tokens that went through 1, 2, ..., L layers;
+        what is missing to 1 went through none), `class_mean_depth` (`None` for a class without an
+        image). For each part that the method may leave out (`parts.py`: tokens, heads, halves) also
+        `PART_kept`, the share that ran over all blocks and images, and `class_PART_kept`.
+    """
+    count = float(totals["count"])
+    mean = {name: float(totals[name]) / count for name in totals if np.ndim(totals[name]) == 0}
+    variance = max(0.0, mean["saved_gmacs_squared"] - mean["saved_gmacs"] ** 2)
+    histogram = totals["depth_histogram"] / (count * model.shape.num_tokens)
+    kept = [f"{part}_kept" for part in skippable_parts.PARTS if f"{part}_kept" in totals]
+
+    def of_classes(name: str) -> list[float | None]:
+        pairs = zip(totals[name], totals["class_count"], strict=True)
+        return [float(value / number) if number else None for value, number in pairs]
+
+    return {
+        "images": int(count),
+        "top1": mean["top1"],
+        "top5": mean["top5"],
+        "cross_entropy": mean["cross_entropy"],
+        "mean_depth": mean["mean_depth"],
+        "dropped_images": mean["dropped_images"],
+        "halted": 1.0 - mean["mean_depth"] / model.shape.depth,
+        "gmacs": model.dense_gmacs() - mean["saved_gmacs"],
+        "gmacs_std": variance**0.5,
+        "gmacs_dense": model.dense_gmacs(),
+        "depth_histogram": histogram.tolist(),
+        "class_mean_depth": of_classes("class_depth"),
+        **{name: mean[name] for name in kept},
+        **{f"class_{name}": of_classes(f"class_{name}") for name in kept},
+    }

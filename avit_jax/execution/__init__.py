@@ -1,0 +1,1 @@
+"""Inference that leaves skipped work out, whatever the method: live work only."""

@@ -1,0 +1,86 @@
+"""The fastest dense execution we know, which every other execution is compared with.
+
+Blocks run under a scan over stacked weights, on a few images at a time so that what a block
+computes stays in the cache; the last block computes queries and the MLP for prefix tokens only,
+because nothing else is read.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from avit_jax.execution.packed_block import split_heads
+from avit_jax.execution.plan import Plan
+from avit_jax.models import attention
+from avit_jax.models.backbone import Backbone
+from avit_jax.models.functional import layer_at
+from avit_jax.models.layers import Block
+from avit_jax.types import Gates, Output, Usage
+
+
+def dense(network: Backbone, images: Array, plan: Plan) -> Output:
+    """`logits` and `usage` of `[B, H, W, 3]` normalised images, every token in every layer."""
+    shape = network.shape
+    batch, prefix = images.shape[0], shape.num_prefix_tokens
+    size = min(plan.dense_images, batch)
+    groups = -(-batch // size)
+    size = -(-batch // groups)  # as even as can be, or the last group would be mostly padding
+    images = jnp.pad(images, ((0, groups * size - batch), *(((0, 0),) * 3)))
+    tokens = network.embed(images)
+    tokens = tokens.reshape(groups, size, *tokens.shape[1:])
+
+    def layer(tokens: Array, index: Array) -> tuple[Array, None]:
+        return in_groups(layer_at(network.blocks, index), tokens), None
+
+    tokens, _ = lax.scan(layer, tokens, jnp.arange(shape.depth - 1))
+    last = layer_at(network.blocks, shape.depth - 1)
+    answer = lax.map(lambda group: last_block(last, group, prefix=prefix), tokens)
+    heads = network.readout(answer.reshape(groups * size, prefix, -1)[:batch])
+    everything = jnp.ones((shape.depth, batch, shape.num_tokens), bool)
+    return Output(
+        logits=heads.mean(0),
+        usage=Usage(tokens=everything),
+    )
+
+
+def in_groups(block: Block, tokens: Array, gates: tuple[Gates, Gates] | None = None) -> Array:
+    """A block on `[groups, images, N, D]`, one group of images after the other.
+
+    Args:
+        block: with its parameters.
+        tokens: in front of it.
+        gates: of both halves, with arrays `[groups, images, ...]`, to mask what they leave out.
+    """
+
+    def treat(group: Array, tokens: Array) -> Array:
+        attend, feed = jax.tree.map(lambda array: array[group], gates or (Gates(), Gates()))
+        rows = block.attend(tokens[group], gates=attend)
+        return tokens.at[group].set(block.feed(rows, gates=feed))
+
+    return lax.fori_loop(0, len(tokens), treat, tokens)
+
+
+def even_group(images: int, plan: Plan) -> int:
+    """The most images, of those that divide all evenly, that dense execution treats together."""
+    return max(
+        size for size in range(1, images + 1) if images % size == 0 and size <= plan.dense_images
+    )
+
+
+def last_block(block: Block, tokens: Array, *, prefix: int, keys: Array | None = None) -> Array:
+    """The prefix tokens `[B, prefix, D]` behind the last block.
+
+    Args:
+        block: with its parameters.
+        tokens: `[B, N, D]` in front of it.
+        prefix: number of prefix tokens.
+        keys: `[B, N]` bool, tokens that may be attended to; all by default.
+    """
+    normed = block.norm1(tokens)
+    key, value = split_heads(block.attention.keys_values(normed), 2, block.attention)
+    (query,) = split_heads(block.attention.queries(normed[:, :prefix]), 1, block.attention)
+    mixed = attention.mix(query, key, value, keys=keys, scale=block.attention.scale)
+    answer = tokens[:, :prefix]
+    return block.feed(answer + block.attention.proj(mixed.reshape(answer.shape)))

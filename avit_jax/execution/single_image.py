@@ -1,0 +1,77 @@
+"""One transformer block on the live tokens of a single image: what `packed_block` does for several.
+
+There is nothing to pack: a block runs whole, at the smallest static length that holds the tokens.
+That is one decision a layer, where loops over all static sizes, most of which have nothing to do,
+would take a tenth of a small model's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array, lax
+
+from avit_jax.execution.dense import last_block
+from avit_jax.execution.loops import smallest
+from avit_jax.execution.packing import Packing, source_rows
+from avit_jax.execution.plan import Plan
+from avit_jax.models.layers import Block
+from avit_jax.types import Gates
+
+
+@struct.dataclass(kw_only=True)
+class Buffers:
+    """The image's tokens `[N, D]`, live ones first."""
+
+    tokens: Array
+
+
+def start(tokens: Array, plan: Plan) -> Buffers:
+    """Buffers that hold all tokens `[1, N, D]`."""
+    del plan  # they are never read beyond their end
+    return Buffers(tokens=tokens[0])
+
+
+def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: Plan) -> Buffers:
+    """The block on the tokens of `after`; arguments as of `packed_block.run`."""
+
+    def treat(rows: Array, live: Array) -> Array:
+        gates = Gates(tokens=live)
+        rows = block.feed(block.attend(rows, gates=gates), gates=gates)
+        return jnp.pad(rows[0], ((0, len(buffers.tokens) - rows.shape[1]), (0, 0)))
+
+    return Buffers(tokens=_at_its_length(treat, buffers.tokens, buffers, before, after, plan))
+
+
+def run_last(
+    block: Block, buffers: Buffers, before: Packing, after: Packing, plan: Plan, *, prefix: int
+) -> Array:
+    """The last block, of which only the prefix tokens `[1, prefix, D]` are wanted."""
+
+    def treat(rows: Array, live: Array) -> Array:
+        return last_block(block, rows, prefix=prefix, keys=live)
+
+    nothing = jnp.zeros((1, prefix, buffers.tokens.shape[1]), buffers.tokens.dtype)
+    return _at_its_length(treat, nothing, buffers, before, after, plan)
+
+
+def _at_its_length(
+    treat: Callable[[Array, Array], Array],
+    otherwise: Array,
+    buffers: Buffers,
+    before: Packing,
+    after: Packing,
+    plan: Plan,
+) -> Array:
+    """`treat(rows [1, length, D], live [1, length])`, or `otherwise` without any live token."""
+    source, count = source_rows(after, before, len(buffers.tokens)), after.total
+
+    def at(length: int) -> Callable[[], Array]:
+        return lambda: treat(
+            buffers.tokens[source[:length]][None], jnp.arange(length)[None] < count
+        )
+
+    branches = [lambda: otherwise, *(at(length) for length in plan.lengths)]
+    return lax.switch(smallest(count, (0, *plan.lengths)), branches)

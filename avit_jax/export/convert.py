@@ -1,0 +1,143 @@
+"""`--mode convert`: weights between checkpoints of this project and the files of others.
+
+A checkpoint that is made here holds weights and no state of an optimiser, so a training starts
+from it (`config.init.workdir`) but does not go on in it. Its folder is written in full under
+another name and then takes its own; nothing that exists is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from avit_jax import config as configs
+from avit_jax.checkpoints.store import Checkpoints
+from avit_jax.checkpoints.weights import Weights, chosen_weights, weights_of_file
+from avit_jax.errors import UserError
+from avit_jax.methods.base import Model
+from avit_jax.pretrained import hub
+from avit_jax.pretrained.torch_writer import ENDINGS, save_torch
+from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.runtime.files import is_local, sync_directory, write_json_atomic, write_text_atomic
+from avit_jax.runtime.tables import table
+
+logger = logging.getLogger(__name__)
+
+MARK = "converted.json"  # in a workdir: where its weights are from
+_FILES = (*ENDINGS, ".npz", ".pth.tar", ".tar")
+
+
+def convert_run(
+    config: ConfigDict, workdir: Path, *, source: str | None = None, output: str | None = None
+) -> Path:
+    """Read weights from a workdir or a file and write them to a file or a workdir.
+
+    Args:
+        config: describes the model. `config.eval.weights` chooses between the moving average and
+          the raw weights; `config.init.pixels` says what the weights of a file expect.
+        workdir: read or written where `source` or `output` leaves it open.
+        source: what `load_torch` takes, or the workdir of a run.
+        output: `.pth`, `.pt`, `.bin` or `.safetensors`, or a workdir that does not exist yet.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: the two are the same kind of folder, `output` exists, or the weights do not fit.
+    """
+    configs.validate(config)
+    if jax.process_count() > 1:
+        raise UserError(
+            f"weights are converted by one process, but {jax.process_count()} were started: start "
+            "--mode convert without the launcher of several."
+        )
+    target = Path(output) if output is not None else workdir
+    from_file, to_file = (is_weight_file(os.fspath(end)) for end in (source or workdir, target))
+    if not from_file and not to_file:
+        raise UserError(
+            "there is nothing to convert from one workdir to another: write a weight file as "
+            f"--input (.pth, .safetensors, .npz, hf://owner/name) or as --output "
+            f"({', '.join(ENDINGS)})."
+        )
+    if not is_local(target):
+        raise UserError(f"{output} is not a local path: write a local --output.")
+    _refuse_existing(target)
+    model, mesh = configs.make_model(config), make_mesh(devices=jax.devices()[:1])
+    if from_file:
+        weights = weights_of_file(
+            str(source), model, mesh, pixels=config.init.pixels, weights=config.eval.weights
+        )
+    else:
+        weights = chosen_weights(config, Path(source or workdir), model, mesh)
+    if to_file:
+        save_torch(target, model.to_torch(weights.params))
+    else:
+        _write_workdir(target, config, weights)
+    print(table(_rows(config, model, weights, target), "Converted"), flush=True)
+    return target
+
+
+def is_weight_file(end: str) -> bool:
+    """Whether a path names weights of others, by its ending; everything else is a workdir."""
+    return end.startswith(hub.PREFIX) or end.endswith(_FILES) or Path(end).is_file()
+
+
+def refuse_to_train_in(workdir: Path) -> None:
+    """Raises UserError for a workdir that holds converted weights."""
+    if (workdir / MARK).exists():
+        raise UserError(
+            f"{workdir} holds converted weights and no state of an optimiser: start from them with "
+            f"--config.init.workdir {workdir} and another --workdir."
+        )
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists():
+        raise UserError(f"{target} exists and is not replaced: write another --output, or move it.")
+
+
+def _write_workdir(target: Path, config: ConfigDict, weights: Weights) -> None:
+    described = ConfigDict(config.to_dict())
+    described.init.update(workdir=None, weights=None, pixels=None)
+    # One set of weights, whatever it was an average of.
+    described.train.ema_decay, described.eval.weights = 0.0, "auto"
+    with _new_folder(target) as folder:
+        checkpoints = Checkpoints(folder / "checkpoints")
+        checkpoints.save(0, {"params": weights.params})
+        checkpoints.close()
+        write_json_atomic(folder / MARK, {"from": weights.origin, "model": config.model.name})
+        write_text_atomic(folder / "config.json", configs.to_json(described))
+
+
+@contextlib.contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `target` if nothing is raised."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.with_name(f".{target.name}.new{os.getpid()}")
+    folder.mkdir()
+    try:
+        yield folder
+        folder.rename(target)
+        sync_directory(target.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rows(
+    config: ConfigDict, model: Model, weights: Weights, target: Path
+) -> list[tuple[str, str]]:
+    return [
+        ("model", config.model.name),
+        ("parameters", f"{model.num_params():,}"),
+        ("from", weights.origin),
+        ("written to", str(target)),
+    ]

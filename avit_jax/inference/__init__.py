@@ -1,1 +1,0 @@
-"""Inference that leaves skipped work out: the same blocks, run on live tokens only."""

@@ -1,0 +1,195 @@
+"""AdaViT: policies decide per image which tokens, heads and halves of every block it needs.
+
+Meng et al., "AdaViT: Adaptive Vision Transformers for Efficient Image Recognition", CVPR 2022
+(arXiv 2111.15668).
+
+*What is skipped:* in front of a block, linear policies read the class token (which heads, which of
+the two halves) and the normalised patches (which tokens). A dropped token sits the block out and
+comes back for the next; a dropped head leaves with its channels of the MLP's input; a dropped half
+is not added. Prefix tokens always stay, and the first `keep_layers` blocks run all of their heads
+and halves.
+
+*Why compaction is exact:* nothing dropped enters anything that stays. A dropped token is no key and
+gets no update, a dropped head contributes zeros to the products that it feeds, and an image without
+a half simply is not in that half's batch. Without any head a half adds the same vector to every
+token (the linear layers' biases), which is computed once for all.
+
+*Training:* decisions are drawn with logistic noise and passed by straight-through gradients
+(`gumbel.py`); losses hold the usage at its targets (`usage_losses.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from avit_jax.errors import UserError
+from avit_jax.execution import executed_costs
+from avit_jax.execution.plan import Plan, with_heads_left_out
+from avit_jax.methods import base
+from avit_jax.methods.adavit import compact as selected
+from avit_jax.methods.adavit import decisions, policies, usage_losses, weight_names
+from avit_jax.methods.adavit.settings import KINDS, Settings
+from avit_jax.models.functional import Params, scan_layers
+from avit_jax.models.layers import Block
+from avit_jax.types import SATURATED, Dial, Output, Usage
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(base.Model):
+    """Policies over tokens, heads and halves on any backbone."""
+
+    settings: Settings
+
+    def __post_init__(self):
+        """Blocks without policies are counted here, where the depth is known."""
+        for name in ("keep_layers", "token_start_layer"):
+            if not 0 <= getattr(self.settings, name) < self.shape.depth:
+                raise UserError(
+                    f"{name} is {getattr(self.settings, name)}, but the model has "
+                    f"{self.shape.depth} blocks: write 0 to {self.shape.depth - 1}."
+                )
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        """The backbone, with `policies` beside its blocks."""
+        network = super().build(rngs)  # first, so that it starts as without policies
+        settings, sizes = self.settings, {"heads": self.shape.num_heads, "layers": 2, "tokens": 1}
+        if settings.chosen:
+            network.policies = policies.Policies(
+                self.shape.embed_dim,
+                depth=self.shape.depth,
+                outputs={kind: sizes[kind] for kind in settings.chosen},
+                first={kind: settings.first_layer(kind) for kind in settings.chosen},
+                bias=settings.initial_logit,
+                rngs=rngs,
+            )
+        return network
+
+    @property
+    def chooses_heads(self) -> bool:
+        """See `base.Model.chooses_heads`."""
+        return self.settings.heads
+
+    @property
+    def draws(self) -> bool:
+        """See `base.Model.draws`: decisions are."""
+        return super().draws or bool(self.settings.chosen)
+
+    def forward(self, network: Any, images: Array, call: base.Call) -> Output:
+        """See `base.Model.apply`."""
+        shape, settings = self.shape, self.settings
+        tokens = base.embed(network, images, call)
+        inputs = base.layer_inputs(shape, call)
+        if settings.chosen and not call.dense:
+            inputs["policies"] = network.policies.per_layer()
+            if call.train:
+                key = None if call.key is None else jax.random.fold_in(call.key, shape.depth + 2)
+                inputs["noise"] = call.noise or decisions.draw(
+                    settings, shape, images.shape[0], key
+                )
+        temperature = settings.temperature_at(call.progress)
+
+        def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, dict[str, Array]]:
+            rate, key = inputs["drop_path_rate"], inputs.get("key")
+            normed = block.norm1(x)
+            logits, choice = decisions.decide(
+                settings,
+                x,
+                normed,
+                inputs.get("policies", {}),
+                prefix=shape.num_prefix_tokens,
+                noise=inputs.get("noise"),
+                temperature=temperature,
+            )
+            if "layers" in choice:  # a policy over halves is a stochastic depth of its own
+                rate = jnp.where(inputs["policies"]["layers"]["decides"], 0.0, rate)
+            attend, feed = decisions.gates(settings, choice)
+            record = choice | {decisions.logits_name(kind): logits[kind] for kind in logits}
+            if call.features:
+                # Heads that lose their attention alone keep queries and keys.
+                kept = None if settings.head_effect == "attention" else attend.heads
+                record["attention"] = block.attention.class_row(normed, heads=kept)
+            x = block.attend(x, gates=attend, normed=normed, drop_path_rate=rate, key=key)
+            x = block.feed(x, gates=feed, drop_path_rate=rate, key=key)
+            return x, record | ({"features": x} if call.features else {})
+
+        x, record = scan_layers(layer, network.blocks, tokens, inputs, remat=shape.remat)
+        heads = network.readout(x)
+        usage = decisions.usage(settings, record, (shape.depth, *tokens.shape[:2]))
+        penalties, metrics = self.penalties(record, call.progress)
+        return Output(
+            logits=heads.mean(0),
+            usage=usage,
+            penalties=penalties,
+            metrics=metrics | {"mean_depth": usage.tokens.sum(0).mean(dtype=jnp.float32)},
+            aux=decisions.shown(record)
+            | {"head_logits": heads, "margin": decisions.margin(settings, record, images.shape[0])},
+        )
+
+    def penalties(
+        self, record: dict[str, Array], progress: Array | float
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Weighted losses of the usage, and the usage itself, of `decide`'s record `[L, ...]`."""
+        settings, penalties, metrics = self.settings, {}, {}
+        decided = {
+            kind: record[kind][settings.first_layer(kind) :] for kind in KINDS if kind in record
+        }
+        for kind in decided:
+            loss, target = getattr(settings, f"{kind}_loss"), settings.target_at(kind, progress)
+            logits = record[decisions.logits_name(kind)][settings.first_layer(kind) :]
+            if kind == "heads":
+                value = usage_losses.heads_loss(
+                    decided[kind], logits, decided.get("layers"), loss, target
+                )
+            elif kind == "layers":
+                value = usage_losses.layers_loss(decided[kind], logits, loss, target)
+            else:
+                value = usage_losses.tokens_loss(decided[kind], loss, target)
+            penalties[kind] = loss.weight * value
+            metrics[f"{kind}_usage"] = jax.lax.stop_gradient(decided[kind].mean())
+        return penalties, metrics
+
+    def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
+        """See `base.Model.compact`."""
+        return selected.compact(network, images, exists, plan, settings=self.settings)
+
+    def from_torch(self, state_dict: Mapping[str, Any]) -> Params:
+        """See `base.Model.from_torch`; weights without any policy, as DeiT's, get fresh ones.
+
+        Policies that the settings switch off are dropped, with a warning that names them.
+        """
+        state_dict = weight_names.joined(state_dict)
+        if not self.settings.chosen or weight_names.has_policies(state_dict):
+            kept = weight_names.without_switched_off(state_dict, self.settings)
+            return super().from_torch(kept)
+        return self.completed(self._named(state_dict, self.shape.build))
+
+    def to_torch(self, params: Params) -> dict[str, np.ndarray]:
+        """See `base.Model.to_torch`; upstream keeps query, key and value apart."""
+        return weight_names.apart(super().to_torch(params))
+
+    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
+        """See `base.Model.executed_gmacs`."""
+        return executed_costs.on_devices(
+            executed_costs.selected_gmacs, self.shape, usage, plan, devices=devices
+        )
+
+    def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
+        """See `base.Model.candidate_plans`; heads are masked in products, or left out of them."""
+        plans = super().candidate_plans(batch_size)
+        narrow = with_heads_left_out(plans["default"], self.shape.num_heads)
+        return plans | {"heads left out": narrow}
+
+    def dial(self) -> Dial | None:
+        """`logit_shift`: the same for tokens, heads and halves."""
+        if not self.settings.chosen:
+            return None
+        own = self.settings.logit_shift
+        return Dial(lambda position: {"logit_shift": own + position}, -SATURATED, SATURATED)

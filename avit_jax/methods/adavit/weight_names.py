@@ -1,0 +1,76 @@
+"""AdaViT's published names: query, key and value apart, policies inside the blocks they steer."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from avit_jax.methods.adavit.settings import KINDS, Settings
+
+_logger = logging.getLogger(__name__)
+PARTS = ("query", "key", "value")
+_APART = re.compile(r"(blocks\.\d+\.attn\.)(query|key|value)\.(weight|bias)")
+_POLICY = re.compile(r"blocks\.(\d+)\.(?:attn\.)?(head|layer|token)_select\.")
+
+
+def has_policies(state_dict: Mapping[str, Any]) -> bool:
+    """Whether any policy is among the names; plain weights have none."""
+    return any(_POLICY.match(name) for name in state_dict)
+
+
+def without_switched_off(state_dict: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Without policies of kinds and blocks that decide nothing under `settings`.
+
+    Weights are published with all policies, and the settings say which of them to use. A warning
+    names those that are dropped.
+    """
+    kept, dropped = {}, {kind: set() for kind in KINDS}
+    for name, array in state_dict.items():
+        if found := _POLICY.match(name):
+            block, kind = int(found[1]), f"{found[2]}s"
+            if kind not in settings.chosen or block < settings.first_layer(kind):
+                dropped[kind].add(block)
+                continue
+        kept[name] = array
+    listed = [
+        f"{kind} (block{'s' * (len(blocks) > 1)} {', '.join(map(str, sorted(blocks)))})"
+        for kind, blocks in dropped.items()
+        if blocks
+    ]
+    if listed:
+        _logger.warning(
+            "policies that the settings switch off are dropped from these weights: %s.",
+            ", ".join(listed),
+        )
+    return kept
+
+
+def joined(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """With query, key and value of a block as one array, as DeiT has them.
+
+    Incomplete triples stay as they are, for the check of names to complain about.
+    """
+    result = dict(state_dict)
+    for match in filter(None, map(_APART.fullmatch, state_dict)):
+        stem, _, leaf = match.groups()
+        names = [f"{stem}{part}.{leaf}" for part in PARTS]
+        if all(name in result for name in names):
+            result[f"{stem}qkv.{leaf}"] = np.concatenate([np.asarray(result.pop(n)) for n in names])
+    return result
+
+
+def apart(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse of `joined`."""
+    result = {}
+    for name, array in state_dict.items():
+        stem, found, leaf = name.partition("attn.qkv.")
+        if not found or not stem.startswith("blocks."):
+            result[name] = array
+            continue
+        for part, piece in zip(PARTS, np.split(array, 3), strict=True):
+            result[f"{stem}attn.{part}.{leaf}"] = piece
+    return result

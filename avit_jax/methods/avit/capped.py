@@ -1,0 +1,134 @@
+"""Static budgets: a fixed number of tokens per layer, for hardware that wants no branches.
+
+Not exact where an image needs more than the budget: of its live tokens those nearest to halting
+(the least still to spend) are dropped, prefix tokens never. How many were dropped comes back with
+the answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from avit_jax.errors import UserError
+from avit_jax.execution.dense import last_block
+from avit_jax.execution.plan import Plan
+from avit_jax.methods.avit import halting
+from avit_jax.models.backbone import Backbone
+from avit_jax.models.functional import layer_at
+from avit_jax.types import Gates, Output, Usage
+
+
+def budgeted(
+    network: Backbone,
+    images: Array,
+    exists: Array,
+    plan: Plan,
+    *,
+    score: Callable[[Array], Array],
+    eps: float,
+) -> Output:
+    """Logits with at most `plan.capacities[l]` tokens of each image in layer l.
+
+    Arguments as for `halting_tokens.compact`.
+
+    Returns:
+        `logits`, `usage`, and `aux["dropped"]` `[L, B]`, live tokens that found no place in a
+        layer.
+
+    Raises:
+        UserError: the plan has no capacities, or they rise from one layer to the next.
+    """
+    shape = network.shape
+    capacities = _check(plan, shape.num_prefix_tokens)
+    prefix = shape.num_prefix_tokens
+    tokens = network.embed(images)
+    batch = tokens.shape[0]
+    index = jnp.broadcast_to(jnp.arange(shape.num_tokens), tokens.shape[:2])
+    state = halting.start(tokens.shape[:2])
+    state = state.replace(live=jnp.broadcast_to(exists[:, None], state.live.shape))
+    answer = jnp.zeros((batch, prefix, tokens.shape[2]), jnp.float32)
+    lives, drops = [], []
+
+    # Layers with the same capacity are one scan: a program as small as its distinct capacities.
+    for capacity, group in itertools.groupby(range(shape.depth - 1), capacities.__getitem__):
+        layers = list(group)
+        tokens, index, state, dropped = _shrink(tokens, index, state, capacity, prefix)
+
+        def layer(carry: tuple, number: Array) -> tuple[tuple, Array]:
+            tokens, state, answer = carry
+            block = layer_at(network.blocks, number)
+            live = _running(state, prefix)
+            gates = Gates(tokens=live)
+            tokens = block.feed(block.attend(tokens, gates=gates), gates=gates)
+            state, weight = halting.step(state.replace(live=live), score(tokens), eps=eps)
+            answer = answer + weight[:, :prefix, None] * tokens[:, :prefix].astype(jnp.float32)
+            return (tokens, state.replace(live=state.live & live), answer), live
+
+        (tokens, state, answer), live = jax.lax.scan(
+            layer, (tokens, state, answer), jnp.asarray(layers)
+        )
+        lives.append(_spread(live, index, shape.num_tokens))
+        drops += [dropped, *([jnp.zeros_like(dropped)] * (len(layers) - 1))]
+
+    tokens, index, state, dropped = _shrink(tokens, index, state, capacities[-1], prefix)
+    live = _running(state, prefix)
+    states = last_block(layer_at(network.blocks, shape.depth - 1), tokens, prefix=prefix, keys=live)
+    _, weight = halting.step(state.replace(live=live), jnp.ones(live.shape), eps=eps)
+    answer = answer + weight[:, :prefix, None] * states.astype(jnp.float32)
+    lives = jnp.concatenate([*lives, _spread(live[None], index, shape.num_tokens)])
+    heads = network.readout(answer)
+    return Output(
+        logits=heads.mean(0),
+        usage=Usage(tokens=lives),
+        aux={"dropped": jnp.stack([*drops, dropped])},
+    )
+
+
+def _check(plan: Plan, prefix: int) -> tuple[int, ...]:
+    capacities = plan.capacities
+    if capacities is None:
+        raise UserError(
+            'execution="budget" needs a plan with capacities, a number of tokens for each layer: '
+            "run --mode calibrate, or give plan.capacities."
+        )
+    if any(b > a for a, b in itertools.pairwise(capacities)):
+        raise UserError(
+            f"capacities of the plan are {list(capacities)}: they may not rise from one layer to "
+            "the next, because tokens that were dropped do not come back."
+        )
+    return tuple(max(capacity, prefix) for capacity in capacities)
+
+
+def _running(state: halting.Halting, prefix: int) -> Array:
+    return state.live & state.live[:, :prefix].any(1, keepdims=True)
+
+
+def _shrink(
+    tokens: Array, index: Array, state: halting.Halting, capacity: int, prefix: int
+) -> tuple[Array, Array, halting.Halting, Array]:
+    """Keep `capacity` tokens of each image: the prefix, then those with most left to spend."""
+    live = _running(state, prefix)
+    capacity = min(capacity, tokens.shape[1])
+    need = jnp.where(live, 1.0 - state.cumulative, -jnp.inf)
+    need = need.at[:, :prefix].set(jnp.inf)
+    _, chosen = jax.lax.top_k(need, capacity)
+    chosen = jnp.sort(chosen, axis=1)  # the prefix stays in front
+
+    def pick(values: Array) -> Array:
+        return jnp.take_along_axis(values, chosen, axis=1)
+
+    dropped = live.sum(1) - pick(live).sum(1)
+    tokens = jnp.take_along_axis(tokens, chosen[:, :, None], axis=1)
+    return tokens, pick(index), jax.tree.map(pick, state.replace(live=live)), dropped
+
+
+def _spread(live: Array, index: Array, num_tokens: int) -> Array:
+    """`[l, B, capacity]` back at the tokens' own places, `[l, B, num_tokens]`."""
+    layers, batch, _ = live.shape
+    image = jnp.arange(batch)[:, None]
+    return jnp.zeros((layers, batch, num_tokens), bool).at[:, image, index].set(live)

@@ -1,0 +1,279 @@
+"""A-ViT: every token decides by itself when it is done.
+
+Yin et al., "A-ViT: Adaptive Tokens for Efficient Vision Transformer", CVPR 2022 (arXiv 2112.07658).
+
+*What is skipped:* tokens. Behind each block, channel 0 of a token becomes its halting score,
+`sigmoid(gate_scale * x[0] - gate_center)`: no new parameters. Once a token's scores add up to
+`1 - eps` it halts: from the next layer on it is no key, gets no update and costs nothing.
+The class token obeys the same rule, and the answer is the score-weighted mean of its states.
+
+*Why compaction is exact:* a halted token enters no live token's attention, its own state is never
+read again, and only the class (and distillation) token's mean reaches the head. So halted tokens
+may be removed, and an image whose class and distillation tokens have halted is finished.
+
+*Training:* the task loss plus `ponder_weight` * mean ponder (layers executed + remainder) plus
+`prior_weight` * KL(target depth distribution || mean score per layer).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from avit_jax.errors import UserError
+from avit_jax.execution import executed_costs
+from avit_jax.execution.plan import Plan
+from avit_jax.methods import base, schedule
+from avit_jax.methods.avit import capped as budget
+from avit_jax.methods.avit import compact as halting_tokens
+from avit_jax.methods.avit import halting
+from avit_jax.methods.avit.priors import depth_prior, divergence
+from avit_jax.models.backbone import Backbone
+from avit_jax.models.functional import scan_layers
+from avit_jax.models.layers import Block
+from avit_jax.types import SATURATED, Dial, Gates, Output, Usage
+
+KL_READINGS = ("paper", "upstream", "halting")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Options of A-ViT.
+
+    Attributes:
+        gate_scale: slope of the halting score in channel 0. 10 for fine-tuning DeiT weights.
+        gate_center: offset of the halting score: 30 (DeiT-T) or 75 (DeiT-S) for fine-tuning.
+        eps: a token halts above a cumulative score of `1 - eps`.
+        ponder_weight: weight of the mean ponder, which pulls all depths down.
+        prior_weight: weight of the divergence from the depth prior.
+        prior: family of the depth prior or a list of components (mixture), see `priors.py`.
+        target_depth: where the prior is centred, in layers counted from 1.
+        scale: width of the prior, in layers.
+        df: degrees of freedom (student_t).
+        skew: shape (skew_normal).
+        prior_compat: `None` (a proper distribution), "nvlabs" or "borgi" (as published).
+        kl_reading: what is compared with the prior. "paper": the mean score of each layer over the
+          patches of all images. "upstream": as the published code slices them, over all tokens of
+          all images but the first. "halting": the mean weight of each layer in its patches'
+          outputs, which is the distribution of halting itself; unlike the other two it ignores the
+          scores that halted tokens go on producing, so it holds the depths where the prior wants
+          them even where all tokens would rather halt at once, as they would from scratch.
+        dense_until: share of the training, 0..1, in which nothing halts yet. For training from
+          scratch, where gates set for pretrained weights would collapse all tokens to one depth.
+        ramp: share of the training in which halting scores and penalties then rise from 0 to full.
+    """
+
+    gate_scale: float = 10.0
+    gate_center: float = 30.0
+    eps: float = 0.01
+    ponder_weight: float = 5e-4
+    prior_weight: float = 1e-3
+    prior: str | Sequence[Mapping[str, Any]] = "gaussian"
+    target_depth: float = 9.0
+    scale: float = 1.0
+    df: float = 3.0
+    skew: float = 4.0
+    prior_compat: str | None = None
+    kl_reading: str = "paper"
+    dense_until: float = 0.0
+    ramp: float = 0.0
+
+    def __post_init__(self):
+        if self.kl_reading not in KL_READINGS:
+            raise UserError(
+                f"kl_reading {self.kl_reading!r} is unknown: write one of {', '.join(KL_READINGS)}."
+            )
+        for name in ("gate_scale", "gate_center"):
+            value = getattr(self, name)
+            # The dial passes traced values, which nobody can look at.
+            if isinstance(value, numbers.Real) and not math.isfinite(value):
+                raise UserError(f"{name} is {value}: write a finite number.")
+        for name in ("ponder_weight", "prior_weight"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}: write 0 or more.")
+        if not 0.0 < self.eps < 1.0:
+            raise UserError(f"eps is {self.eps}: the halting threshold 1 - eps needs 0 < eps < 1.")
+        schedule.check(dense_until=self.dense_until, ramp=self.ramp)
+        if isinstance(self.prior, Sequence) and not isinstance(self.prior, str):
+            # Hashable, so that models can be compared and their skeletons cached.
+            object.__setattr__(self, "prior", tuple(map(_frozen, self.prior)))
+
+    def strength(self, progress: Array | float) -> Array:
+        """How far halting is switched on, 0..1, at a share of the training."""
+        return schedule.strength(progress, dense_until=self.dense_until, ramp=self.ramp)
+
+    def depth_prior(self, depth: int) -> np.ndarray:
+        """The target distribution over `depth` layers, `[L]`; no array of JAX.
+
+        Models are made before `jax.distributed` is initialised, which must come first.
+        """
+        is_mixture = isinstance(self.prior, tuple)
+        prior = [dict(part) for part in self.prior] if is_mixture else self.prior
+        target = depth_prior(
+            depth,
+            prior,
+            target_depth=self.target_depth,
+            scale=self.scale,
+            df=self.df,
+            skew=self.skew,
+            compat=self.prior_compat,
+        )
+        return np.asarray(target, np.float32)
+
+
+def _frozen(component: Any) -> tuple[tuple[str, Any], ...]:
+    """One component of a mixture, a mapping or its pairs, as sorted pairs."""
+    try:
+        return tuple(sorted(dict(component).items()))
+    except (TypeError, ValueError):
+        raise UserError(
+            f"a component of the prior is {component!r}: write a mixture as a list of "
+            'dict(name="gaussian", target_depth=2.0, scale=1.0, weight=0.7).'
+        ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(base.Model):
+    """Token halting on any backbone."""
+
+    settings: Settings
+    has_budget = True
+
+    def __post_init__(self):
+        """A prior that cannot be is refused here, not in the middle of tracing."""
+        self.settings.depth_prior(self.shape.depth)
+
+    def forward(self, network: Backbone, images: Array, call: base.Call) -> Output:
+        """See `base.Model.apply`."""
+        tokens = base.embed(network, images, call)
+        prefix = self.shape.num_prefix_tokens
+        strength = jnp.float32(0.0) if call.dense else self.settings.strength(call.progress)
+
+        def layer(block: Block, carry, inputs: dict):
+            x, state, answer = carry
+            rate, key = inputs["drop_path_rate"], inputs.get("key")
+            # Halted tokens become zero, but the backward pass sees the identity, as published:
+            # the scores that halted tokens still produce then go on training earlier layers.
+            x = x + jax.lax.stop_gradient(jnp.where(state.live[:, :, None], x, 0) - x)
+            gates = Gates(tokens=state.live)
+            x = block.attend(x, gates=gates, drop_path_rate=rate, key=key)
+            x = block.feed(x, gates=gates, drop_path_rate=rate, key=key)
+            score = self.score(x)
+            spent = jnp.where(inputs["last"], 1.0, strength * score)
+            after, weight = halting.step(state, spent, eps=self.settings.eps)
+            answer = answer + weight[:, :prefix, None] * x[:, :prefix].astype(jnp.float32)
+            record = {
+                "mask": state.live,
+                "halting_scores": score,
+                "cumulative": after.cumulative,
+                "remainder": after.remainder,
+                "weights": weight,
+            }
+            if call.features:
+                record["features"] = x
+            return (x, after, answer), record
+
+        nothing = jnp.zeros((*tokens.shape[:1], prefix, tokens.shape[2]), jnp.float32)
+        (_, state, answer), record = scan_layers(
+            layer,
+            network.blocks,
+            (tokens, halting.start(tokens.shape[:2]), nothing),
+            base.layer_inputs(self.shape, call),
+            remat=self.shape.remat,
+        )
+        mask = jnp.concatenate([record["mask"], state.live[None]])
+        distance = jnp.abs(record["cumulative"] - (1.0 - self.settings.eps))
+        unfinished = mask[:-1, :, :prefix].any(-1, keepdims=True)
+        heads = network.readout(answer)
+        penalties, metrics = self.penalties(record, state, strength)
+        return Output(
+            logits=heads.mean(0),
+            usage=Usage(tokens=mask[:-1] & unfinished),
+            penalties={} if call.dense else penalties,
+            metrics=metrics | {"halted": (~mask[:-1]).mean(dtype=jnp.float32)},
+            aux=record
+            | {
+                "mask": mask,
+                "ponder": state.ponder,
+                "depth": state.depth,
+                "head_logits": heads,
+                "margin": distance.min((0, 2)),
+            },
+        )
+
+    def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
+        """See `base.Model.compact`."""
+        return halting_tokens.compact(
+            network, images, exists, plan, score=self.score, eps=self.settings.eps
+        )
+
+    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
+        """See `base.Model.executed_gmacs`."""
+        return executed_costs.on_devices(
+            executed_costs.halting_gmacs, self.shape, usage, plan, devices=devices
+        )
+
+    def budget(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
+        """See `base.Model.budget`."""
+        return budget.budgeted(
+            network, images, exists, plan, score=self.score, eps=self.settings.eps
+        )
+
+    def dial(self) -> Dial:
+        """`gate_center`, in logits from the model's own: higher means lower scores, more layers.
+
+        Turning the threshold as well was not found to answer better: docs/results.md.
+        """
+        own = self.settings.gate_center
+        return Dial(lambda position: {"gate_center": own + position}, -SATURATED, SATURATED)
+
+    def score(self, x: Array) -> Array:
+        """Halting scores `[B, N]` float32 of tokens `[B, N, D]`: one existing channel, squashed."""
+        channel = x[:, :, 0].astype(jnp.float32)
+        return jax.nn.sigmoid(self.settings.gate_scale * channel - self.settings.gate_center)
+
+    def penalties(
+        self, record: dict[str, Array], state: halting.Halting, strength: Array
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Weighted penalties, and the plain quantities behind them.
+
+        Args:
+            record: per layer, see `halting_profile`.
+            state: behind the last layer.
+            strength: how far halting is switched on.
+        """
+        settings = self.settings
+        ponder = state.ponder.mean()
+        target = jnp.asarray(settings.depth_prior(self.shape.depth))
+        distance = divergence(target, self.halting_profile(record))
+        penalties = {
+            "ponder": strength * settings.ponder_weight * ponder,
+            # Only where positive, as published: targets that are no distributions may go below 0,
+            # and the upstream reading of a batch of one is NaN.
+            "prior": strength * settings.prior_weight * jnp.where(distance > 0, distance, 0.0),
+        }
+        metrics = {
+            "ponder": ponder,
+            "prior_divergence": distance,
+            "mean_depth": state.depth.mean(),
+        }
+        return penalties, metrics
+
+    def halting_profile(self, record: dict[str, Array]) -> Array:
+        """What is compared with the prior, in the chosen reading: a quantity per layer, `[L]`.
+
+        Args:
+            record: `halting_scores` and `weights`, `[L, B, N]`.
+        """
+        if self.settings.kl_reading == "upstream":
+            return record["halting_scores"][:, 1:].mean((1, 2))  # NaN for a batch of one, as theirs
+        name = "weights" if self.settings.kl_reading == "halting" else "halting_scores"
+        return record[name][:, :, self.shape.num_prefix_tokens :].mean((1, 2))

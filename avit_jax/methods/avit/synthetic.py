@@ -1,0 +1,111 @@
+"""Weights and images whose tokens halt as asked: `profiles.py` for A-ViT.
+
+Nothing in the program is special. Channel 0 is cut off from the blocks, so that it stays what the
+patch embedding made of a patch, the patch's mean brightness; images are painted so that each
+patch's score reaches the threshold in the layer wanted. All other channels compute as ever.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+
+from avit_jax.methods.base import Model
+from avit_jax.models import costs
+from avit_jax.models.functional import Params
+from avit_jax.types import Usage
+
+# Share of the dense GMACs by embed_dim and depth; A-ViT's README: DeiT-T 0.8 of 1.3 G, DeiT-S 3.6
+# of 4.6 G.
+PAPER = {(192, 12): 0.8 / 1.254, (384, 12): 3.6 / 4.599}
+
+
+def possible(model: Model) -> bool:
+    """Whether patches stay apart until the blocks, so that images can be painted for them."""
+    return "patch_embed" in model.abstract_params()
+
+
+def script(
+    model: Model, share: float, batch_size: int, *, seed: int = 0
+) -> tuple[Params, np.ndarray]:
+    """See `profiles.script`."""
+    params = scripted_params(model, model.init(jax.random.key(seed)))
+    depth = patch_depths(model, share, batch_size, seed=seed)
+    return params, scripted_images(model, depth, seed=seed)
+
+
+def patch_depths(model: Model, share: float, batch_size: int, *, seed: int = 0) -> np.ndarray:
+    """Layers that each patch lives, `[B, patches]` from 1 to L, at a share of the dense GMACs.
+
+    Neighbouring patches are alike, and there are easy and hard images. The spread is that of a
+    normal variable of 2.2 layers within an image and as much between images; a shift brings the
+    batch to the wanted share.
+    """
+    shape = model.shape
+    rng = np.random.default_rng(seed)
+    patches = _smooth(rng.normal(size=(batch_size, shape.grid, shape.grid)))
+    ease = rng.normal(size=(batch_size, 1))
+    spread = 2.2 * (ease + patches.reshape(batch_size, -1) / max(patches.std(), 1e-9))
+    if share >= 1.0:
+        return np.full(spread.shape, shape.depth)
+    low, high = -40.0, 40.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        depth = np.clip(np.round(middle + spread), 1, shape.depth).astype(int)
+        used = np.mean(np.asarray(costs.gmacs(shape, Usage(tokens=tokens_of(model, depth)))))
+        low, high = (low, middle) if used > share * model.dense_gmacs() else (middle, high)
+    return depth
+
+
+def tokens_of(model: Model, depth: np.ndarray) -> np.ndarray:
+    """`[L, B, N]` bool of patch depths, as in `Usage`; prefix tokens run to the end."""
+    prefix = np.full((len(depth), model.shape.num_prefix_tokens), model.shape.depth)
+    layers = np.arange(model.shape.depth)[:, None, None]
+    return np.concatenate([prefix, depth], axis=1)[None] > layers
+
+
+def scripted_params(model: Model, params: Params) -> Params:
+    """The parameters with channel 0 holding nothing but a patch's mean brightness."""
+    params = jax.tree.map(np.array, params)
+    for module, name in (("attention", "proj"), ("mlp", "fc2")):
+        params["blocks"][module][name]["kernel"][:, :, 0] = 0
+        params["blocks"][module][name]["bias"][:, 0] = 0
+    kernel = params["patch_embed"]["kernel"]
+    kernel[:, 0] = 1.0 / len(kernel)
+    params["patch_embed"]["bias"][0] = 0
+    params["pos_embed"][:, :, 0] = 0
+    for name in ("cls_token", "dist_token"):
+        if name in params:
+            params[name][:, :, 0] = _brightness(model, 1e-9)
+    return params
+
+
+def scripted_images(model: Model, depth: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Images `[B, H, W, 3]` whose patches halt after `depth` `[B, patches]` layers."""
+    shape = model.shape
+    side, patch = shape.image_size, shape.patch_size
+    rng = np.random.default_rng(seed)
+    size = (len(depth), shape.grid, shape.grid, patch * patch * 3)
+    texture = rng.normal(size=size)
+    texture -= texture.mean(-1, keepdims=True)
+    wanted = np.vectorize(lambda layers: _brightness(model, 1.0 / layers))(depth)
+    pixels = texture + wanted.reshape(*size[:3], 1)
+    pixels = pixels.reshape(-1, shape.grid, shape.grid, patch, patch, 3)
+    pixels = pixels.transpose(0, 1, 3, 2, 4, 5)
+    return pixels.reshape(-1, side, side, 3).astype(np.float32)
+
+
+def _brightness(model: Model, score: float) -> float:
+    """What channel 0 must hold for a halting score; a score of 1/d halts in layer d."""
+    score = min(score, 1.0 - 1e-6)
+    logit = math.log(score / (1.0 - score))
+    return (logit + model.settings.gate_center) / model.settings.gate_scale
+
+
+def _smooth(maps: np.ndarray, width: int = 5) -> np.ndarray:
+    kernel = np.ones(min(width, maps.shape[-1])) / width
+    for axis in (1, 2):
+        maps = np.apply_along_axis(np.convolve, axis, maps, kernel, "same")
+    return maps

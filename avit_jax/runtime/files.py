@@ -1,0 +1,90 @@
+"""Files that appear under their final name complete or not at all, here or in an object store."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+
+def is_local(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` lies in a local file system and not in an object store such as `gs://`."""
+    return "://" not in os.fspath(path)
+
+
+def sync_directory(directory: str | os.PathLike[str]) -> None:
+    """Makes names created, renamed or removed in a local directory survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 text file that is never seen half-written, replacing what was there."""
+    write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file that is never seen half-written, replacing what was there.
+
+    In an object store the write of one object is atomic by itself.
+    """
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_local(path):
+        path.write_bytes(data)
+        return
+    temporary = f"{os.fspath(path)}.tmp{os.getpid()}"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+    sync_directory(path.parent)
+
+
+def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes `value` as indented JSON that is never seen half-written; `plain` says what fits."""
+    write_text_atomic(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Turns numbers, arrays, and mappings and sequences of them into what valid JSON can hold.
+
+    Floats keep all their bits. JSON has no NaN or infinity, so these become the strings "nan",
+    "inf" and "-inf", which `float` reads back.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        array = np.asarray(value)
+        if array.dtype.kind not in "biu":
+            array = array.astype(np.float64)
+        return plain(array.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(
+        f"a {type(value).__name__} cannot be written as JSON: write numbers, strings, arrays, "
+        "or lists and mappings of them."
+    )

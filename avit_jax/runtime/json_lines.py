@@ -1,0 +1,202 @@
+"""A file of JSON lines that grows with the work, and from which killed work is taken up again.
+
+Lines are appended in the order of the work, so the number of whole lines says how much of it is
+done: nothing is repeated and nothing lost, wherever the process was killed. A second, small file
+beside it, written before the first line, says what the work was, so that no other work is ever
+continued in it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from avit_jax.errors import UserError
+from avit_jax.runtime.files import plain, write_json_atomic
+
+logger = logging.getLogger(__name__)
+
+Line = dict[str, Any]
+SYNC_SECONDS = 30.0
+
+
+def identity_path(path: Path) -> Path:
+    """The file beside `path` that says what its lines are about."""
+    return path.with_name(path.name + ".meta.json")
+
+
+class JsonLines:
+    """Lines appended to `path`; open it with `with`.
+
+    Args:
+        path: of the file, local; made if it does not exist.
+        identity: JSON values that name the work; those of a file that exists must be the same.
+        check: called with the number and the content of each line that is there already, in order;
+            it raises UserError where a line is not the one that the work would have written.
+        clock: returns seconds.
+
+    Raises:
+        UserError: the file holds other work, or something else, or is being written by another
+            process, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        identity: Mapping[str, Any],
+        check: Callable[[int, Line], None] = lambda number, line: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if re.match(r"[a-z][a-z0-9]+:/", os.fspath(path)):  # Path makes one slash of two
+            raise UserError(
+                f"lines are appended to a local file, not to {os.fspath(path)!r}: write a local "
+                "path."
+            )
+        self._path, self._clock = path, clock
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: what is written is at once beyond the reach of a killed process.
+            self._file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            _lock(self._file.fileno(), path)
+            self._claim(plain(identity))
+            self.count = self._recover(check)
+            self._synced = clock()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Adds lines behind the last; they survive this process, and after `sync` a power cut."""
+        text = [json.dumps(plain(line), allow_nan=False) + "\n" for line in lines]
+        rest = memoryview("".join(text).encode("ascii"))
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self.count += len(text)
+        if self._clock() - self._synced > SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Makes all lines survive a power cut; `append` does so from time to time."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._synced = self._clock()
+
+    def close(self) -> None:
+        """Closes the file, with all lines safe."""
+        try:
+            self.sync()
+        finally:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _claim(self, identity: Line) -> None:
+        """Refuses a file of other work; names this work before the first line."""
+        beside = identity_path(self._path)
+        if not os.fstat(self._file.fileno()).st_size:
+            write_json_atomic(beside, identity)  # also makes the name of the file itself durable
+            return
+        if not beside.exists():
+            raise UserError(
+                f"{os.fspath(self._path)!r} exists without its {beside.name}, so nobody knows what "
+                "its lines are about: write another --output, or remove it."
+            )
+        saved = _read_identity(beside)
+        changed = sorted(key for key in saved | identity if saved.get(key) != identity.get(key))
+        if changed:
+            differences = "; ".join(
+                f"{key} was {_short(saved.get(key))}, is {_short(identity.get(key))}"
+                for key in changed
+            )
+            raise UserError(
+                f"{os.fspath(self._path)!r} holds other work ({differences}): write another "
+                f"--output, or remove it together with {beside.name}."
+            )
+
+    def _recover(self, check: Callable[[int, Line], None]) -> int:
+        """Counts the whole lines and cuts off what a killed process or machine left behind them."""
+        count, end = 0, 0
+        # A second descriptor reads through a buffer; the one that writes has none.
+        with open(self._path, "rb") as file:
+            for text in file:
+                line = _parse(text)
+                if line is None:
+                    break
+                check(count, line)
+                count, end = count + 1, end + len(text)
+        torn = os.fstat(self._file.fileno()).st_size - end
+        if torn:
+            logger.warning("cut off a torn end of %d bytes behind line %d", torn, count)
+            self._file.truncate(end)
+            os.fsync(self._file.fileno())
+        self._file.seek(end)
+        return count
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(
+            f"{os.fspath(self._path)!r} cannot be written ({error.strerror or error}): make room "
+            "or write another --output; the same command goes on where this one stopped."
+        )
+
+
+def _parse(text: bytes) -> Line | None:
+    """A whole line, or `None` for a torn or damaged one."""
+    if not text.endswith(b"\n"):
+        return None
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def _read_identity(path: Path) -> Line:
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{os.fspath(path)!r} cannot be read as JSON, so nobody knows what the lines beside it "
+            "are about: write another --output, or remove both."
+        ) from error
+    return saved if isinstance(saved, dict) else {}
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Keeps a second process out until this one closes the file or dies."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process is writing {os.fspath(path)!r}: wait for it, or write another "
+            "--output."
+        ) from error
+    except OSError:
+        logger.info("%s lies where files cannot be locked: start one process only", path)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

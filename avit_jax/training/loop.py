@@ -1,0 +1,250 @@
+"""Training, from config to summary: read it top to bottom.
+
+The loop never waits for the device: the numbers of a log line are fetched one step after it. The
+order inside the loop matters and is: step, log, save, evaluate, and only then the next batch. It
+saves first so that an evaluation that fails or is interrupted costs nothing; the next start then
+begins with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from avit_jax.checkpoints.store import Checkpoints
+from avit_jax.checkpoints.weights import evaluated_weights, restore_or_init
+from avit_jax.checkpoints.workdir import claim_workdir, refuse_other_run
+from avit_jax.errors import Preempted, UserError
+from avit_jax.evaluation import report
+from avit_jax.evaluation.evaluate import evaluate, last_logged, make_eval_step
+from avit_jax.experiment import Experiment
+from avit_jax.runtime.device_mesh import replicated, shard_batch
+from avit_jax.runtime.metrics_log import MetricsWriter
+from avit_jax.runtime.progress import Progress
+from avit_jax.runtime.training_clock import Effort, TrainingClock
+from avit_jax.training import step
+from avit_jax.training.skipped_steps import SkippedSteps
+from avit_jax.training.teacher import refuse_other_teacher, teacher_weights
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    config: ConfigDict, workdir: Path, *, stop: Callable[[int], bool] = lambda step: False
+) -> dict[str, Any]:
+    """Train in `workdir`, or go on where an earlier call was interrupted; return the summary.
+
+    Args:
+        config: of the experiment.
+        workdir: where everything is written.
+        stop: asked after every step whether the machine is about to be taken away.
+
+    Raises:
+        UserError: a contradictory config, unreadable data, another config in the same workdir, or a
+            loss that is not finite.
+        Preempted: `stop` said so; the state is saved.
+    """
+    clock = TrainingClock()
+    experiment = Experiment(config, workdir)
+    skipped = SkippedSteps(workdir, anew=refuse_other_run(config, workdir))
+    report.print_model(experiment)
+
+    run = Run(experiment, skipped, clock)
+    try:
+        claim_workdir(config, workdir)
+        skipped.write()
+        while not run.is_done():
+            try:
+                with contextlib.closing(experiment.train_batches(run.step)) as batches:
+                    run.through(batches, stop)
+            except step.NonFinite as problem:
+                run.roll_back(problem)
+    finally:
+        run.close()
+    weights = evaluated_weights(config, run.state)
+    return report.finish(experiment, weights, run.results, step=run.step, effort=run.effort)
+
+
+class Run:
+    """The loop and what it has in hand: state, step, writers, and what waits to be logged."""
+
+    def __init__(self, experiment: Experiment, skipped: SkippedSteps, clock: TrainingClock):
+        config, optimization = experiment.config, experiment.optimization
+        self.experiment, self.config = experiment, config
+        self.skipped, self.clock = skipped, clock
+        self.checkpoints = Checkpoints(
+            experiment.workdir / "checkpoints", keep=config.checkpoint.keep
+        )
+        abstract = optimization.abstract_state(experiment.mesh)
+        placed = (jax.tree.map(lambda leaf: leaf.sharding, abstract), replicated(experiment.mesh))
+        self.train_step = jax.jit(
+            step.make_train_step(
+                experiment.model,
+                optimization.optimizer,
+                optimization.schedule,
+                optimization.recipe,
+                experiment.mesh,
+            ),
+            donate_argnums=0,
+            out_shardings=placed,
+        )
+        self.skip_step = jax.jit(
+            step.make_skip_step(optimization.recipe), donate_argnums=0, out_shardings=placed
+        )
+        self.of_teacher, self.taught_by = teacher_weights(
+            config, optimization.recipe.teacher, experiment.mesh
+        )
+        self.eval_step = make_eval_step(experiment.model, experiment.mesh)
+        self.evaluate_every = experiment.steps(config.eval.every)
+        self.save_every = experiment.steps(config.checkpoint.every)
+        self._start()
+        kept = self.checkpoints.extra(self.step).get("effort", {}) if self.step else {}
+        self.before = self.effort = Effort(**kept)  # up to this process, and up to the last save
+
+    def _start(self) -> None:
+        """From the newest checkpoint or from the beginning."""
+        self.state = restore_or_init(self.experiment, self.checkpoints)
+        self.step = int(self.state.step)
+        if self.step:
+            learnt_from = self.checkpoints.extra(self.step).get("teacher")
+            refuse_other_teacher(learnt_from, self.taught_by)
+        self.pending: tuple[int, dict[str, jax.Array]] | None = None
+        self.results: dict[str, Any] | None = None
+        self.writer = MetricsWriter(
+            self.experiment.workdir,
+            restored_step=self.step,
+            tensorboard=self.config.log.tensorboard,
+        )
+        self.evaluated = last_logged(self.experiment.workdir / "metrics.jsonl")
+        self.progress = Progress(
+            self.experiment.total_steps,
+            start=self.step,
+            batch_size=self.config.train.batch_size,
+            images_per_second=self.clock.images_per_second,
+        )
+
+    def is_done(self) -> bool:
+        """Whether neither a step nor an evaluation is left."""
+        return self.step >= self.experiment.total_steps and not self.evaluation_is_due()
+
+    def evaluation_is_due(self) -> bool:
+        """Whether the state in hand has to be evaluated, and was not."""
+        is_due = due(self.step, self.evaluate_every, self.experiment.total_steps)
+        return is_due and 0 < self.step != self.evaluated
+
+    def through(
+        self, batches: Iterator[dict[str, np.ndarray]], stop: Callable[[int], bool]
+    ) -> None:
+        """Run steps until the training is done; raises `NonFinite`, `Preempted` or `UserError`."""
+        total, averages = self.experiment.total_steps, None
+        if self.evaluation_is_due():  # an earlier process was interrupted in it
+            self.evaluate()
+        while self.step < total:
+            try:
+                batch = next(batches)
+            except UserError:
+                # Several processes cannot save here: the others do not know that this one stops.
+                if averages is not None and jax.process_count() == 1:
+                    self.save(averages)
+                raise
+            averages = self.advance(batch)
+            self.flush_log()  # the line of an earlier step: its numbers have arrived by now
+            if due(self.step, self.config.log.every, total):
+                jax.tree.map(lambda leaf: leaf.copy_to_host_async(), averages)
+                self.pending = (self.step, averages)
+            preempted = stop(self.step)
+            if preempted or self.evaluation_is_due() or due(self.step, self.save_every, total):
+                self.save(averages)
+            if preempted and self.step < total:
+                raise Preempted(f"stopped after step {self.step}, which is saved")
+            if self.evaluation_is_due():
+                self.evaluate()
+
+    def advance(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """One step; returns the averages since the last log line, still on the device."""
+        is_skipped = self.step in self.skipped
+        self.step += 1
+        if is_skipped:
+            self.state, averages = self.skip_step(self.state)
+            return averages
+        rows = {name: batch[name] for name in ("image", "label")}
+        rows["substituted"] = batch["index"] != batch["requested"]
+        rows = shard_batch(rows, self.experiment.mesh)
+        self.state, averages = self.train_step(self.state, rows, self.of_teacher)
+        self.clock.follow(averages["loss"], images=self.config.train.batch_size)
+        return averages
+
+    def flush_log(self) -> None:
+        """Write the log line that waits, if any, unless its numbers are not sound."""
+        if self.pending is None:
+            return
+        (at, averages), self.pending = self.pending, None
+        check_finite(averages)
+        if not averages["count"]:  # all of its steps were left out
+            return
+        counts = ("nonfinite", "count")
+        values = {name: float(averages[name]) for name in averages if name not in counts}
+        self.writer.write(at, "train", values)
+        self.progress.update(at, report.shown(values))
+
+    def evaluate(self) -> None:
+        """Evaluate and log."""
+        with self.clock.paused():
+            results = evaluate(
+                self.eval_step,
+                evaluated_weights(self.config, self.state),
+                self.experiment.eval_batches(),
+                self.experiment.mesh,
+                model=self.experiment.model,
+            )
+        self.results, self.evaluated = results, self.step
+        speed = results["images_per_second"]
+        logged = {name: results[name] for name in results if name != "images_per_second"}
+        self.writer.write(self.step, "eval", logged)
+        self.progress.write(report.eval_line(self.step, results, speed))
+
+    def save(self, averages: dict[str, jax.Array]) -> None:
+        """Save the state if it is sound; what has been logged so far is on disk before."""
+        with self.clock.paused():
+            self.flush_log()
+            check_finite(averages)
+            self.writer.flush()
+            self.effort = self.clock.effort(self.before)
+            extra = {"effort": dataclasses.asdict(self.effort), "teacher": self.taught_by}
+            self.checkpoints.save(self.step, self.state, extra=extra)
+
+    def roll_back(self, problem: step.NonFinite) -> None:
+        """Go back to the newest checkpoint and leave out the step that failed, if so configured."""
+        self.checkpoints.wait()
+        saved = max(self.checkpoints.steps(), default=None)
+        self.skipped.add(problem, self.config.train, saved=saved)
+        with self.clock.paused():
+            self.close()
+            self._start()
+        logger.warning("%s: back to step %d, that step is left out", problem, self.step)
+
+    def close(self) -> None:
+        """Finish what runs in the background."""
+        self.checkpoints.wait()
+        self.progress.close()
+        self.writer.close()
+
+
+def check_finite(averages: dict[str, jax.Array]) -> None:
+    """Raise `NonFinite` if any step so far had a loss, gradient or update not finite."""
+    first = int(averages["nonfinite"])
+    if first != step.NEVER:
+        raise step.NonFinite(first)
+
+
+def due(at: int, every: int, total: int) -> bool:
+    """Whether something done every so many steps, and at the end, is due at step `at`."""
+    return at == total or at % every == 0

@@ -1,0 +1,71 @@
+"""Steps that a training leaves out because they were not finite, and when it has to give up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from avit_jax.errors import UserError
+from avit_jax.runtime.files import write_json_atomic
+from avit_jax.training.step import NonFinite
+
+
+class SkippedSteps:
+    """The steps left out, counted from 0, as `skipped_steps.json` remembers them.
+
+    Args:
+        workdir: of the run.
+        anew: forget what another config has left there.
+    """
+
+    def __init__(self, workdir: Path, *, anew: bool) -> None:
+        self._file = workdir / "skipped_steps.json"
+        known = not anew and self._file.exists()
+        self._steps = frozenset(json.loads(self._file.read_text()) if known else ())
+
+    def __contains__(self, step: int) -> bool:
+        """Whether `step` is left out."""
+        return step in self._steps
+
+    def write(self) -> None:
+        """Make the file hold these steps; without any there is no file."""
+        if jax.process_index() != 0:
+            return
+        if self._steps:
+            write_json_atomic(self._file, sorted(self._steps))
+        else:
+            self._file.unlink(missing_ok=True)
+
+    def add(self, problem: NonFinite, train: ConfigDict, *, saved: int | None) -> None:
+        """Leave out the step of `problem` from now on.
+
+        Args:
+            problem: what happened.
+            train: `config.train`.
+            saved: step of the newest checkpoint; `None` if there is none.
+
+        Raises:
+            UserError: `train` wants the run to stop there, or allows no more rollbacks.
+        """
+        stops = train.on_nonfinite == "stop"
+        if not stops and len(self._steps) < train.max_rollbacks:
+            self._steps |= {problem.step}
+            self.write()
+            return
+        done = "" if stops else f", after {len(self._steps)} rollbacks"
+        kept = (
+            "nothing is saved yet" if saved is None else f"the checkpoint of step {saved} is sound"
+        )
+        remedy = (
+            "write --config.train.on_nonfinite rollback to go on without such steps"
+            if stops
+            else "raise --config.train.max_rollbacks to go on"
+        )
+        elsewhere = "" if saved is None else " in another --workdir"
+        raise UserError(
+            f"{problem}{done}; the run stopped and {kept}: {remedy}, or lower "
+            f"--config.optim.learning_rate or set --config.optim.clip_norm{elsewhere}."
+        )

@@ -1,0 +1,248 @@
+"""One training step, as a pure function of the state and a batch.
+
+The state holds everything that a step changes, so that saving it and starting again is exact:
+randomness is `fold_in(key(seed), step)` and the position in the data is the step number. Logged
+averages are summed inside the state as well, on the device: the loop never waits for a number, and
+a log line is the same whether or not the run was interrupted before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import Array
+from jax.sharding import Mesh
+
+from avit_jax.data.mix import Mix, mix, normalise
+from avit_jax.losses import classification
+from avit_jax.losses.distillation import Teacher
+from avit_jax.methods.base import Model
+from avit_jax.models.functional import Params
+from avit_jax.runtime.device_mesh import batch_sharding
+
+NEVER = -1
+
+
+@struct.dataclass(kw_only=True)
+class TrainState:
+    """Everything that training changes.
+
+    Attributes:
+        step: steps done, int32.
+        params: nested dict, float32.
+        opt_state: of optax.
+        ema: moving average of `params`, or `None`.
+        window: sums of what is logged since the last log line, and `count`.
+        nonfinite: first step whose loss, gradient or update was not finite, or -1.
+    """
+
+    step: Array
+    params: Params
+    opt_state: Any
+    ema: Params | None
+    window: dict[str, Array]
+    nonfinite: Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a step needs to know of the config.
+
+    `accumulation` cuts a batch into microbatches whose gradients are averaged. A penalty that is
+    not linear in the images (the depth prior compares *mean* scores) is then the mean over
+    microbatches, so the result is close to, but not the same as, that of one large batch.
+
+    `teacher` looks at the images of every step as they are mixed and cut; its parameters never
+    change, so they are no part of the state and come with every call.
+    """
+
+    total_steps: int
+    seed: int
+    accumulation: int
+    label_smoothing: float
+    ema_decay: float
+    log_every: int
+    mix: Mix
+    teacher: Teacher | None = None
+
+
+class NonFinite(Exception):
+    """Loss, gradient or update of a step (counted from 0) was NaN or infinite."""
+
+    def __init__(self, step: int):
+        super().__init__(f"the loss, gradient or update of step {step + 1} is not finite")
+        self.step = step
+
+
+TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]
+
+
+def init_state(
+    model: Model, optimizer: optax.GradientTransformationExtraArgs, recipe: Recipe
+) -> TrainState:
+    """The state in front of the first step, drawn from the recipe's seed."""
+    params = model.init(jax.random.key(recipe.seed))
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, params) if recipe.ema_decay else None,
+        window=_empty_window(model, recipe),
+        nonfinite=jnp.int32(NEVER),
+    )
+
+
+def make_train_step(
+    model: Model,
+    optimizer: optax.GradientTransformationExtraArgs,
+    schedule: optax.Schedule,
+    recipe: Recipe,
+    mesh: Mesh,
+) -> TrainStep:
+    """The function `(state, batch) -> (state, averages since the last log line)`, not yet jitted.
+
+    Where the recipe has a teacher, the function takes its parameters as a third argument.
+
+    `batch` holds `image` uint8 `[B, H, W, 3]`, `label` int32 `[B]` and `substituted` bool `[B]`
+    (rows that stand in for an unreadable example; only counted), sharded over the mesh.
+    """
+
+    def train_step(state: TrainState, batch: dict[str, Array], of_teacher: Params | None = None):
+        key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
+        mix_key, model_key = jax.random.split(key)
+        progress = state.step / recipe.total_steps
+        targets = classification.soft_targets(
+            batch["label"], model.shape.num_classes, smoothing=recipe.label_smoothing
+        )
+        images, targets = mix(normalise(batch["image"]), targets, recipe.mix, mix_key)
+
+        loss = functools.partial(loss_function(model, recipe.teacher), of_teacher=of_teacher)
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        if recipe.accumulation == 1:
+            (_, logged), grads = gradient(state.params, images, targets, model_key, progress)
+        else:
+            grads, logged = _accumulate(
+                gradient, state.params, (images, targets), model_key, progress, recipe, mesh
+            )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, step=state.step)
+        params = optax.apply_updates(state.params, updates)
+
+        logged["grad_norm"] = optax.tree.norm(grads)
+        logged["learning_rate"] = schedule(state.step)
+        logged["substituted"] = batch["substituted"].mean(dtype=jnp.float32)
+        # All three, or parameters could be poisoned and saved one step before the loss shows it.
+        sizes = [logged["loss"], logged["grad_norm"], optax.tree.norm(updates)]
+        finite = jnp.isfinite(jnp.stack(sizes)).all()
+        window = _running_window(state, recipe)
+        window = {name: window[name] + logged.get(name, 1.0) for name in window}
+        after = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema=optax.incremental_update(params, state.ema, 1.0 - recipe.ema_decay)
+            if recipe.ema_decay
+            else None,
+            window=window,
+            nonfinite=jnp.where(finite | (state.nonfinite >= 0), state.nonfinite, state.step),
+        )
+        return after, _averages(after)
+
+    return train_step
+
+
+def make_skip_step(recipe: Recipe) -> Callable[[TrainState], tuple[TrainState, dict[str, Array]]]:
+    """Like a train step that changes nothing: for steps that a rollback leaves out."""
+
+    def skip_step(state: TrainState):
+        after = state.replace(step=state.step + 1, window=_running_window(state, recipe))
+        return after, _averages(after)
+
+    return skip_step
+
+
+def _running_window(state: TrainState, recipe: Recipe) -> dict[str, Array]:
+    """The sums so far, or zeros where a new line of the log begins."""
+    fresh = state.step % recipe.log_every == 0
+    return {name: jnp.where(fresh, 0.0, value) for name, value in state.window.items()}
+
+
+def _averages(state: TrainState) -> dict[str, Array]:
+    """Averages over the `count` steps of the window; they mean nothing where `count` is 0."""
+    count = state.window["count"]
+    averages = {name: value / jnp.maximum(count, 1.0) for name, value in state.window.items()}
+    return averages | {"count": count, "nonfinite": state.nonfinite}
+
+
+def loss_function(model: Model, teacher: Teacher | None = None) -> Callable:
+    """Task loss (summed over all exits of a cascade) plus the penalties of model and teacher.
+
+    The function returned takes `(params, images, targets, key, progress)`, and with a teacher
+    `of_teacher=` its parameters; it returns the loss and what to log of it.
+    """
+    features = teacher is not None and teacher.distillation.features
+
+    def loss(params, images, targets, key, progress, of_teacher=None):
+        output = model.apply(
+            params, images, train=True, key=key, progress=progress, features=features
+        )
+        answers = output.logits[None] if output.exits is None else output.exits
+        task = classification.cross_entropy(answers, targets).mean(-1).sum()
+        penalties = dict(output.penalties)
+        if teacher is not None:
+            found = teacher.penalties(of_teacher, images, output)
+            penalties |= {f"teacher_{name}": value for name, value in found.items()}
+        total = task + sum(penalties.values())
+        logged = {"loss": total, "task_loss": task}
+        logged |= {f"{name}_penalty": value for name, value in penalties.items()}
+        return total, logged | output.metrics | {"gmacs": model.gmacs(output).mean()}
+
+    return loss
+
+
+def _accumulate(gradient, params, data, key, progress, recipe: Recipe, mesh: Mesh):
+    """Mean gradients and logs over microbatches of interleaved rows.
+
+    Microbatch i takes rows i, i + A, ...: every device keeps its own rows, nothing moves.
+    """
+    count = recipe.accumulation
+
+    def cut(rows: Array) -> Array:
+        return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
+
+    def body(sums, inputs):
+        index, images, targets = inputs
+        images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
+        (_, logged), grads = gradient(
+            params, images, targets, jax.random.fold_in(key, index), progress
+        )
+        return jax.tree.map(jnp.add, sums, (grads, logged)), None
+
+    inputs = (jnp.arange(count), *map(cut, data))
+    shapes = jax.eval_shape(lambda: gradient(params, inputs[1][0], inputs[2][0], key, progress))
+    (_, logged), grads = shapes
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, logged))
+    sums, _ = jax.lax.scan(body, zeros, inputs)
+    return jax.tree.map(lambda leaf: leaf / count, sums)
+
+
+def _empty_window(model: Model, recipe: Recipe) -> dict[str, Array]:
+    """A zero for everything that is logged; its names come from tracing the loss once."""
+    size = model.shape.image_size
+    _, logged = jax.eval_shape(
+        loss_function(model, recipe.teacher),
+        model.abstract_params(),
+        jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32),
+        jax.ShapeDtypeStruct((2, model.shape.num_classes), jnp.float32),
+        jax.eval_shape(lambda: jax.random.key(0)),
+        jax.ShapeDtypeStruct((), jnp.float32),
+        None if recipe.teacher is None else recipe.teacher.model.abstract_params(),
+    )
+    names = [*logged, "grad_norm", "learning_rate", "substituted", "count"]
+    return {name: jnp.float32(0.0) for name in names}

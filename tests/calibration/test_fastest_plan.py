@@ -1,0 +1,124 @@
+"""Calibration chooses among plans by measuring, and says what a static budget would cost."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import avit_jax
+from avit_jax.calibration import fastest_plan as calibrate
+from avit_jax.checkpoints.stored_plans import chosen_execution, chosen_plan
+from avit_jax.execution import executed_costs
+from avit_jax.execution.candidates import COVERED, candidates, capacities
+from avit_jax.execution.plan import default_plan
+from avit_jax.methods import adavit
+from avit_jax.methods.base import Model
+from avit_jax.models import costs
+from avit_jax.runtime.paired_timing import Timing
+from avit_jax.types import Usage
+from tests import tiny_runs
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small run whose tokens halt at various depths."""
+    return calibratable(tmp_path_factory.mktemp("run"), "avit_micro_patch4_32")
+
+
+def calibratable(workdir, name):
+    config = tiny_runs.config_of(name)
+    config.inference.batch_size = 16
+    config.eval.batch_size = 256
+    return tiny_runs.trained(workdir, config)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two plans are raced, two turns long."""
+
+    def two(model, batch_size):
+        base = model.default_plan(batch_size)
+        return {"default": base, "one": dataclasses.replace(base, images=1, attention_images=1)}
+
+    monkeypatch.setattr(Model, "candidate_plans", two)
+    monkeypatch.setattr(calibrate, "TURNS", 2)
+
+
+def test_a_calibration_is_stored_and_found_again(run, quick, capsys):
+    config, workdir, *_ = run
+    plan = calibrate.calibrate_run(config, workdir)
+    assert chosen_plan(config, workdir) == plan
+    (entry,) = json.loads((workdir / "plans.json").read_text())
+    assert entry["chosen"] in ("default", "one")
+    assert entry["execution"] == chosen_execution(config, workdir)
+    assert set(entry["speed_over_dense"]) == {"compact", "masked"}
+    assert entry["images"] == 64
+    budget = entry["budget"]
+    assert 0 <= budget["images_affected"] <= 1
+    assert abs(budget["top1"] - budget["top1_exact"]) <= budget["images_affected"]
+    assert "images that the budget affects" in capsys.readouterr().out
+
+
+def test_a_method_without_a_budget_is_calibrated_without_one(tmp_path, quick, monkeypatch, capsys):
+    config, workdir, *_ = calibratable(tmp_path, "adavit_deit_micro_patch4_32")
+    monkeypatch.setattr(adavit.Model, "candidate_plans", Model.candidate_plans)
+    plan = calibrate.calibrate_run(config, workdir)
+    assert plan.capacities is None and chosen_plan(config, workdir) == plan
+    (entry,) = json.loads((workdir / "plans.json").read_text())
+    assert "budget" not in entry
+    printed = capsys.readouterr().out
+    assert "heads of products" in printed and "under the budget" not in printed
+
+
+def test_adavit_races_plans_that_leave_heads_out_against_those_that_mask_them():
+    plans = avit_jax.create_model("adavit_deit_tiny_patch16_224").candidate_plans(16)
+    assert len(set(plans.values())) == len(plans)
+    assert {bool(plan.head_sizes) for plan in plans.values()} == {True, False}
+    for plan in plans.values():
+        plan.check(num_tokens=197, depth=12, num_heads=3)
+
+
+@pytest.mark.parametrize(
+    ("masked", "execution"), [(0.9, "masked"), (1.5, "compact")], ids=["quicker", "slower"]
+)
+def test_masked_execution_is_chosen_where_it_is_quicker_than_the_best_plan(masked, execution):
+    seconds = {"default": 2.0, "small groups": 1.0, "masked": masked, "dense": 0.5}
+    drift = np.array([1.0, 3.0, 2.0])
+    times = {name: Timing(list(s * drift), list(s * drift)) for name, s in seconds.items()}
+    plans = {
+        name: candidates(default_plan(17, 2, num_heads=3), 17, 2)[name]
+        for name in ("default", "small groups")
+    }
+    plan, record = calibrate.choose(plans, times)
+    assert plan == plans["small groups"]
+    assert record["execution"] == execution
+    assert record["speed_over_dense"]["masked"] == pytest.approx(0.5 / masked)
+
+
+def test_candidates_differ_and_contain_the_default():
+    plans = candidates(default_plan(197, 16, num_heads=3), 197, 16)
+    assert plans["default"] == default_plan(197, 16, num_heads=3)
+    assert len(set(plans.values())) == len(plans) > 3
+    for plan in plans.values():
+        plan.check(num_tokens=197, depth=12, num_heads=3)
+
+
+def test_capacities_hold_nearly_all_images_and_never_rise():
+    rng = np.random.default_rng(0)
+    depth = rng.integers(1, 5, (200, 30))
+    usage = depth[None] > np.arange(4)[:, None, None]
+    found = capacities(usage, prefix=1)
+    counts = usage.sum(-1)
+    assert list(found) == sorted(found, reverse=True)
+    for layer, capacity in enumerate(found):
+        assert (counts[layer] <= capacity).mean() >= COVERED
+
+
+def test_a_full_budget_costs_what_dense_inference_costs(run):
+    model = run.model
+    plan = dataclasses.replace(default_plan(17, 2, num_heads=3), capacities=(17, 17, 17))
+    dense = costs.dense_inference_gmacs(model.shape)
+    assert executed_costs.budget_gmacs(model.shape, plan) == pytest.approx(dense, rel=1e-6)
+    everything = Usage(tokens=np.ones((3, 1, 17), bool))
+    assert costs.inference_gmacs(model.shape, everything)[0] == pytest.approx(dense, rel=1e-6)

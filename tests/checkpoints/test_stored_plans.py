@@ -1,0 +1,88 @@
+"""Calibrated plans: found again for their own situation only, and open to overrides."""
+
+import pytest
+
+from avit_jax import config as configs
+from avit_jax.checkpoints.stored_plans import (
+    FILE,
+    chosen_execution,
+    chosen_plan,
+    save_plan,
+    situation,
+)
+from avit_jax.execution.plan import default_plan
+
+
+@pytest.fixture
+def config():
+    config = configs.base(model="avit_micro_patch4_32")
+    config.inference.batch_size = 16
+    return config
+
+
+def stored(config, workdir):
+    shape = configs.make_model(config).shape
+    plan = default_plan(shape.num_tokens, 3, num_heads=shape.num_heads)
+    record = {"chosen": "default", "execution": "masked"}
+    save_plan(workdir, situation(shape, config.inference.batch_size), plan, record)
+    return plan
+
+
+def test_without_calibration_there_is_nothing_to_say(config, tmp_path):
+    assert chosen_plan(config, tmp_path) is None
+
+
+def test_a_stored_plan_is_found_for_its_own_batch_size_only(config, tmp_path):
+    plan = stored(config, tmp_path)
+    assert chosen_plan(config, tmp_path) == plan
+    config.inference.batch_size = 32
+    assert chosen_plan(config, tmp_path) is None
+
+
+def test_a_second_calibration_replaces_the_first(config, tmp_path):
+    assert stored(config, tmp_path) == stored(config, tmp_path)
+    assert (tmp_path / FILE).read_text().count('"situation"') == 1
+
+
+def test_the_config_has_the_last_word(config, tmp_path):
+    stored(config, tmp_path)
+    config.inference.attention_images = 1
+    config.inference.row_sizes = (64, 128)
+    plan = chosen_plan(config, tmp_path)
+    assert plan.attention_images == 1 and plan.row_sizes == (64, 128)
+
+
+def test_auto_takes_the_execution_that_calibration_found_for_this_situation(config, tmp_path):
+    assert chosen_execution(config, tmp_path) == "compact"
+    stored(config, tmp_path)
+    assert chosen_execution(config, tmp_path) == "masked"
+    config.inference.batch_size = 32
+    assert chosen_execution(config, tmp_path) == "compact"
+
+
+def test_an_execution_or_sizes_in_the_config_are_not_overruled(config, tmp_path):
+    stored(config, tmp_path)
+    config.inference.attention_images = 1  # of compact execution, and not what was raced
+    assert chosen_execution(config, tmp_path) == "compact"
+    config.inference.execution = "dense"
+    assert chosen_execution(config, tmp_path) == "dense"
+
+
+def test_a_damaged_file_is_named_with_its_remedy(config, tmp_path):
+    (tmp_path / FILE).write_text("[{]")
+    with pytest.raises(ValueError, match="delete it and run --mode calibrate again"):
+        chosen_plan(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "value"),
+    [
+        ("adavit_deit_micro_patch4_32", "capacities", (5, 5)),
+        ("avit_micro_patch4_32", "head_sizes", (2, 4)),
+    ],
+)
+def test_sizes_that_a_method_has_no_use_for_are_refused(tmp_path, model, setting, value):
+    config = configs.debug(configs.base(model=model))
+    config.inference[setting] = value
+    with pytest.raises(ValueError, match=f"{setting} is .*, but {model} has no use for it"):
+        chosen_plan(config, tmp_path)

@@ -1,0 +1,116 @@
+"""Which files of a folder are images of the input, in which order, with which class."""
+
+import os
+
+import pytest
+
+from avit_jax.config import base, debug
+from avit_jax.data import image_files
+from avit_jax.data.example import BadExample
+from avit_jax.errors import UserError
+
+NAMES = ("ant", "bee")
+
+
+def described(source):
+    return [source.describe(index) for index in range(len(source))]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for path in (
+        "b.png",
+        "a.txt",
+        ".hidden",
+        "bee/x.png",
+        "bee/deep/z",
+        "wasp/x.png",
+        ".git/y",
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / path).write_bytes(path.encode())
+    return tmp_path
+
+
+def test_a_folder_is_walked_to_the_bottom_files_first_and_hidden_ones_never(folder):
+    source = image_files.FileSource([folder], class_names=NAMES)
+    assert described(source) == ["a.txt", "b.png", "bee/x.png", "bee/deep/z", "wasp/x.png"]
+    labelled = [source.labelled(index) for index in range(len(source))]
+    assert labelled == [False, False, True, True, False]
+    assert source[3] == (b"bee/deep/z", 1)
+    assert source[4] == (b"wasp/x.png", 0)
+
+
+def test_the_given_folder_itself_and_a_files_own_folder_may_be_a_class(folder):
+    paths = [folder / "bee", folder / "bee" / "x.png", folder / "b.png"]
+    source = image_files.FileSource(paths, class_names=NAMES)
+    assert described(source) == ["x.png", "deep/z", "x.png", "b.png"]
+    assert [source.labelled(index) for index in range(4)] == [True, True, True, False]
+
+
+def test_the_innermost_class_folder_counts(tmp_path):
+    (tmp_path / "ant" / "bee").mkdir(parents=True)
+    (tmp_path / "ant" / "bee" / "x.png").touch()
+    assert image_files.FileSource([tmp_path], class_names=NAMES)[0].label == 1
+
+
+def test_names_of_any_bytes_come_back_and_open(tmp_path):
+    names = [b"caf\xc3\xa9 \xe2\x98\x95.png", b"latin\xe9.png", b"line\nbreak.png", b" .png"]
+    for name in names:
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(name)
+    source = image_files.FileSource([tmp_path], class_names=NAMES)
+    found = {os.fsencode(source.describe(index)): source[index].image for index in range(4)}
+    assert found == {name: name for name in names}
+
+
+def test_folders_that_are_linked_are_walked_and_a_loop_of_links_ends(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x.png").touch()
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "bee").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "up").symlink_to(tmp_path / "input")
+    assert list(image_files.files_below(tmp_path / "input")) == ["bee/x.png"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "x.png").touch()
+    assert list(image_files.files_below(tmp_path)) == ["x.png"]
+
+
+def test_a_link_that_leads_nowhere_is_a_bad_example_with_its_reason(tmp_path):
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    source = image_files.FileSource([tmp_path], class_names=NAMES)
+    with pytest.raises(BadExample, match="cannot be read: No such file"):
+        source[0]
+
+
+def test_nothing_to_read_is_said_in_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="no file or folder"):
+        image_files.FileSource([tmp_path / "nowhere"], class_names=NAMES)
+    with pytest.raises(UserError, match="no image in"):
+        image_files.FileSource([tmp_path], class_names=NAMES)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    scan = os.scandir
+
+    def refused(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UserError, match=r"locked' cannot be listed \(Permission denied\)"):
+        list(image_files.files_below(tmp_path))
+
+
+def test_without_the_data_classes_have_numbers_and_the_reason_is_kept(tmp_path):
+    config = debug(base(model="avit_micro_patch4_32").unlock())
+    assert image_files.class_names(config) == (tuple("0123456789"), None)
+    config.data.update(name="folder", dir=str(tmp_path / "nowhere"))
+    names, reason = image_files.class_names(config)
+    assert names[3] == "class 3"
+    assert "nowhere" in reason

@@ -1,0 +1,106 @@
+"""Compiled inference refuses what it was not compiled for, in one sentence."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import numpy as np
+import pytest
+from jax import export
+
+import avit_jax
+from avit_jax.execution.predictor import run
+
+
+@pytest.fixture(scope="module")
+def model():
+    return avit_jax.create_model("deit_micro_patch4_32", num_classes=5, depth=2)
+
+
+@pytest.fixture(scope="module")
+def predict(model):
+    return model.compile(model.init(jax.random.key(0)), batch_size=8)
+
+
+def test_more_images_than_the_batch_are_refused(predict):
+    with pytest.raises(ValueError, match="9 images are more than the batch_size 8"):
+        predict(np.zeros((9, 32, 32, 3), np.float32))
+
+
+def test_images_of_another_size_are_refused(predict):
+    with pytest.raises(ValueError, match="images have shape"):
+        predict(np.zeros((2, 16, 32, 3), np.float32))
+
+
+def test_a_batch_that_does_not_divide_among_the_devices_is_refused(model):
+    with pytest.raises(ValueError, match="write a multiple of 8"):
+        model.compile(model.init(jax.random.key(0)), batch_size=12)
+
+
+def test_an_unknown_execution_is_refused_with_the_known_ones(model):
+    with pytest.raises(ValueError, match="dense, masked, compact, budget"):
+        model.compile(model.init(jax.random.key(0)), batch_size=8, execution="fast")
+
+
+def test_answers_come_back_for_the_images_that_were_given(predict):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, 32, 32, 3)).astype(np.float32)
+    whole, part = predict(images), predict(images[:3])
+    np.testing.assert_allclose(part.logits, whole.logits[:3], atol=1e-6)
+    assert part.usage.tokens.shape[1] == 3
+
+
+@pytest.mark.parametrize("execution", ["compact", "budget", "dense"])
+def test_programs_for_accelerators_lower_for_them(execution):
+    model = avit_jax.create_model("avit_micro_patch4_32", depth=2, dtype="bfloat16")
+    plan = model.default_plan(8, platform="gpu")
+    plan = dataclasses.replace(plan, capacities=(40, 20))
+    program = functools.partial(run, model, plan=plan, execution=execution)
+    arguments = (
+        model.abstract_params(),
+        jax.ShapeDtypeStruct((8, 32, 32, 3), np.float32),
+        jax.ShapeDtypeStruct((8,), bool),
+    )
+    # Lowering raises for an operation that a platform does not know.
+    exported = export.export(jax.jit(program), platforms=("cuda", "tpu"))(*arguments)
+    assert exported.platforms == ("cuda", "tpu")
+    assert len(exported.out_avals) > 0
+
+
+@pytest.mark.parametrize("execution", ["compact", "dense"])
+def test_programs_with_fused_attention_hold_cudnns_kernel(monkeypatch, execution):
+    # The version is asked for while tracing, and there is no cuDNN here.
+    kernels = "jax._src.cudnn.fused_attention_stablehlo"
+    monkeypatch.setattr(f"{kernels}.check_cudnn_version", lambda: 91900)
+    model = avit_jax.create_model("avit_micro_patch4_32", depth=2, num_heads=3, dtype="bfloat16")
+    plan = model.default_plan(8, platform="gpu")
+    plan = dataclasses.replace(plan, fused_attention=True)
+    program = functools.partial(run, model, plan=plan, execution=execution)
+    traced = jax.jit(program).trace(
+        model.abstract_params(),
+        jax.ShapeDtypeStruct((8, 32, 32, 3), np.float32),
+        jax.ShapeDtypeStruct((8,), bool),
+    )
+    assert "__cudnn$fmha" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_fused_attention_is_refused_where_there_is_no_kernel(model):
+    plan = dataclasses.replace(model.default_plan(1), fused_attention=True)
+    with pytest.raises(ValueError, match="none for float32 and 12 channels per head on cpu"):
+        model.compile(model.init(jax.random.key(0)), batch_size=8, plan=plan)
+
+
+def test_a_machine_with_the_kernel_races_it(monkeypatch, model):
+    assert not any(plan.fused_attention for plan in model.candidate_plans(8).values())
+    on_gpu = avit_jax.create_model("avit_micro_patch4_32", num_heads=3, dtype="bfloat16")
+    for runtime, capability, races in (
+        ("PJRT C API cuda 12.9", "9.0", True),
+        ("PJRT C API cuda 12.9", "7.5", False),
+        ("rocm 6.4", "gfx942", False),
+    ):
+        client = types.SimpleNamespace(platform_version=runtime)
+        device = types.SimpleNamespace(platform="gpu", client=client, compute_capability=capability)
+        monkeypatch.setattr(jax, "devices", lambda device=device: [device])
+        assert ("fused attention" in on_gpu.candidate_plans(8)) == races
+        assert "fused attention" not in model.candidate_plans(8)

@@ -1,0 +1,204 @@
+"""Compacted execution: the same answers from live tokens only, and only those are computed."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import avit_jax
+from avit_jax.execution import executed_costs
+from avit_jax.execution.plan import Plan
+from avit_jax.execution.predictor import run
+from avit_jax.methods.avit import synthetic as halting_profiles
+from avit_jax.models import costs
+from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.types import Usage
+from tests.execution.executed import multiply_adds
+
+ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
+
+
+def small_plan(tokens: int, **changes) -> Plan:
+    plan = Plan(
+        images=3, row_sizes=(8, 24), attention_images=2, lengths=(4, tokens), dense_images=2
+    )
+    return dataclasses.replace(plan, **changes)
+
+
+def make(**overrides):
+    sizes = {"image_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3}
+    settings = {"gate_scale": 10.0, "gate_center": 30.0}
+    return avit_jax.create_model(
+        "avit_tiny_patch16_224", num_classes=5, method=settings, **{**sizes, **overrides}
+    )
+
+
+def scripted(model, depth):
+    params = halting_profiles.scripted_params(model, model.init(jax.random.key(0)))
+    return params, halting_profiles.scripted_images(model, depth)
+
+
+@pytest.mark.parametrize("group", [3, 1], ids=["images are packed", "one by one"])
+@settings(max_examples=25, deadline=None)
+@example([[4] * 16] * 5)
+@example([[4] * 16] * 4 + [[3] * 15 + [4]])
+@given(st.lists(st.lists(st.integers(1, 4), min_size=16, max_size=16), min_size=5, max_size=5))
+def test_any_pattern_of_halting_gives_the_masked_answer(group, depth):
+    depth = np.array(depth)
+    predict, params, apply = compiled(group)
+    images = halting_profiles.scripted_images(predict.model, depth)
+    output = predict(images)
+    masked = apply(params, images)
+    np.testing.assert_array_equal(
+        output.usage.tokens, halting_profiles.tokens_of(predict.model, depth)
+    )
+    np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
+
+
+@functools.cache
+def compiled(group):
+    model = make()
+    params = halting_profiles.scripted_params(model, model.init(jax.random.key(0)))
+    plan = small_plan(model.shape.num_tokens, images=group, lengths=(4, 10, 17))
+    predict = model.compile(params, batch_size=5, plan=plan, mesh=ONE_DEVICE)
+    return predict, params, jax.jit(model.apply)
+
+
+@pytest.mark.parametrize(
+    ("distilled", "first", "plan"),
+    [
+        (False, 1, {}),
+        (True, 2, {"images": 5, "attention_images": 1, "row_sizes": (16,), "dense_images": 4}),
+        (False, 1, {"images": 1, "lengths": (4, 10, 17)}),
+        (True, 2, {"images": 1}),
+    ],
+)
+def test_counted_multiply_adds_are_those_executed(distilled, first, plan):
+    """Where the first token halts in layer `first`, so that layers up to there run as a whole."""
+    model = make(distilled=distilled, depth=first + 2)
+    rng = np.random.default_rng(0)
+    params, images = scripted(model, rng.integers(first, first + 3, (5, 16)))
+    plan = small_plan(model.shape.num_tokens, **plan)
+    program = functools.partial(run, model, plan=plan, execution="compact")
+    exists = np.ones(5, bool)
+    run_adds = multiply_adds(program, params, images, exists)
+    tokens = program(params, images, exists).usage.tokens
+    assert executed_costs.halting_gmacs(
+        model.shape, Usage(tokens=tokens), plan
+    ) * 1e9 == pytest.approx(run_adds)
+    needed = costs.inference_gmacs(model.shape, model.apply(params, images).usage).sum() * 1e9
+    assert needed <= run_adds
+
+
+@pytest.mark.parametrize("least", [2, 3], ids=["some halt in front of it", "none does"])
+def test_where_nothing_has_halted_the_last_block_runs_whole_too(least):
+    model = make(depth=3)
+    depth = np.random.default_rng(0).integers(least, 4, (5, 16))
+    params, images = scripted(model, depth)
+    plan = small_plan(model.shape.num_tokens, images=5, row_sizes=(16, 64), lengths=(4, 17))
+    program = functools.partial(run, model, plan=plan, execution="compact")
+    exists = np.ones(5, bool)
+    output, expected = program(params, images, exists), model.apply(params, images)
+    np.testing.assert_allclose(output.logits, expected.logits, atol=1e-5)
+    np.testing.assert_array_equal(output.usage.tokens, expected.usage.tokens)
+    assert 5 * costs.dense_inference_gmacs(model.shape) * 1e9 == pytest.approx(
+        multiply_adds(program, params, images, exists)
+    )
+    assert executed_costs.halting_gmacs(model.shape, output.usage, plan) == pytest.approx(
+        5 * costs.dense_inference_gmacs(model.shape)
+    )
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_dense_execution_runs_what_is_counted_for_it(distilled):
+    model = make(distilled=distilled)
+    params = model.init(jax.random.key(0))
+    plan = small_plan(model.shape.num_tokens, dense_images=2)
+    program = functools.partial(run, model, plan=plan, execution="dense")
+    images = np.zeros((4, 32, 32, 3), np.float32)
+    run_adds = multiply_adds(program, params, images, np.ones(4, bool))
+    assert costs.dense_inference_gmacs(model.shape) * 4e9 == pytest.approx(run_adds)
+
+
+def test_groups_of_dense_execution_are_even():
+    model = make()
+    plan = small_plan(model.shape.num_tokens, dense_images=4)
+    program = functools.partial(run, model, plan=plan, execution="dense")
+    images = np.zeros((5, 32, 32, 3), np.float32)
+    params = model.init(jax.random.key(0))
+    run_adds = multiply_adds(program, params, images, np.ones(5, bool))
+    # Five images in two groups of three, not of four.
+    assert costs.dense_inference_gmacs(model.shape) * 6e9 == pytest.approx(run_adds, rel=0.01)
+
+
+@pytest.mark.parametrize("group", [3, 1])
+def test_an_image_that_is_not_finite_spoils_its_own_answer_only(group):
+    depth = np.random.default_rng(0).integers(1, 5, (5, 16))
+    predict, params, apply = compiled(group)
+    images = halting_profiles.scripted_images(predict.model, depth)
+    images[2] = np.nan
+    answer = np.asarray(predict(images).logits)
+    expected = np.asarray(apply(params, images).logits)
+    others = [0, 1, 3, 4]
+    np.testing.assert_allclose(answer[others], expected[others], atol=1e-5)
+
+
+def test_images_that_only_fill_up_cost_nothing():
+    model = make()
+    params, images = scripted(model, np.full((3, 16), 4))
+    plan = small_plan(model.shape.num_tokens)
+    program = functools.partial(run, model, plan=plan, execution="compact")
+    exists = np.array([True, False, False])
+    one = multiply_adds(program, params, images, exists)
+    all_ = multiply_adds(program, params, images, np.ones(3, bool))
+    fixed = costs.embedding(model.shape) + costs.readout(model.shape)
+    assert one - 3 * fixed < 0.5 * (all_ - 3 * fixed)
+    assert not program(params, images, exists).usage.tokens[:, 1:].any()
+
+
+@pytest.mark.parametrize("group", [2, 1])
+def test_a_finished_image_leaves_with_all_its_tokens(group):
+    model = make()
+    params, images = scripted(model, np.full((2, 16), 4))
+    # A class token with a score of 1/2 halts after two of four layers.
+    params["cls_token"][:, :, 0] = model.settings.gate_center / model.settings.gate_scale
+    plan = small_plan(model.shape.num_tokens, images=group)
+    program = functools.partial(run, model, plan=plan, execution="compact")
+    output = program(params, images, np.ones(2, bool))
+    assert output.usage.tokens[:2].all() and not output.usage.tokens[2:].any()
+    masked = model.apply(params, images)
+    np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
+    run_adds = multiply_adds(program, params, images, np.ones(2, bool))
+    assert executed_costs.halting_gmacs(model.shape, output.usage, plan) * 1e9 == pytest.approx(
+        run_adds
+    )
+
+
+def test_bfloat16_compact_is_as_close_to_masked_as_bfloat16_allows():
+    model = make(dtype="bfloat16")
+    params, images = scripted(model, np.random.default_rng(0).integers(1, 5, (5, 16)))
+    plan = small_plan(model.shape.num_tokens)
+    compact = model.compile(params, batch_size=5, plan=plan, mesh=ONE_DEVICE)(images)
+    masked = model.apply(params, images)
+    np.testing.assert_array_equal(compact.usage.tokens, masked.usage.tokens)
+    scale = np.abs(masked.logits).max()
+    np.testing.assert_allclose(compact.logits, masked.logits, atol=0.03 * scale)
+
+
+def test_devices_share_the_images_without_changing_answers():
+    model = make()
+    depth = np.random.default_rng(1).integers(1, 5, (8, 16))
+    params, images = scripted(model, depth)
+    plan = small_plan(model.shape.num_tokens, images=2)
+    one, eight = (
+        model.compile(params, batch_size=8, plan=plan, mesh=mesh)
+        for mesh in (ONE_DEVICE, make_mesh())
+    )
+    np.testing.assert_allclose(one(images).logits, eight(images).logits, atol=1e-5)
+    np.testing.assert_array_equal(one(images).usage.tokens, eight(images).usage.tokens)
+    text = eight._program.as_text()
+    assert not any(word in text for word in ("all-reduce", "all-gather", "all-to-all", "permute("))

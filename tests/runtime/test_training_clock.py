@@ -1,0 +1,49 @@
+"""What counts as training time, and what does not."""
+
+import pytest
+
+from avit_jax.runtime.training_clock import Effort, TrainingClock
+
+
+class Result:
+    """Of a step: done as soon as somebody waits for it."""
+
+    def __init__(self):
+        self.done = False
+
+    def is_ready(self):
+        return self.done
+
+    def block_until_ready(self):
+        self.done = True
+        return self
+
+
+def test_speed_leaves_out_compilation_and_pauses_and_counts_what_is_done():
+    now = [0.0]
+    clock = TrainingClock(lambda: now[0])
+    now[0] = 50.0  # start-up and compilation
+    clock.follow(Result(), images=8)
+    assert clock.images_per_second() is None
+    for second in (51.0, 52.0):  # two in flight: nothing is known to be done
+        now[0] = second
+        clock.follow(Result(), images=8)
+        assert clock.images_per_second() is None
+    now[0] = 54.0
+    clock.follow(Result(), images=8)
+    assert clock.images_per_second() == 8 / 4
+    with clock.paused():
+        now[0] = 100.0
+    assert clock.images_per_second() == 24 / 4
+    now[0] = 102.0
+    effort = clock.effort(Effort(seconds=1000.0, timed_images=6, timed_seconds=4.0))
+    assert effort == Effort(seconds=1102.0, timed_images=30, timed_seconds=10.0)
+    assert effort.images_per_second == pytest.approx(3.0)
+
+
+def test_a_pause_before_the_first_step_does_not_start_the_clock():
+    clock = TrainingClock(iter(range(100)).__next__)
+    with clock.paused():
+        pass
+    clock.follow(Result(), images=8)
+    assert clock.effort().timed_images == 0
