@@ -67,8 +67,9 @@ class Output:
 
     Attributes:
         logits: `[B, C]` float32, the answer.
-        usage: what ran.
-        exits: `[E, B, C]`, every exit's answer (cascades), or `None`.
+        usage: what ran in each stage of the model, see `Model.stages`; in a stage behind the one
+          that an image left after, nothing ran for it.
+        exits: `[E, B, C]`, the answer of every exit, of models that have more than one; or `None`.
         penalties: weighted scalars that the trainer adds to the task loss.
         metrics: scalars worth logging.
         aux: per-token and per-layer arrays for pictures and parity tests; `docs/architecture.md`
@@ -76,7 +77,7 @@ class Output:
     """
 
     logits: Array
-    usage: Usage
+    usage: tuple[Usage, ...]
     exits: Array | None = None
     penalties: dict[str, Array] = struct.field(default_factory=dict)
     metrics: dict[str, Array] = struct.field(default_factory=dict)

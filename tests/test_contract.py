@@ -69,11 +69,11 @@ def test_output_has_the_shapes_of_the_contract(case, images):
     layers, tokens = shape.depth, shape.num_tokens
     chex.assert_shape(output.logits, (BATCH, CLASSES))
     chex.assert_type(output.logits, jnp.float32)
-    chex.assert_shape(output.usage.tokens, (layers, BATCH, tokens))
+    chex.assert_shape(output.usage[0].tokens, (layers, BATCH, tokens))
     sizes = {"heads": shape.num_heads, "branches": 2}
     for name, size in sizes.items():
-        if getattr(output.usage, name) is not None:
-            chex.assert_shape(getattr(output.usage, name), (layers, BATCH, size))
+        if getattr(output.usage[0], name) is not None:
+            chex.assert_shape(getattr(output.usage[0], name), (layers, BATCH, size))
     chex.assert_type(jax.tree.leaves(output.usage), bool)
     chex.assert_shape(output.aux["features"], (layers, BATCH, tokens, shape.embed_dim))
     for value in [*output.penalties.values(), *output.metrics.values()]:

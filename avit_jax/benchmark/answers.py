@@ -45,7 +45,7 @@ def masked_answers(case: Case) -> Answers:
     @jax.jit
     def apply(params: Params, images: Array) -> tuple[Array, Usage, Array]:
         output = case.model.apply(params, images)
-        return output.logits, output.usage, output.aux["margin"] < BORDER
+        return output.logits, output.usage[0], output.aux["margin"] < BORDER
 
     logits, usage, near = _in_batches(case, lambda images: apply(case.params, images), (0, 1, 0))
     return Answers(logits=logits, usage=usage, near=near)
@@ -56,7 +56,7 @@ def program_answers(case: Case, program: Predictor) -> Answers:
 
     def run(images: np.ndarray) -> tuple[Any, ...]:
         output = program(images)
-        known = (output.logits, output.usage)
+        known = (output.logits, output.usage[0])
         return (*known, output.aux["dropped"]) if program.execution == "budget" else known
 
     logits, usage, *dropped = _in_batches(case, run, (0, 1, 1))

@@ -132,7 +132,7 @@ def fastest(
         for name in ("masked", "dense")
     }
     first = programs["default"]
-    usage = np.concatenate([np.asarray(first(batch).usage.tokens) for batch in images], axis=1)
+    usage = np.concatenate([np.asarray(first(batch).usage[0].tokens) for batch in images], axis=1)
     # One batch after the other, the same for all: a turn covers all calibration images.
     arguments = [first.put(batch) for batch in images]
 

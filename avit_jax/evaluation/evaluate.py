@@ -74,7 +74,9 @@ def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str,
     # Differences from the dense cost keep the sum of squares well conditioned in float32.
     saved = model.dense_gmacs() - model.gmacs(output)
     dropped = output.aux.get("dropped", jnp.zeros((1, len(labels))))
-    kept = {f"{name}_kept": share for name, share in skippable_parts.shares(output.usage).items()}
+    kept = {
+        f"{name}_kept": share for name, share in skippable_parts.shares(output.usage[0]).items()
+    }
     per_image = kept | {
         "top1": classification.hits(output.logits, labels, k=1),
         "top5": classification.hits(output.logits, labels, k=5),
@@ -103,7 +105,7 @@ def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str,
 
 def token_depth(output: Output) -> Array:
     """Layers that each token of a batch went through, `[B, N]` int32."""
-    return jnp.round(output.aux.get("depth", output.usage.tokens.sum(0))).astype(jnp.int32)
+    return jnp.round(output.aux.get("depth", output.usage[0].tokens.sum(0))).astype(jnp.int32)
 
 
 def evaluate(

@@ -41,7 +41,7 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     everything = jnp.ones((shape.depth, batch, shape.num_tokens), bool)
     return Output(
         logits=heads.mean(0),
-        usage=Usage(tokens=everything),
+        usage=(Usage(tokens=everything),),
     )
 
 

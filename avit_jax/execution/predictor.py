@@ -209,7 +209,7 @@ def _per_image(output: Output) -> Output:
     `depth` becomes what was executed, whatever a method counts under that name in training.
     """
     kept = {name: output.aux[name] for name in (*_LAYERED, "exit") if name in output.aux}
-    depth = output.usage.tokens.sum(0, dtype=jnp.float32)
+    depth = output.usage[0].tokens.sum(0, dtype=jnp.float32)
     return output.replace(penalties={}, metrics={}, aux=kept | {"depth": depth})
 
 

@@ -92,7 +92,7 @@ def answers(
         output = run(model, params, pixels, exists, plan=plan, execution=execution)
     result = {
         "logits": output.logits,
-        "depth": output.usage.tokens.sum(0, dtype=jnp.float32),
+        "depth": output.usage[0].tokens.sum(0, dtype=jnp.float32),
         "gmacs": model.gmacs(output),
     }
     if "dropped" in output.aux:

@@ -110,9 +110,9 @@ def attention_distance(student: Output, teacher: Output) -> Array:
     Heads and attention halves that did not run count as 0.
     """
     ours, theirs = _both("attention", student, teacher, part="attention")  # [L, B, H, N]
-    ran = _ran(student.usage, _ATTENTION_HALF)[:, :, None]
-    if student.usage.heads is not None:
-        ran = ran & student.usage.heads
+    ran = _ran(student.usage[0], _ATTENTION_HALF)[:, :, None]
+    if student.usage[0].heads is not None:
+        ran = ran & student.usage[0].heads
     return (ran * jnp.abs(ours - theirs).sum(-1)).mean((1, 2)).sum()
 
 
@@ -124,7 +124,7 @@ def hidden_distance(student: Output, teacher: Output) -> Array:
     both = _both("features", student, teacher, part="hidden")
     ours, theirs = (features[:, :, 0].astype(jnp.float32) for features in both)  # [L, B, D]
     squares = ((ours - theirs) ** 2).mean(-1)
-    return (_ran(student.usage, _MLP_HALF) * squares).mean(1).sum()
+    return (_ran(student.usage[0], _MLP_HALF) * squares).mean(1).sum()
 
 
 def logits_distance(student: Output, teacher: Output, *, temperature: float) -> Array:

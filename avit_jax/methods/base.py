@@ -73,6 +73,11 @@ class Model(abc.ABC):
     has_budget: ClassVar[bool] = False  # whether there is an execution="budget"
 
     @property
+    def stages(self) -> tuple[Shape, ...]:
+        """Networks that run one after the other, in order; all methods but cascades have one."""
+        return (self.shape,)
+
+    @property
     def chooses_heads(self) -> bool:
         """Whether plans may leave heads out of products (`Plan.head_sizes`)."""
         return False
@@ -281,7 +286,7 @@ class Model(abc.ABC):
 
     def dense_gmacs(self) -> float:
         """Multiply-adds of one image with nothing skipped, in units of 1e9."""
-        return costs.dense_gmacs(self.shape)
+        return sum(map(costs.dense_gmacs, self.stages))
 
     def gmacs(self, output: Output, *, upstream_accounting: bool = False) -> Array | np.ndarray:
         """Multiply-adds that each image of a batch needed, `[B]` in units of 1e9.
@@ -292,7 +297,7 @@ class Model(abc.ABC):
                 `flops.upstream_gmacs`; only for comparing with them.
         """
         count = costs.upstream_gmacs if upstream_accounting else costs.gmacs
-        return count(self.shape, output.usage)
+        return sum(map(count, self.stages, output.usage))
 
 
 def embed(network: Any, images: Array, call: Call) -> Array:

@@ -54,7 +54,7 @@ class Model(base.Model):
         heads = network.readout(x)
         return Output(
             logits=heads.mean(0),
-            usage=Usage(tokens=jnp.ones((self.shape.depth, *x.shape[:2]), bool)),
+            usage=(Usage(tokens=jnp.ones((self.shape.depth, *x.shape[:2]), bool)),),
             aux={"head_logits": heads} | record,
         )
 

@@ -78,7 +78,7 @@ def _answer(model: Model, output: Output) -> dict[str, Array]:
         "class_index": probabilities.argmax(-1),
         "confidence": probabilities.max(-1),
         # Layers that ran: the same for every execution, and nothing runs for a finished image.
-        "depth": output.usage.tokens.sum(0).mean(-1),
+        "depth": output.usage[0].tokens.sum(0).mean(-1),
         "gmacs": model.gmacs(output),
     }
     if "dropped" in output.aux:

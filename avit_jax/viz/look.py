@@ -114,7 +114,7 @@ def look(
 def _see(model: Model, params: Params, images: Array) -> dict[str, Array]:
     """The arrays behind `Looked`, the batch in front."""
     output = model.apply(params, normalise(images))
-    usage = output.usage
+    usage = output.usage[0]
     probabilities = jax.nn.softmax(output.logits)
     layers = costs.per_layer(model.shape, usage) / costs.GIGA
     gmacs = model.gmacs(output)

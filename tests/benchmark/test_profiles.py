@@ -33,7 +33,7 @@ def test_an_image_painted_for_a_depth_halts_there():
     depth = np.random.default_rng(0).integers(1, 7, (3, 16))
     images = halting_profiles.scripted_images(model, depth)
     output = model.apply(params, images)
-    np.testing.assert_array_equal(output.usage.tokens, halting_profiles.tokens_of(model, depth))
+    np.testing.assert_array_equal(output.usage[0].tokens, halting_profiles.tokens_of(model, depth))
 
 
 POLICIES = {
@@ -48,7 +48,7 @@ def test_policies_drop_what_makes_half_the_cost(kind):
     name, settings = POLICIES[kind]
     model = avit_jax.create_model(name, image_size=64, num_classes=3, method=settings)
     params, images = profiles.script(model, "half", 16)
-    usage = jax.jit(model.apply)(params, images).usage
+    usage = jax.jit(model.apply)(params, images).usage[0]
     cost = np.asarray(costs.gmacs(model.shape, usage))
     assert cost.mean() == pytest.approx(0.5 * model.dense_gmacs(), rel=0.06)
     assert cost.std() > 0
@@ -58,7 +58,7 @@ def test_policies_drop_what_makes_half_the_cost(kind):
 
 def test_a_single_image_costs_what_the_profile_says():
     model = avit_jax.create_model("adavit_deit_tiny_patch16_224", image_size=64, num_classes=3)
-    usage = jax.jit(model.apply)(*profiles.script(model, "half", 1)).usage
+    usage = jax.jit(model.apply)(*profiles.script(model, "half", 1)).usage[0]
     (cost,) = np.asarray(costs.gmacs(model.shape, usage))
     assert cost == pytest.approx(0.5 * model.dense_gmacs(), rel=0.1)
 
@@ -67,7 +67,7 @@ def test_a_single_image_costs_what_the_profile_says():
 def test_nothing_is_skipped_in_the_profile_none(name):
     model = avit_jax.create_model(name, image_size=64, num_classes=3)
     output = jax.jit(model.apply)(*profiles.script(model, "none", 4))
-    assert np.mean(costs.gmacs(model.shape, output.usage)) == pytest.approx(model.dense_gmacs())
+    assert np.mean(costs.gmacs(model.shape, output.usage[0])) == pytest.approx(model.dense_gmacs())
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def expected(model, params, split):
     logits = np.asarray(output.logits, np.float64)
     depth = np.asarray(output.aux["depth"])
     gmacs = np.asarray(model.gmacs(output), np.float64)
-    live = np.asarray(output.usage.tokens).mean((0, 2))
+    live = np.asarray(output.usage[0].tokens).mean((0, 2))
     top1 = top5 = nats = 0.0
     for row, label in zip(logits, labels, strict=True):
         better = sum(value > row[label] for value in row)
@@ -200,7 +200,7 @@ def test_rounding_never_makes_the_spread_imaginary(model):
 
 def test_token_depth_counts_live_layers_unless_the_method_says_more():
     tokens = jnp.array([[[1, 1, 1]], [[1, 0, 1]], [[1, 0, 0]]], bool)
-    plain = Output(logits=jnp.zeros((1, 2)), usage=Usage(tokens=tokens))
+    plain = Output(logits=jnp.zeros((1, 2)), usage=(Usage(tokens=tokens),))
     np.testing.assert_array_equal(token_depth(plain), [[3, 1, 2]])
     said = plain.replace(aux={"depth": jnp.array([[3.0, 2.0, 2.0]])})
     np.testing.assert_array_equal(token_depth(said), [[3, 2, 2]])
@@ -245,7 +245,7 @@ def test_heads_and_halves_are_counted_where_a_method_chooses_them(choosing, spli
     found = evaluate(make_eval_step(model, mesh), params, batches(split, 10), mesh, model=model)
     valid = split["valid"]
     images = normalise(jnp.asarray(split["image"][valid]))
-    shares = jax.device_get(skippable_parts.shares(jax.jit(model.apply)(params, images).usage))
+    shares = jax.device_get(skippable_parts.shares(jax.jit(model.apply)(params, images).usage[0]))
     assert shares.keys() == set(skippable_parts.PARTS)
     for name, share in shares.items():
         assert 0.1 < share.mean() < 0.95, name

@@ -56,7 +56,7 @@ def test_counted_multiply_adds_are_those_executed(sizes, plan):
     program = functools.partial(run, model, plan=plan, execution="compact")
     exists = np.ones(BATCH, bool)
     run_adds = multiply_adds(program, params, images, exists) - deciding(model, plan)
-    usage = jax.jit(program)(params, images, exists).usage
+    usage = jax.jit(program)(params, images, exists).usage[0]
     counted = executed_costs.selected_gmacs(model.shape, usage, plan) * costs.GIGA
     assert counted == pytest.approx(run_adds)
     assert model.executed_gmacs(usage, plan) * costs.GIGA == counted
@@ -66,7 +66,7 @@ def test_counted_multiply_adds_are_those_executed(sizes, plan):
 def test_devices_run_what_each_of_them_runs():
     model = make()
     plan = plan_of(attention_images=2, lengths=(5, 10), head_sizes=(1, 3))
-    usage = jax.jit(model.apply)(params_of(model, EVEN), images_of(model, 4)).usage
+    usage = jax.jit(model.apply)(params_of(model, EVEN), images_of(model, 4)).usage[0]
     halves = [
         jax.tree.map(lambda leaf, at=at: leaf[:, at], usage) for at in (slice(2), slice(2, 4))
     ]
@@ -77,7 +77,7 @@ def test_devices_run_what_each_of_them_runs():
 def test_images_that_only_fill_up_cost_embedding_head_and_the_last_mlp():
     model = make()
     plan = plan_of(attention_images=1, lengths=(5, 10), head_sizes=(1, 3))
-    usage = jax.jit(model.apply)(params_of(model, EVEN), images_of(model, 3)).usage
+    usage = jax.jit(model.apply)(params_of(model, EVEN), images_of(model, 3)).usage[0]
     first = usage.replace(tokens=usage.tokens & (np.arange(3) < 1)[:, None])
     alone = jax.tree.map(lambda leaf: leaf[:, :1], usage)
     shape, prefix = model.shape, model.shape.num_prefix_tokens

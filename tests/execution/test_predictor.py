@@ -48,7 +48,7 @@ def test_answers_come_back_for_the_images_that_were_given(predict):
     images = rng.normal(size=(8, 32, 32, 3)).astype(np.float32)
     whole, part = predict(images), predict(images[:3])
     np.testing.assert_allclose(part.logits, whole.logits[:3], atol=1e-6)
-    assert part.usage.tokens.shape[1] == 3
+    assert part.usage[0].tokens.shape[1] == 3
 
 
 @pytest.mark.parametrize("execution", ["compact", "budget", "dense"])

@@ -40,7 +40,7 @@ def test_a_graph_answers_as_the_model(method, execution, changes, run):
     graph = onnx_graph.build(model, params, execution=execution, description={})
     found = answers(graph.SerializeToString(), images)
     expected = jax.jit(lambda x: model.apply(params, x, execution=execution))(normalise(images))
-    depth = np.asarray(expected.usage.tokens.sum(0))
+    depth = np.asarray(expected.usage[0].tokens.sum(0))
     np.testing.assert_array_equal(found["depth"], depth)
     np.testing.assert_allclose(found["logits"], expected.logits, atol=2e-5)
     np.testing.assert_allclose(found["gmacs"], model.gmacs(expected), rtol=1e-5)

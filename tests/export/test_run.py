@@ -24,7 +24,7 @@ def images(run):
 @pytest.fixture(scope="module")
 def expected(run, images):
     output = jax.jit(run[2].apply)(run[3], normalise(images))
-    depth = np.asarray(output.usage.tokens.sum(0))
+    depth = np.asarray(output.usage[0].tokens.sum(0))
     assert len(np.unique(depth)) > 1
     return {"logits": output.logits, "depth": depth, "gmacs": run[2].gmacs(output)}
 

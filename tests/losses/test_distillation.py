@@ -30,7 +30,7 @@ def side(golden, who, *, heads=None, layers=None) -> Output:
     tokens = jnp.ones((*attention.shape[:2], attention.shape[-1]), bool)
     return Output(
         logits=jnp.asarray(golden[f"in/{who}_logits"]),
-        usage=Usage(tokens=tokens, heads=heads, branches=layers),
+        usage=(Usage(tokens=tokens, heads=heads, branches=layers),),
         aux={"attention": jnp.asarray(attention), "features": jnp.asarray(hidden)[:, :, None]},
     )
 
@@ -91,7 +91,7 @@ def test_what_a_model_shows_is_what_the_published_loss_looks_at(golden):
 
 def test_a_student_without_policies_is_compared_everywhere(both):
     student, teacher = both
-    plain = student.replace(usage=Usage(tokens=student.usage.tokens))
+    plain = student.replace(usage=(Usage(tokens=student.usage[0].tokens),))
     ones = jax.tree.map(jnp.ones_like, student.usage)
     everywhere = PUBLISHED.penalties(student.replace(usage=ones), teacher)
     assert PUBLISHED.penalties(plain, teacher) == everywhere
@@ -100,9 +100,9 @@ def test_a_student_without_policies_is_compared_everywhere(both):
 
 def test_a_class_token_that_halted_is_not_compared(both):
     student, teacher = both
-    halted = student.replace(usage=Usage(tokens=student.usage.tokens.at[2:, :, 0].set(False)))
+    halted = student.replace(usage=(Usage(tokens=student.usage[0].tokens.at[2:, :, 0].set(False)),))
     short = {name: array[:2] for name, array in student.aux.items()}
-    until = student.replace(usage=Usage(tokens=student.usage.tokens[:2]), aux=short)
+    until = student.replace(usage=(Usage(tokens=student.usage[0].tokens[:2]),), aux=short)
     first = teacher.replace(aux={name: array[:2] for name, array in teacher.aux.items()})
     found, expected = PUBLISHED.penalties(halted, teacher), PUBLISHED.penalties(until, first)
     for name in found:

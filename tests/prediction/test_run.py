@@ -112,7 +112,7 @@ def test_every_image_of_the_split_has_its_line_with_the_models_own_numbers(run, 
     expected = {
         "confidence": probabilities.max(-1),
         "class_index": probabilities.argmax(-1),
-        "depth": output.usage.tokens.sum(0).mean(-1),
+        "depth": output.usage[0].tokens.sum(0).mean(-1),
         "gmacs": model.gmacs(output),
     }
     assert len(set(np.asarray(expected["gmacs"]).tolist())) > 3, "the images differ in cost"

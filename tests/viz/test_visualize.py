@@ -185,7 +185,7 @@ def test_the_batch_size_does_not_change_what_is_seen(batch, run):
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(3)]
     output = jax.jit(model.apply)(params, normalise(np.stack(pixels)))
     np.testing.assert_array_equal(np.stack([one.depth for one in seen]), token_depth(output))
-    np.testing.assert_array_equal(np.stack([one.live for one in seen], 1), output.usage.tokens)
+    np.testing.assert_array_equal(np.stack([one.live for one in seen], 1), output.usage[0].tokens)
     assert [one.label for one in seen] == [selection[index].label for index in range(3)]
     for one in seen:
         assert one.photograph.shape == (448, 448, 3)
@@ -202,7 +202,7 @@ def test_a_method_that_chooses_heads_and_halves_gets_them_shown(tmp_path):
     selection = image_selection.evaluation_split(config, LIMIT)
     augment = Augment.from_config(config.data.augment)
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(LIMIT)]
-    usage = jax.jit(model.apply)(params, normalise(np.stack(pixels))).usage
+    usage = jax.jit(model.apply)(params, normalise(np.stack(pixels))).usage[0]
     summary = json.loads((page.parent / "summary.json").read_text())
     for name, share in jax.device_get(skippable_parts.shares(usage)).items():
         assert 0.05 < share.mean() < 0.95, name

@@ -112,7 +112,7 @@ def compact(
     usage = decisions.usage(settings, record, (shape.depth, *tokens.shape[:2]))
     return Output(
         logits=network.readout(answer).mean(0),
-        usage=usage.replace(tokens=usage.tokens & exists[:, None]),
+        usage=(usage.replace(tokens=usage.tokens & exists[:, None]),),
     )
 
 

@@ -126,7 +126,7 @@ class Model(base.Model):
         penalties, metrics = self.penalties(record, call.progress)
         return Output(
             logits=heads.mean(0),
-            usage=usage,
+            usage=(usage,),
             penalties=penalties,
             metrics=metrics | {"mean_depth": usage.tokens.sum(0).mean(dtype=jnp.float32)},
             aux=decisions.shown(record)

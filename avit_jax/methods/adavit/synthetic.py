@@ -36,7 +36,7 @@ def script(
     sample = images[:SAMPLE]
     params = scripted_params(model, share, sample, seed=seed)
     if batch_size < SAMPLE:  # few images: those that cost what is wanted
-        usage = jax.jit(model.apply)(params, sample).usage
+        usage = jax.jit(model.apply)(params, sample).usage[0]
         cost = np.asarray(costs.gmacs(model.shape, usage))
         images = sample[np.argsort(np.abs(cost - share * model.dense_gmacs()))[:batch_size]]
     return params, images

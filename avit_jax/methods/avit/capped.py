@@ -84,7 +84,7 @@ def budgeted(
     heads = network.readout(answer)
     return Output(
         logits=heads.mean(0),
-        usage=Usage(tokens=lives),
+        usage=(Usage(tokens=lives),),
         aux={"dropped": jnp.stack([*drops, dropped])},
     )
 

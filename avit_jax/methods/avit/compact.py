@@ -121,5 +121,5 @@ def compact(
     heads = network.readout(answer)
     return Output(
         logits=heads.mean(0),
-        usage=Usage(tokens=lives.at[-1].set(live)),
+        usage=(Usage(tokens=lives.at[-1].set(live)),),
     )

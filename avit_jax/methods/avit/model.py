@@ -196,7 +196,7 @@ class Model(base.Model):
         penalties, metrics = self.penalties(record, state, strength)
         return Output(
             logits=heads.mean(0),
-            usage=Usage(tokens=mask[:-1] & unfinished),
+            usage=(Usage(tokens=mask[:-1] & unfinished),),
             penalties={} if call.dense else penalties,
             metrics=metrics | {"halted": (~mask[:-1]).mean(dtype=jnp.float32)},
             aux=record

@@ -112,7 +112,7 @@ def test_training_draws_decisions_and_evaluation_does_not(model, masked):
     )
     chex.assert_trees_all_equal(one.usage, again.usage)
     for kind in ("tokens", "heads", "branches"):
-        assert (getattr(one.usage, kind) != getattr(other.usage, kind)).any(), kind
+        assert (getattr(one.usage[0], kind) != getattr(other.usage[0], kind)).any(), kind
     assert set(one.penalties) == {"heads", "layers", "tokens"}
 
 
@@ -154,7 +154,7 @@ def test_shown_attention_is_that_of_the_heads_as_they_ran(effect):
     model = make(method={"head_effect": effect})
     params, images = params_of(model, EVEN), images_of(model, 4)
     output = jax.jit(model.apply, static_argnames="features")(params, images, features=True)
-    dropped = ~np.asarray(output.usage.heads)
+    dropped = ~np.asarray(output.usage[0].heads)
     rows = np.asarray(output.aux["attention"])[dropped]
     assert dropped.any()
     assert np.allclose(rows, 1 / rows.shape[-1], atol=1e-6) == (effect == "channels")

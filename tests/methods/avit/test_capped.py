@@ -34,19 +34,19 @@ def compiled(model, params, capacities):
 def test_a_budget_that_holds_every_live_token_is_exact(case):
     model, params, images = case
     masked = model.apply(params, images)
-    enough = tuple(int(n) for n in np.asarray(masked.usage.tokens).sum(-1).max(1))
+    enough = tuple(int(n) for n in np.asarray(masked.usage[0].tokens).sum(-1).max(1))
     output = compiled(model, params, enough)(images)
     np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
-    np.testing.assert_array_equal(output.usage.tokens, masked.usage.tokens)
+    np.testing.assert_array_equal(output.usage[0].tokens, masked.usage[0].tokens)
     assert not output.aux["dropped"].any()
 
 
 def test_what_does_not_fit_is_dropped_and_counted(case):
     model, params, images = case
-    masked = np.asarray(model.apply(params, images).usage.tokens)
+    masked = np.asarray(model.apply(params, images).usage[0].tokens)
     capacities = (model.shape.num_tokens, 8, 4, 3)
     output = compiled(model, params, capacities)(images)
-    live = np.asarray(output.usage.tokens)
+    live = np.asarray(output.usage[0].tokens)
     assert (live.sum(-1) <= np.array(capacities)[:, None]).all()
     assert (live <= masked).all()
     assert (np.asarray(output.aux["dropped"]).sum(0) > 0).all()
@@ -62,8 +62,8 @@ def test_tokens_nearest_to_halting_are_dropped_first(case):
         images
     )
     exact = model.apply(params, images)
-    kept = np.asarray(output.usage.tokens)[1]
-    was_live = np.asarray(exact.usage.tokens)[1]
+    kept = np.asarray(output.usage[0].tokens)[1]
+    was_live = np.asarray(exact.usage[0].tokens)[1]
     spent = np.asarray(exact.aux["cumulative"])[0]
     for image in range(3):
         dropped = was_live[image] & ~kept[image]

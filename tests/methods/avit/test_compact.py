@@ -54,7 +54,7 @@ def test_any_pattern_of_halting_gives_the_masked_answer(group, depth):
     output = predict(images)
     masked = apply(params, images)
     np.testing.assert_array_equal(
-        output.usage.tokens, halting_profiles.tokens_of(predict.model, depth)
+        output.usage[0].tokens, halting_profiles.tokens_of(predict.model, depth)
     )
     np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
 
@@ -86,11 +86,11 @@ def test_counted_multiply_adds_are_those_executed(distilled, first, plan):
     program = functools.partial(run, model, plan=plan, execution="compact")
     exists = np.ones(5, bool)
     run_adds = multiply_adds(program, params, images, exists)
-    tokens = program(params, images, exists).usage.tokens
+    tokens = program(params, images, exists).usage[0].tokens
     assert executed_costs.halting_gmacs(
         model.shape, Usage(tokens=tokens), plan
     ) * 1e9 == pytest.approx(run_adds)
-    needed = costs.inference_gmacs(model.shape, model.apply(params, images).usage).sum() * 1e9
+    needed = costs.inference_gmacs(model.shape, model.apply(params, images).usage[0]).sum() * 1e9
     assert needed <= run_adds
 
 
@@ -104,11 +104,11 @@ def test_where_nothing_has_halted_the_last_block_runs_whole_too(least):
     exists = np.ones(5, bool)
     output, expected = program(params, images, exists), model.apply(params, images)
     np.testing.assert_allclose(output.logits, expected.logits, atol=1e-5)
-    np.testing.assert_array_equal(output.usage.tokens, expected.usage.tokens)
+    np.testing.assert_array_equal(output.usage[0].tokens, expected.usage[0].tokens)
     assert 5 * costs.dense_inference_gmacs(model.shape) * 1e9 == pytest.approx(
         multiply_adds(program, params, images, exists)
     )
-    assert executed_costs.halting_gmacs(model.shape, output.usage, plan) == pytest.approx(
+    assert executed_costs.halting_gmacs(model.shape, output.usage[0], plan) == pytest.approx(
         5 * costs.dense_inference_gmacs(model.shape)
     )
 
@@ -157,7 +157,7 @@ def test_images_that_only_fill_up_cost_nothing():
     all_ = multiply_adds(program, params, images, np.ones(3, bool))
     fixed = costs.embedding(model.shape) + costs.readout(model.shape)
     assert one - 3 * fixed < 0.5 * (all_ - 3 * fixed)
-    assert not program(params, images, exists).usage.tokens[:, 1:].any()
+    assert not program(params, images, exists).usage[0].tokens[:, 1:].any()
 
 
 @pytest.mark.parametrize("group", [2, 1])
@@ -169,11 +169,11 @@ def test_a_finished_image_leaves_with_all_its_tokens(group):
     plan = small_plan(model.shape.num_tokens, images=group)
     program = functools.partial(run, model, plan=plan, execution="compact")
     output = program(params, images, np.ones(2, bool))
-    assert output.usage.tokens[:2].all() and not output.usage.tokens[2:].any()
+    assert output.usage[0].tokens[:2].all() and not output.usage[0].tokens[2:].any()
     masked = model.apply(params, images)
     np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
     run_adds = multiply_adds(program, params, images, np.ones(2, bool))
-    assert executed_costs.halting_gmacs(model.shape, output.usage, plan) * 1e9 == pytest.approx(
+    assert executed_costs.halting_gmacs(model.shape, output.usage[0], plan) * 1e9 == pytest.approx(
         run_adds
     )
 
@@ -184,7 +184,7 @@ def test_bfloat16_compact_is_as_close_to_masked_as_bfloat16_allows():
     plan = small_plan(model.shape.num_tokens)
     compact = model.compile(params, batch_size=5, plan=plan, mesh=ONE_DEVICE)(images)
     masked = model.apply(params, images)
-    np.testing.assert_array_equal(compact.usage.tokens, masked.usage.tokens)
+    np.testing.assert_array_equal(compact.usage[0].tokens, masked.usage[0].tokens)
     scale = np.abs(masked.logits).max()
     np.testing.assert_allclose(compact.logits, masked.logits, atol=0.03 * scale)
 
@@ -199,6 +199,6 @@ def test_devices_share_the_images_without_changing_answers():
         for mesh in (ONE_DEVICE, make_mesh())
     )
     np.testing.assert_allclose(one(images).logits, eight(images).logits, atol=1e-5)
-    np.testing.assert_array_equal(one(images).usage.tokens, eight(images).usage.tokens)
+    np.testing.assert_array_equal(one(images).usage[0].tokens, eight(images).usage[0].tokens)
     text = eight._program.as_text()
     assert not any(word in text for word in ("all-reduce", "all-gather", "all-to-all", "permute("))
