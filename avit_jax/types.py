@@ -70,6 +70,8 @@ class Output:
         usage: what ran in each stage of the model, see `Model.stages`; in a stage behind the one
           that an image left after, nothing ran for it.
         exits: `[E, B, C]`, the answer of every exit, of models that have more than one; or `None`.
+        fits: `[B]` bool, whether all live work of an image found a place; only of programs with
+          numbers of places that are fixed in advance, which another execution then answers for.
         penalties: weighted scalars that the trainer adds to the task loss.
         metrics: scalars worth logging.
         aux: per-token and per-layer arrays for pictures and parity tests; `docs/architecture.md`
@@ -79,6 +81,7 @@ class Output:
     logits: Array
     usage: tuple[Usage, ...]
     exits: Array | None = None
+    fits: Array | None = None
     penalties: dict[str, Array] = struct.field(default_factory=dict)
     metrics: dict[str, Array] = struct.field(default_factory=dict)
     aux: dict[str, Array] = struct.field(default_factory=dict)

@@ -24,13 +24,13 @@ class Answers:
 
     Attributes:
         logits: `[n, C]`.
-        usage: what ran.
+        usage: what ran, per stage.
         near: `[n]` bool, images with a decision within `BORDER` of its threshold; masked only.
-        dropped: `[n]` bool, images that lost tokens to a static budget; budget only.
+        dropped: `[n]` bool, images that lost tokens; capped only.
     """
 
     logits: np.ndarray
-    usage: Usage
+    usage: tuple[Usage, ...]
     near: np.ndarray | None = None
     dropped: np.ndarray | None = None
 
@@ -45,7 +45,7 @@ def masked_answers(case: Case) -> Answers:
     @jax.jit
     def apply(params: Params, images: Array) -> tuple[Array, Usage, Array]:
         output = case.model.apply(params, images)
-        return output.logits, output.usage[0], output.aux["margin"] < BORDER
+        return output.logits, output.usage, output.aux["margin"] < BORDER
 
     logits, usage, near = _in_batches(case, lambda images: apply(case.params, images), (0, 1, 0))
     return Answers(logits=logits, usage=usage, near=near)
@@ -56,8 +56,8 @@ def program_answers(case: Case, program: Predictor) -> Answers:
 
     def run(images: np.ndarray) -> tuple[Any, ...]:
         output = program(images)
-        known = (output.logits, output.usage[0])
-        return (*known, output.aux["dropped"]) if program.execution == "budget" else known
+        known = (output.logits, output.usage)
+        return (*known, output.aux["dropped"]) if "dropped" in output.aux else known
 
     logits, usage, *dropped = _in_batches(case, run, (0, 1, 1))
     return Answers(logits=logits, usage=usage, dropped=(dropped[0] > 0).any(0) if dropped else None)
@@ -74,7 +74,7 @@ def compare(case: Case, answers: Answers, masked: Answers, *, exact: bool) -> di
 
     Returns:
         `same_class` (share of the images), `logit_difference` (largest, without images near the
-        threshold), `images_affected` (share that lost tokens to a budget), `top1`, `top1_change`
+        threshold), `images_affected` (share that lost tokens), `top1`, `top1_change`
         (against masked execution), as far as they apply.
     """
     same = answers.logits.argmax(-1) == masked.logits.argmax(-1)

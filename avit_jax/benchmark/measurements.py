@@ -6,10 +6,9 @@ from typing import Any
 
 import jax
 
-from avit_jax.execution.executed_costs import budget_gmacs, filled_up
+from avit_jax.execution.execution import executed_gmacs
 from avit_jax.execution.predictor import Predictor
-from avit_jax.models import costs
-from avit_jax.models.backbone import Shape
+from avit_jax.methods.base import Model
 from avit_jax.runtime.paired_timing import Timing, speedup
 from avit_jax.types import Usage
 
@@ -37,39 +36,22 @@ def speed_figures(
     }
 
 
-def program_figures(program: Predictor, usage: Usage) -> dict[str, Any]:
+def program_figures(program: Predictor, model: Model, usage: tuple[Usage, ...]) -> dict[str, Any]:
     """What a compiled program costs, beside time.
 
     Args:
         program: of any execution.
-        usage: of the batch that is timed.
+        model: that it runs.
+        usage: of the batch that is timed, per stage.
     """
+    execution, plan = program.execution, program.plan
+    executed = executed_gmacs(execution, model, usage, plan, devices=jax.device_count())
     return {
-        "gmacs_executed": gmacs_executed(program, usage),
+        "gmacs_executed": executed / program.batch_size,  # per image, padding included
         "memory_mb": program.memory() / 1e6,
         "compile_seconds": program.compile_seconds,
         "compile_cached": program.compile_cached,
     }
-
-
-def gmacs_executed(program: Predictor, usage: Usage) -> float:
-    """Multiply-adds that a program runs for one image, padding included, in units of 1e9.
-
-    Args:
-        program: of any execution of an adaptive model.
-        usage: of the batch.
-    """
-    shape: Shape = program.model.shape
-    plan, devices = program.plan, jax.device_count()
-    local = program.batch_size // devices
-    if program.execution == "compact":
-        executed = program.model.executed_gmacs(usage, plan, devices=devices)
-        return executed / program.batch_size
-    if program.execution == "masked":
-        return costs.dense_gmacs(shape)
-    if program.execution == "budget":
-        return budget_gmacs(shape, plan) * filled_up(local, plan.images) / local
-    return costs.dense_inference_gmacs(shape) * filled_up(local, plan.dense_images) / local
 
 
 def device_peak_mb() -> float | None:

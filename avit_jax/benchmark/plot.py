@@ -10,7 +10,7 @@ STYLES = {
     "dense": ("#555555", "s"),
     "masked": ("#E69F00", "v"),
     "compact": ("#0072B2", "o"),
-    "budget": ("#009E73", "D"),
+    "capped": ("#009E73", "D"),
     "torch eager": ("#CC79A7", "x"),
     "torch compile": ("#D55E00", "+"),
 }

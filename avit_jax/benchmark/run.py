@@ -1,4 +1,4 @@
-"""`--mode benchmark`: dense, masked, compact and budget executions against each other.
+"""`--mode benchmark`: dense, masked, compact and capped executions against each other.
 
 All take turns in one process on the same images. The baseline is the best dense program of several
 group sizes. The *ideal* speed-up is that of the multiply-adds: best dense over live tokens, both
@@ -26,6 +26,8 @@ from avit_jax.benchmark.plot import plot
 from avit_jax.benchmark.tables import print_case
 from avit_jax.calibration.fastest_plan import refuse_unless_adaptive
 from avit_jax.execution.candidates import capacities
+from avit_jax.execution.dense import DENSE
+from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan
 from avit_jax.execution.predictor import Predictor
 from avit_jax.models import costs
@@ -72,8 +74,8 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
     masked = masked_answers(case)
     usage = _of_images(masked.usage, case.timed)
     plan = case.plan
-    if case.model.has_budget:
-        found = plan.capacities or capacities(masked.usage.tokens, shape.num_prefix_tokens)
+    if case.model.has_capped:
+        found = plan.capacities or capacities(masked.usage[0].tokens, shape.num_prefix_tokens)
         plan = dataclasses.replace(plan, capacities=found)
     programs = dict(_programs(case, plan, config.benchmark.executions))
     contenders = {name: _ready(program, case.batch) for name, program in programs.items()}
@@ -82,7 +84,7 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
     times = race(contenders, turns=config.benchmark.turns)
     dense = [name for name in times if name.startswith("dense")]
     baseline = min(dense, key=lambda name: times[name].median())
-    needed = float(costs.inference_gmacs(shape, usage).mean())
+    needed = float(costs.inference_gmacs(shape, usage[0]).mean())
     ideal = costs.dense_inference_gmacs(shape) / needed
     executions = {}
     for name, timing in times.items():
@@ -92,9 +94,9 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
         if name in programs:
             program = programs[name]
             answers = program_answers(case, program)
-            figures |= program_figures(program, _of_images(answers.usage, case.timed))
-            exact = program.execution in ("masked", "compact")
-            figures |= compare(case, answers, masked, exact=exact)
+            ran = _of_images(answers.usage, case.timed)
+            figures |= program_figures(program, case.model, ran)
+            figures |= compare(case, answers, masked, exact=program.execution.exact)
         else:
             figures["gmacs_executed"] = costs.dense_gmacs(shape)
         executions[name.split(" of ")[0]] = figures
@@ -117,7 +119,7 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _of_images(usage: Usage, images: np.ndarray) -> Usage:
+def _of_images(usage: tuple[Usage, ...], images: np.ndarray) -> tuple[Usage, ...]:
     return jax.tree.map(lambda array: array[:, images], usage)
 
 
@@ -131,15 +133,15 @@ def _programs(case: Case, plan: Plan, executions: tuple[str, ...]) -> Iterator[t
     for group, kernel in itertools.product(sorted(groups), fused):
         changed = dataclasses.replace(plan, dense_images=group, fused_attention=kernel)
         program = case.model.compile(
-            case.params, batch_size=batch_size, execution="dense", plan=changed
+            case.params, batch_size=batch_size, execution=DENSE, plan=changed
         )
         yield f"dense of {group}{', fused attention' * kernel}", program
-    for execution in executions:
-        if execution == "budget" and not case.model.has_budget:
-            print("budget left out: this method has none", flush=True)
-        elif execution != "dense":
+    for execution in map(find, executions):
+        if not execution.offered(case.model):
+            print(f"{execution.name} left out: this method has none", flush=True)
+        elif execution is not DENSE:
             yield (
-                execution,
+                execution.name,
                 case.model.compile(
                     case.params, batch_size=batch_size, execution=execution, plan=plan
                 ),

@@ -50,7 +50,7 @@ def speed_table(executions: dict[str, dict[str, Any]]) -> str:
 def answer_table(executions: dict[str, dict[str, Any]]) -> str:
     """What each execution answers; executions of other weights (peers) have no row."""
     compared = {name: f for name, f in executions.items() if "same_class" in f}
-    head = ["execution", "same class", "lost tokens to the budget", "logit difference"]
+    head = ["execution", "same class", "lost tokens", "logit difference"]
     rows = [
         [
             name,

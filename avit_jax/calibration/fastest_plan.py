@@ -5,8 +5,8 @@ a few candidates, raced on calibration images with the trained weights. Masked e
 same answers, too, and may win where models are very small. Dense execution runs along to show what
 halting gains; nothing halts in it, so its answers are others.
 
-The budget of static execution is what a share of those images needs in every layer. They come from
-the evaluation split, on which the budget's accuracy is then measured: a little optimistic.
+The places of capped execution are what a share of those images needs in every layer. They come from
+the evaluation split, on which its accuracy is then measured: a little optimistic.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from avit_jax.errors import UserError
 from avit_jax.evaluation import report
 from avit_jax.evaluation.evaluate import evaluate, make_predictor_step
 from avit_jax.execution.candidates import capacities
-from avit_jax.execution.executed_costs import budget_gmacs
+from avit_jax.execution.capped import image_gmacs
 from avit_jax.execution.plan import Plan
 from avit_jax.execution.predictor import Predictor
 from avit_jax.experiment import Experiment
@@ -66,10 +66,10 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     plans = model.candidate_plans(max(1, batch_size // mesh.size))
     plan, record, usage = fastest(model, params, images, plans, batch_size, mesh)
     record["images"] = len(chosen)
-    if model.has_budget:
+    if model.has_capped:
         found = capacities(usage, model.shape.num_prefix_tokens)
         plan = dataclasses.replace(plan, capacities=found)
-        record["budget"] = budget_report(experiment, params, plan, usage)
+        record["capped"] = capped_report(experiment, params, plan, usage)
     file = save_plan(workdir, situation(model.shape, batch_size), plan, record)
     _print(plan, record, usage, file)
     return plan
@@ -165,10 +165,10 @@ def choose(plans: dict[str, Plan], times: dict[str, Timing]) -> tuple[Plan, dict
     return plans[best], record
 
 
-def budget_report(
+def capped_report(
     experiment: Experiment, params: Params, plan: Plan, usage: np.ndarray
 ) -> dict[str, Any]:
-    """What the static budget costs in accuracy on the evaluation split, and whom it affects."""
+    """What fixed numbers of places cost in accuracy on the evaluation split, and whom."""
     model = experiment.model
     exact = report.evaluate_as(experiment, params, "masked")
     step = make_predictor_step(
@@ -176,17 +176,17 @@ def budget_report(
         params,
         experiment.mesh,
         batch_size=experiment.config.eval.batch_size,
-        execution="budget",
+        execution="capped",
         plan=plan,
     )
     batches = experiment.eval_batches()
-    budget = evaluate(step, params, batches, experiment.mesh, model=model)
+    found = evaluate(step, params, batches, experiment.mesh, model=model)
     return {
         "capacities": list(plan.capacities or ()),
-        "top1": budget["top1"],
+        "top1": found["top1"],
         "top1_exact": exact["top1"],
-        "images_affected": budget["dropped_images"],
-        "gmacs": budget_gmacs(model.shape, plan),
+        "images_affected": found["dropped_images"],
+        "gmacs": image_gmacs(model.shape, plan),
         "gmacs_exact": float(costs.inference_gmacs(model.shape, Usage(tokens=usage)).mean()),
     }
 
@@ -199,7 +199,6 @@ def _print(plan: Plan, record: dict[str, Any], usage: np.ndarray, file: Path) ->
         ("images per group", str(plan.images)),
         ("blocks of rows", ", ".join(map(str, plan.row_sizes))),
         ("images per attention", str(plan.attention_images)),
-        ("heads of products", ", ".join(map(str, plan.head_sizes)) or "all"),
         ("lengths of attention", ", ".join(map(str, plan.lengths))),
         *(
             (f"speed of {name} over dense (halting off)", f"{ratio:.2f}")
@@ -208,17 +207,17 @@ def _print(plan: Plan, record: dict[str, Any], usage: np.ndarray, file: Path) ->
         ("fastest exact execution", record["execution"]),
         ("live tokens per layer, mean", ", ".join(f"{n:.0f}" for n in usage.sum(-1).mean(1))),
     ]
-    if "budget" in record:
-        rows += _budget_rows(record["budget"])
+    if "capped" in record:
+        rows += _capped_rows(record["capped"])
     rows.append(("stored as", str(file)))
     print(table(rows, "Calibration"))
 
 
-def _budget_rows(budget: dict[str, Any]) -> list[tuple[str, str]]:
-    change = 100 * (budget["top1"] - budget["top1_exact"])
+def _capped_rows(capped: dict[str, Any]) -> list[tuple[str, str]]:
+    change = 100 * (capped["top1"] - capped["top1_exact"])
     return [
-        ("static budget per layer", ", ".join(map(str, budget["capacities"]))),
-        ("images that the budget affects", f"{budget['images_affected']:.1%}"),
-        ("top-1 under the budget", f"{budget['top1']:.2%} ({change:+.2f} points)"),
-        ("GMACs under the budget", f"{budget['gmacs']:.4g}; exact {budget['gmacs_exact']:.4g}"),
+        ("places per layer, capped", ", ".join(map(str, capped["capacities"]))),
+        ("images that lose tokens, capped", f"{capped['images_affected']:.1%}"),
+        ("top-1, capped", f"{capped['top1']:.2%} ({change:+.2f} points)"),
+        ("GMACs, capped", f"{capped['gmacs']:.4g}; exact {capped['gmacs_exact']:.4g}"),
     ]

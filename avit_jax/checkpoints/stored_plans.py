@@ -12,6 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from avit_jax.errors import UserError
+from avit_jax.execution.executions import current_name
 from avit_jax.execution.plan import Plan
 from avit_jax.models.backbone import Shape
 from avit_jax.runtime.files import write_json_atomic
@@ -19,13 +20,7 @@ from avit_jax.runtime.files import write_json_atomic
 logger = logging.getLogger(__name__)
 
 FILE = "plans.json"
-SIZES = (
-    "images",
-    "row_sizes",
-    "attention_images",
-    "lengths",
-    "head_sizes",
-)  # of a plan for "compact"
+SIZES = ("images", "row_sizes", "attention_images", "lengths")  # of a plan for "compact"
 
 
 def situation(shape: Shape, batch_size: int) -> dict[str, Any]:
@@ -70,16 +65,15 @@ def chosen_plan(config: ConfigDict, workdir: Path) -> Plan | None:
     entry = _entry(config, workdir)
     names = [field.name for field in dataclasses.fields(Plan)]
     given = {name: settings[name] for name in names if settings[name] is not None}
-    for name, usable in (("capacities", model.has_budget), ("head_sizes", model.chooses_heads)):
-        if name in given and not usable:
-            raise UserError(
-                f"config.inference.{name} is {given[name]}, but {config.model.name} has no use for "
-                "it: leave it out."
-            )
+    if "capacities" in given and not model.has_capped:
+        raise UserError(
+            f"config.inference.capacities is {given['capacities']}, but {config.model.name} has no "
+            "use for it: leave it out."
+        )
     if entry is None and not given:
         return None
     local = max(1, settings.batch_size // jax.device_count())
-    plan = Plan(**entry["plan"]) if entry else model.default_plan(local)
+    plan = Plan.from_dict(entry["plan"]) if entry else model.default_plan(local)
     return dataclasses.replace(plan, **given)
 
 
@@ -91,7 +85,7 @@ def chosen_execution(config: ConfigDict, workdir: Path) -> str:
     """
     settings = config.inference
     if settings.execution != "auto":
-        return settings.execution
+        return current_name(settings.execution)
     entry = _entry(config, workdir)
     if entry is None or any(settings[name] is not None for name in SIZES):
         return "compact"
@@ -114,7 +108,7 @@ def _read(workdir: Path) -> list[dict[str, Any]]:
         entries = json.loads(file.read_text())
         # Made here, so that a damaged entry is noticed whichever is wanted.
         for entry in entries:
-            Plan(**entry["plan"]), entry["situation"], entry["execution"]
+            Plan.from_dict(entry["plan"]), entry["situation"], entry["execution"]
         return entries
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(

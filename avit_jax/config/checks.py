@@ -8,7 +8,7 @@ import math
 from ml_collections import ConfigDict
 
 from avit_jax.errors import UserError
-from avit_jax.execution.predictor import EXECUTIONS
+from avit_jax.execution.executions import EXECUTIONS, current_name
 from avit_jax.losses.distillation import Distillation
 from avit_jax.pretrained.pixels import PIXELS
 
@@ -43,7 +43,7 @@ def validate(config: ConfigDict) -> None:
     _check_source(config.teacher, "teacher", "a student has")
     _check_teacher(config.teacher)
     _check_benchmark(config.benchmark)
-    if config.inference.execution not in ("auto", *EXECUTIONS):
+    if current_name(config.inference.execution) not in ("auto", *EXECUTIONS):
         raise UserError(
             f"config.inference.execution is {config.inference.execution!r}: write one of auto, "
             f"{', '.join(EXECUTIONS)}."
@@ -117,11 +117,11 @@ def _check_teacher(teacher: ConfigDict) -> None:
 def _check_benchmark(benchmark: ConfigDict) -> None:
     known = {
         "profiles": ("paper", "half", "none", "real"),
-        "executions": EXECUTIONS,
+        "executions": tuple(EXECUTIONS),
         "peers": ("eager", "compile"),
     }
     for name, values in known.items():
-        given = benchmark[name] or ()
+        given = tuple(map(current_name, benchmark[name] or ()))
         unknown = [value for value in given if value not in values]
         if unknown or (name == "executions" and not given):
             raise UserError(

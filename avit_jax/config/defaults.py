@@ -114,7 +114,7 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
         {
             "batch_size": 32,  # images that --mode predict and benchmark put through together
             # "auto": the fastest exact one that --mode calibrate found, else compact; or
-            # "compact", "masked", "dense", "budget".
+            # "compact", "masked", "dense", "capped".
             "execution": "auto",
             # Static sizes of the program, see inference/plan.py; those of --mode calibrate, or
             # sensible ones, where unset.
@@ -123,9 +123,8 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             "attention_images": placeholder(int),
             "lengths": placeholder(tuple),
             "dense_images": placeholder(int),
-            "head_sizes": placeholder(tuple),  # for methods that choose heads
             "fused_attention": placeholder(bool),  # cuDNN's kernel: NVIDIA GPUs, bfloat16
-            "capacities": placeholder(tuple),  # tokens per layer for execution "budget"
+            "capacities": placeholder(tuple),  # places in each layer, for execution "capped"
         }
     )
     config.benchmark = ConfigDict(
@@ -136,7 +135,7 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             # Synthetic: paper, half, none; real: this run's own. Unset: paper and half where the
             # model has them, else real.
             "profiles": placeholder(tuple),
-            "executions": ("dense", "masked", "compact", "budget"),
+            "executions": ("dense", "masked", "compact", "capped"),
             "turns": 9,
             "peers": placeholder(tuple),  # of PyTorch, where it is installed: eager, compile
         }
@@ -154,7 +153,11 @@ def _typed(options: Any) -> dict[str, Any]:
     structure (a depth prior) takes any value, and its dataclass checks it.
     """
     values = plain(dataclasses.asdict(options))
-    for name, annotation in typing.get_type_hints(type(options)).items():
+    for field in dataclasses.fields(options):
+        if not field.metadata.get("config", True):
+            del values[field.name]
+    hints = typing.get_type_hints(type(options))
+    for name, annotation in ((name, hints[name]) for name in values):
         kinds = [kind for kind in typing.get_args(annotation) if kind is not types.NoneType]
         if isinstance(annotation, types.UnionType):
             kind = kinds[0] if len(kinds) == 1 else object

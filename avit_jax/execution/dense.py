@@ -7,15 +7,18 @@ because nothing else is read.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from avit_jax.execution.packed_block import split_heads
+from avit_jax.execution.execution import Execution, Program
+from avit_jax.execution.image_groups import filled_up, of_images
 from avit_jax.execution.plan import Plan
-from avit_jax.models import attention
-from avit_jax.models.backbone import Backbone
-from avit_jax.models.functional import layer_at
+from avit_jax.models import costs, functional
+from avit_jax.models.backbone import Backbone, Shape
+from avit_jax.models.functional import Params, layer_at
 from avit_jax.models.layers import Block
 from avit_jax.types import Gates, Output, Usage
 
@@ -24,12 +27,14 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     """`logits` and `usage` of `[B, H, W, 3]` normalised images, every token in every layer."""
     shape = network.shape
     batch, prefix = images.shape[0], shape.num_prefix_tokens
-    size = min(plan.dense_images, batch)
-    groups = -(-batch // size)
-    size = -(-batch // groups)  # as even as can be, or the last group would be mostly padding
-    images = jnp.pad(images, ((0, groups * size - batch), *(((0, 0),) * 3)))
+    groups, filled = 1, batch
+    if plan.dense_images is not None:
+        # As even as can be, or the last group would be mostly padding.
+        groups = -(-batch // min(plan.dense_images, batch))
+        filled = groups * -(-batch // groups)
+        images = jnp.pad(images, ((0, filled - batch), *(((0, 0),) * 3)))
     tokens = network.embed(images)
-    tokens = tokens.reshape(groups, size, *tokens.shape[1:])
+    tokens = tokens.reshape(groups, filled // groups, *tokens.shape[1:])
 
     def layer(tokens: Array, index: Array) -> tuple[Array, None]:
         return in_groups(layer_at(network.blocks, index), tokens), None
@@ -37,12 +42,35 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     tokens, _ = lax.scan(layer, tokens, jnp.arange(shape.depth - 1))
     last = layer_at(network.blocks, shape.depth - 1)
     answer = lax.map(lambda group: last_block(last, group, prefix=prefix), tokens)
-    heads = network.readout(answer.reshape(groups * size, prefix, -1)[:batch])
+    heads = network.readout(answer.reshape(filled, prefix, -1)[:batch])
     everything = jnp.ones((shape.depth, batch, shape.num_tokens), bool)
-    return Output(
-        logits=heads.mean(0),
-        usage=(Usage(tokens=everything),),
-    )
+    return Output(logits=heads.mean(0), usage=(Usage(tokens=everything),))
+
+
+def dense_gmacs(shape: Shape, batch_size: int, plan: Plan) -> float:
+    """What `dense` runs for a batch on one device, in units of 1e9."""
+    most = batch_size if plan.dense_images is None else plan.dense_images
+    return costs.dense_inference_gmacs(shape) * filled_up(batch_size, most)
+
+
+def _program(model: Any, plan: Plan) -> Program:
+    def run(params: Params, images: Array, exists: Array) -> Output:
+        return of_images(dense(functional.bind(model.build, params), images, plan))
+
+    return run
+
+
+def _executed_gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
+    return dense_gmacs(model.shape, usage[0].tokens.shape[1], plan)
+
+
+DENSE = Execution(
+    name="dense",
+    program=_program,
+    executed_gmacs=_executed_gmacs,
+    exact=False,
+    fixed_batch=False,
+)
 
 
 def in_groups(block: Block, tokens: Array, gates: tuple[Gates, Gates] | None = None) -> Array:
@@ -69,18 +97,25 @@ def even_group(images: int, plan: Plan) -> int:
     )
 
 
-def last_block(block: Block, tokens: Array, *, prefix: int, keys: Array | None = None) -> Array:
+def last_block(
+    block: Block,
+    tokens: Array,
+    *,
+    prefix: int,
+    live: Array | None = None,
+    positions: Array | None = None,
+) -> Array:
     """The prefix tokens `[B, prefix, D]` behind the last block.
 
     Args:
         block: with its parameters.
-        tokens: `[B, N, D]` in front of it.
+        tokens: `[B, N, D]` in front of it, prefix tokens first.
         prefix: number of prefix tokens.
-        keys: `[B, N]` bool, tokens that may be attended to; all by default.
+        live: `[B, N]` bool, tokens that may be attended to; all by default.
+        positions: `[B, N]`, which token of its image each row is; in order by default.
     """
-    normed = block.norm1(tokens)
-    key, value = split_heads(block.attention.keys_values(normed), 2, block.attention)
-    (query,) = split_heads(block.attention.queries(normed[:, :prefix]), 1, block.attention)
-    mixed = attention.mix(query, key, value, keys=keys, scale=block.attention.scale)
-    answer = tokens[:, :prefix]
-    return block.feed(answer + block.attention.proj(mixed.reshape(answer.shape)))
+    attention, normed = block.attention, block.norm1(tokens)
+    key, value = attention.keys_values(normed, positions)
+    query = attention.queries(normed[:, :prefix])
+    mixed = attention.mix(query, key, value, live=live)
+    return block.feed(tokens[:, :prefix] + attention.finish(mixed))

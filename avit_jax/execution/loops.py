@@ -9,7 +9,6 @@ even if the loop never runs. So every body reads from rows that are tied to the 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -82,63 +81,6 @@ def for_images(
         carry = lax.fori_loop(done, until, treat, carry)
         done = until
     return carry
-
-
-def for_selected(
-    body: Callable[[Array, int, int, Carry], Carry],
-    counts: Array,
-    heads: Array,
-    carry: Carry,
-    plan: Plan,
-    head_sizes: tuple[int, ...],
-) -> Carry:
-    """Call `body(images, length, width, carry)` so that all images with tokens are treated.
-
-    Images that keep the same heads, and of those the ones with like numbers of tokens, are treated
-    together, at the smallest sizes that hold all heads of the group and the most tokens. A group
-    may hold images without tokens, and the last one is filled up with an image that it holds.
-
-    Args:
-        body: `images` are indices `[attention_images]`, `width` is a number of heads.
-        counts: `[B]` live tokens; 0 where an image is left out.
-        heads: `[B, H]` bool, heads that an image keeps.
-        carry: passes through.
-        plan: sizes.
-        head_sizes: numbers of heads that bodies are compiled for, ascending.
-    """
-    order, kind = selected_groups(counts, heads, plan, head_sizes)
-    order, done = order[jnp.argsort(kind)], jnp.int32(0)
-    for number, (width, length) in enumerate(itertools.product(head_sizes, plan.lengths)):
-        until = done + (kind == number).sum(dtype=jnp.int32)
-
-        def treat(group: Array, carry: Carry, length: int = length, width: int = width) -> Carry:
-            images = lax.dynamic_index_in_dim(order, group, keepdims=False)
-            return body(images, length, width, carry)
-
-        carry = lax.fori_loop(done, until, treat, carry)
-        done = until
-    return carry
-
-
-def selected_groups(
-    counts: Array, heads: Array, plan: Plan, head_sizes: tuple[int, ...]
-) -> tuple[Array, Array]:
-    """How `for_selected` groups images.
-
-    Returns:
-        Images of each group, `[groups, attention_images]`, and the index of each group's sizes in
-        `product(head_sizes, plan.lengths)`, or their number where the group has nothing to do.
-    """
-    batch, size = counts.shape[0], min(plan.attention_images, counts.shape[0])
-    groups = -(-batch // size)
-    heads = heads & (counts > 0)[:, None]
-    # Most heads first, then the same ones together; the last key counts most.
-    order = jnp.lexsort((-counts, *(~heads.T), -heads.sum(1), counts == 0))
-    order = jnp.pad(order, (0, groups * size - batch), mode="edge").reshape(groups, size)
-    counts, heads = jnp.asarray(counts), jnp.asarray(heads)
-    largest, widest = counts[order].max(1), heads[order].any(1).sum(1)
-    kind = smallest(widest, head_sizes) * len(plan.lengths) + smallest(largest, plan.lengths)
-    return order, jnp.where(largest > 0, kind, len(head_sizes) * len(plan.lengths))
 
 
 def smallest(values: Array, sizes: tuple[int, ...]) -> Array:

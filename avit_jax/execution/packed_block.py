@@ -7,10 +7,9 @@ from flax import struct
 from jax import Array, lax
 
 from avit_jax.execution.loops import for_images, for_rows
-from avit_jax.execution.packing import Packing, source_rows
+from avit_jax.execution.packing import Packing, moved_rows
 from avit_jax.execution.plan import Plan
-from avit_jax.models import attention
-from avit_jax.models.layers import Attention, Block
+from avit_jax.models.layers import Block
 
 
 @struct.dataclass(kw_only=True)
@@ -53,30 +52,29 @@ def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: P
         after: packing of the tokens that this layer treats, a part of those of `before`.
         plan: static sizes.
     """
-    source, scale = source_rows(after, before, buffers.tokens.shape[0]), block.attention.scale
+    attention = block.attention
+    source, positions = moved_rows(after, before, buffers.tokens.shape[0])
 
     def project(first: Array, size: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         tokens, projected = carry
         rows = tokens[lax.dynamic_slice(source, (first,), (size,))]
-        return (
-            write(tokens, rows, first),
-            write(projected, block.attention.qkv(block.norm1(rows)), first),
+        parts = attention.project(
+            block.norm1(rows), lax.dynamic_slice(positions, (first,), (size,))
         )
+        return write(tokens, rows, first), write(projected, attention.join(*parts), first)
 
     def attend(images: Array, firsts: Array, length: int, mixed: Array) -> Array:
-        rows = gather(projected, firsts, length)
-        query, key, value = split_heads(rows, 3, block.attention)
-        keys = jnp.arange(length) < after.counts[images][:, None]
-        answer = attention.mix(query, key, value, keys=keys, scale=scale).reshape(
-            *rows.shape[:2], -1
-        )
-        for first, update, exists in zip(firsts, answer, keys, strict=True):
+        query, key, value = attention.split(gather(projected, firsts, length))
+        live = jnp.arange(length) < after.counts[images][:, None]
+        answer = attention.join(attention.mix(query, key, value, live=live))
+        for first, update, exists in zip(firsts, answer, live, strict=True):
             old = lax.dynamic_slice(mixed, (first, 0), update.shape)
             mixed = write(mixed, jnp.where(exists[:, None], update, old), first)
         return mixed
 
     def feed(first: Array, size: int, tokens: Array) -> Array:
-        rows = read(tokens, first, size) + block.attention.proj(read(mixed, first, size))
+        (rows,) = attention.split(read(mixed, first, size))
+        rows = read(tokens, first, size) + attention.finish(rows)
         return write(tokens, block.feed(rows[None])[0], first)
 
     tokens, projected = for_rows(project, after.total, (buffers.tokens, buffers.projected), plan)
@@ -93,33 +91,54 @@ def run_last(
     All live tokens give keys and values; queries, projection and MLP are those of the prefix. Rows
     of prefix tokens that are not live are meaningless.
     """
-    source, scale = source_rows(after, before, buffers.tokens.shape[0]), block.attention.scale
-    dim = buffers.tokens.shape[1]
+    source, positions = moved_rows(after, before, buffers.tokens.shape[0])
+    rows = jnp.clip(before.rows()[:, :prefix], 0, len(source) - 1)
+    tokens = buffers.tokens[rows]
+    mixed = mix_for_prefix(
+        block, tokens, buffers.tokens, source, positions, after, buffers.projected, plan
+    )
+    return block.feed(tokens + block.attention.finish(mixed))
+
+
+def mix_for_prefix(
+    block: Block,
+    prefix: Array,
+    tokens: Array,
+    source: Array,
+    positions: Array,
+    packing: Packing,
+    space: Array,
+    plan: Plan,
+) -> Array:
+    """What attention mixes for the prefix tokens alone, `[B, prefix, H, d]`.
+
+    Args:
+        block: with its parameters.
+        prefix: prefix tokens `[B, prefix, D]` in front of the block.
+        tokens: `[rows, D]` in front of the block.
+        source: `[capacity]`, which of `tokens` each packed row is.
+        positions: `[capacity]`, which token of its image each packed row is.
+        packing: of the live tokens.
+        space: scratch `[capacity, >= 2 D]`.
+        plan: static sizes.
+    """
+    attention, dim = block.attention, tokens.shape[1]
+    query = attention.queries(block.norm1(prefix))
 
     def project(first: Array, size: int, projected: Array) -> Array:
-        rows = buffers.tokens[lax.dynamic_slice(source, (first,), (size,))]
-        return write(projected, block.attention.keys_values(block.norm1(rows)), first)
+        chosen, places = (
+            lax.dynamic_slice(part, (first,), (size,)) for part in (source, positions)
+        )
+        parts = attention.keys_values(block.norm1(tokens[chosen]), places)
+        return write(projected, attention.join(*parts), first)
 
     def attend(images: Array, firsts: Array, length: int, mixed: Array) -> Array:
-        rows = gather(projected, firsts, length)
-        key, value = split_heads(rows, 2, block.attention)
-        keys = jnp.arange(length) < after.counts[images][:, None]
-        answer = attention.mix(query[images], key, value, keys=keys, scale=scale)
-        return mixed.at[images].set(answer)
+        key, value = attention.split(gather(projected, firsts, length))
+        live = jnp.arange(length) < packing.counts[images][:, None]
+        return mixed.at[images].set(attention.mix(query[images], key, value, live=live))
 
-    projected = for_rows(project, after.total, buffers.projected[:, : 2 * dim], plan)
-    rows = jnp.clip(before.positions()[:, :prefix], 0, len(source) - 1)
-    tokens = buffers.tokens[rows]
-    query = block.attention.queries(block.norm1(tokens))
-    (query,) = split_heads(query, 1, block.attention)
-    mixed = for_images(attend, after.counts, after.offsets, jnp.zeros_like(query), plan)
-    return block.feed(tokens + block.attention.proj(mixed.reshape(tokens.shape)))
-
-
-def split_heads(rows: Array, parts: int, module: Attention) -> list[Array]:
-    """`[B, N, parts * D]` as `parts` arrays `[B, N, H, d]`."""
-    rows = rows.reshape(*rows.shape[:2], parts, module.num_heads, -1)
-    return [rows[:, :, part] for part in range(parts)]
+    projected = for_rows(project, packing.total, space[:, : 2 * dim], plan)
+    return for_images(attend, packing.counts, packing.offsets, jnp.zeros_like(query), plan)
 
 
 def gather(rows: Array, firsts: Array, length: int) -> Array:

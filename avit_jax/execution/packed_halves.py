@@ -1,8 +1,8 @@
 """The halves of a block on packed tokens that come from, and go back to, places of their own.
 
-The other way to leave out what policies drop (`chosen_heads.py` is the first): live rows of all
-images are gathered into one buffer, so that the products are large, and dropped heads are masked in
-them. Only attention itself leaves dropped heads out. The default, because it was faster on CPUs.
+For policies that choose tokens, heads and halves anew in every block: live rows of all images are
+gathered into one buffer, so that the products are large, and dropped heads are masked in them. Only
+attention itself leaves dropped heads out.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from flax import struct
 from jax import Array, lax
 
 from avit_jax.execution.loops import for_images, for_rows
-from avit_jax.execution.packed_block import read, write
-from avit_jax.execution.packing import Packing, pack, source_rows
+from avit_jax.execution.packed_block import mix_for_prefix, read, write
+from avit_jax.execution.packing import Packing, pack
 from avit_jax.execution.plan import Plan
-from avit_jax.models import attention
-from avit_jax.models.layers import Block, hidden_heads
+from avit_jax.models.layers import Block, hidden_heads, without_dropped_heads
 
 
 @struct.dataclass(kw_only=True)
@@ -41,12 +40,14 @@ class Rows:
     Attributes:
         packing: of the live tokens.
         source: `[capacity]`, token of each row, counted over all images.
+        positions: `[capacity]`, token of each row, counted in its image.
         kept: `[B, H]` bool, heads that each image keeps.
         heads: `[capacity, H]` bool, heads that the row's image keeps.
     """
 
     packing: Packing
     source: Array
+    positions: Array
     kept: Array
     heads: Array
 
@@ -63,11 +64,17 @@ def start(tokens: Array, plan: Plan) -> Space:
     )
 
 
-def rows_of(live: Array, heads: Array, capacity: int) -> Rows:
-    """The rows of live tokens `[B, N]`, whose images keep `heads` `[B, H]`."""
-    packing, everything = pack(live), pack(jnp.ones_like(live))
-    source = jnp.minimum(source_rows(packing, everything, capacity), live.size - 1)
-    return Rows(packing=packing, source=source, kept=heads, heads=heads[source // live.shape[1]])
+def rows_of(live: Array, kept: Array, capacity: int) -> Rows:
+    """The rows of live tokens `[B, N]`, whose images keep the heads `[B, H]`."""
+    packing = pack(live)
+    image, token = packing.tokens(capacity)
+    return Rows(
+        packing=packing,
+        source=image * live.shape[1] + token,
+        positions=token,
+        kept=kept,
+        heads=kept[image],
+    )
 
 
 def attend(
@@ -83,13 +90,16 @@ def attend(
         plan: static sizes.
         effect: what dropped heads take with them, see `types.HEAD_EFFECTS`.
     """
-    module, dim = block.attention, tokens.shape[-1]
-    flat, num_heads = tokens.reshape(-1, dim), module.num_heads
+    attention, dim = block.attention, tokens.shape[-1]
+    flat, num_heads = tokens.reshape(-1, dim), attention.num_heads
     width = dim // num_heads
 
     def project(first: Array, size: int, projected: Array) -> Array:
-        chosen = flat[lax.dynamic_slice(rows.source, (first,), (size,))]
-        return write(projected, module.qkv(block.norm1(chosen)), first)
+        chosen, positions = (
+            lax.dynamic_slice(part, (first,), (size,)) for part in (rows.source, rows.positions)
+        )
+        parts = attention.project(block.norm1(flat[chosen]), positions)
+        return write(projected, attention.join(*parts), first)
 
     def mix(pairs: Array, firsts: Array, length: int, mixed: Array) -> Array:
         columns = pairs % num_heads * width
@@ -100,9 +110,9 @@ def attend(
                 [lax.dynamic_slice(projected, start, (length, width)) for start in starts]
             )[:, :, None]
 
-        keys = jnp.arange(length) < counts[pairs][:, None]
-        answer = attention.mix(part(0), part(1), part(2), keys=keys, scale=module.scale)[:, :, 0]
-        for first, column, update, exists in zip(firsts, columns, answer, keys, strict=True):
+        live = jnp.arange(length) < counts[pairs][:, None]
+        answer = attention.mix(part(0), part(1), part(2), live=live)[:, :, 0]
+        for first, column, update, exists in zip(firsts, columns, answer, live, strict=True):
             old = lax.dynamic_slice(mixed, (first, column), update.shape)
             new = jnp.where(exists[:, None], update, old)
             mixed = lax.dynamic_update_slice(mixed, new, (first, column))
@@ -110,11 +120,10 @@ def attend(
 
     def finish(first: Array, size: int, updates: Array) -> Array:
         kept = lax.dynamic_slice(rows.heads, (first, 0), (size, num_heads))
-        instead = read(projected, first, size)[:, 2 * dim :] if effect == "attention" else 0
-        kept = jnp.repeat(kept, width, axis=1)
-        return write(
-            updates, module.proj(jnp.where(kept, read(mixed, first, size), instead)), first
-        )
+        (own,) = attention.split(read(mixed, first, size))
+        value = attention.split(read(projected, first, size))[2]
+        own = without_dropped_heads(own, value, kept, effect)
+        return write(updates, attention.finish(own), first)
 
     projected = for_rows(project, rows.packing.total, space.projected, plan)
     # Every head of every image by itself, so that those that are dropped cost nothing.
@@ -124,6 +133,31 @@ def attend(
     updates = for_rows(finish, rows.packing.total, space.updates, plan)
     space = Space(projected=projected, mixed=mixed, updates=updates)
     return _add(tokens, updates, rows.packing), space
+
+
+def attend_last(
+    block: Block,
+    tokens: Array,
+    space: Space,
+    rows: Rows,
+    plan: Plan,
+    *,
+    effect: str,
+    prefix: int,
+) -> Array:
+    """Prefix tokens `[B, prefix, D]` with the updates of the last block's attention half added.
+
+    Arguments as of `attend`; all live tokens give keys and values.
+    """
+    attention, front = block.attention, tokens[:, :prefix]
+    flat, source, positions = tokens.reshape(-1, tokens.shape[-1]), rows.source, rows.positions
+    mixed = mix_for_prefix(
+        block, front, flat, source, positions, rows.packing, space.projected, plan
+    )
+    value = attention.keys_values(block.norm1(front))[1] if effect == "attention" else mixed
+    kept = jnp.broadcast_to(rows.kept[:, None], mixed.shape[:-1])
+    update = attention.finish(without_dropped_heads(mixed, value, kept, effect))
+    return front + jnp.where(rows.packing.live[:, :prefix, None], update, 0)
 
 
 def feed(
@@ -150,5 +184,5 @@ def feed(
 
 
 def _add(tokens: Array, updates: Array, packing: Packing) -> Array:
-    places = jnp.minimum(packing.positions(), len(updates) - 1)
+    places = jnp.minimum(packing.rows(), len(updates) - 1)
     return tokens + jnp.where(packing.live[:, :, None], updates[places], 0)

@@ -27,9 +27,27 @@ class Packing:
     offsets: Array
     total: Array
 
-    def positions(self) -> Array:
+    def rows(self) -> Array:
         """`[B, N]` row of each token; meaningful where it is live."""
         return jnp.cumsum(self.live, axis=1, dtype=jnp.int32) - 1 + self.offsets[:, None]
+
+    def tokens(self, capacity: int) -> tuple[Array, Array]:
+        """Image and token of each row of a buffer, `[capacity]` each, int32.
+
+        Rows behind the live ones get some valid image and token.
+        """
+        num_tokens = self.live.shape[1]
+        seen = jnp.cumsum(self.live, axis=1, dtype=jnp.int32)
+        # Token of an image's c-th row: as many tokens lie before it as have seen at most c live
+        # ones. Counting compares every row with every token, which vectorises; a sort or scatter
+        # does not.
+        slots = jnp.arange(num_tokens, dtype=jnp.int32)
+        token = (seen[:, None, :] <= slots[None, :, None]).sum(-1, dtype=jnp.int32)
+        row = jnp.arange(capacity, dtype=jnp.int32)
+        image = ((self.offsets + self.counts)[None, :] <= row[:, None]).sum(1, dtype=jnp.int32)
+        image = jnp.minimum(image, len(self.counts) - 1)
+        slot = jnp.clip(row - self.offsets[image], 0, num_tokens - 1)
+        return image, jnp.minimum(token[image, slot], num_tokens - 1)
 
 
 def pack(live: Array) -> Packing:
@@ -39,30 +57,22 @@ def pack(live: Array) -> Packing:
     return Packing(live=live, counts=counts, offsets=ends - counts, total=ends[-1])
 
 
-def source_rows(after: Packing, before: Packing, capacity: int) -> Array:
-    """For each row of the new buffer its row in the old one, `[capacity]` int32.
+def moved_rows(after: Packing, before: Packing, capacity: int) -> tuple[Array, Array]:
+    """Where each row of the new buffer lies in the old one, and which token of its image it is.
 
     Args:
         after: packing of the tokens that are still live, among those of `before`.
         before: packing of the buffer to read from.
         capacity: rows of the new buffer; those behind the live ones get some valid row.
+
+    Returns:
+        `[capacity]` int32 each.
     """
-    tokens = after.live.shape[1]
-    seen = jnp.cumsum(after.live, axis=1, dtype=jnp.int32)
-    # Token of an image's c-th row: as many tokens lie before it as have seen at most c live ones.
-    # Counting compares every row with every token, which vectorises; a sort or scatter does not.
-    slots = jnp.arange(tokens, dtype=jnp.int32)
-    token = (seen[:, None, :] <= slots[None, :, None]).sum(-1, dtype=jnp.int32)
-    rows_before = jnp.take_along_axis(before.positions(), jnp.minimum(token, tokens - 1), axis=1)
-    row = jnp.arange(capacity, dtype=jnp.int32)
-    ends = after.offsets + after.counts
-    image = (ends[None, :] <= row[:, None]).sum(1, dtype=jnp.int32)
-    image = jnp.minimum(image, len(ends) - 1)
-    slot = jnp.clip(row - after.offsets[image], 0, tokens - 1)
-    return jnp.clip(rows_before[image, slot], 0, capacity - 1)
+    image, token = after.tokens(capacity)
+    return jnp.clip(before.rows()[image, token], 0, capacity - 1), token
 
 
 def unpack(values: Array, packing: Packing) -> Array:
     """Per-row `values` `[capacity]` as `[B, N]`, with 0 for tokens that are not live."""
-    rows = jnp.clip(packing.positions(), 0, values.shape[0] - 1)
+    rows = jnp.clip(packing.rows(), 0, values.shape[0] - 1)
     return jnp.where(packing.live, values[rows], jnp.zeros((), values.dtype))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -31,34 +33,30 @@ class Plan:
         attention_images: images whose attention is computed together, after sorting by size.
         lengths: numbers of tokens of an image that attention is compiled for, ascending; the last
             is the model's number of tokens.
-        dense_images: images that dense execution treats together.
-        head_sizes: numbers of heads that blocks are compiled for where heads are chosen, ascending;
-            the last is the model's number of heads. Empty: dropped heads are computed and masked.
+        dense_images: images that dense execution treats together; `None`: all, however many.
         fused_attention: attention as one kernel of cuDNN's instead of einsums, on NVIDIA GPUs in
             bfloat16.
-        capacities: static budget of tokens for each layer ("budget" execution), or `None`.
+        capacities: places for tokens in each layer ("capped" execution), or `None`.
     """
 
     images: int
     row_sizes: tuple[int, ...]
     attention_images: int
     lengths: tuple[int, ...]
-    dense_images: int
-    head_sizes: tuple[int, ...] = ()
+    dense_images: int | None
     fused_attention: bool = False
     capacities: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        for name in ("row_sizes", "lengths", "head_sizes", "capacities"):
+        for name in ("row_sizes", "lengths", "capacities"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
         for name in ("images", "attention_images", "dense_images"):
-            if getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise UserError(f"{name} of the plan is {getattr(self, name)}: write at least 1.")
-        for name in ("row_sizes", "lengths", "head_sizes"):
+        for name in ("row_sizes", "lengths"):
             sizes = getattr(self, name)
-            if not sizes and name == "head_sizes":
-                continue
             if not sizes or sizes[0] < 1 or any(np.diff(sizes) <= 0):
                 raise UserError(
                     f"{name} of the plan are {list(sizes)}: write numbers above 0 that rise."
@@ -68,19 +66,13 @@ class Plan:
                 f"capacities of the plan are {list(self.capacities)}: write at least 1 a layer."
             )
 
-    def check(self, *, num_tokens: int, depth: int, num_heads: int) -> None:
+    def check(self, *, num_tokens: int, depth: int) -> None:
         """Refuse a plan that was made for another model."""
         if self.lengths[-1] != num_tokens:
             raise UserError(
                 f"the plan's lengths end with {self.lengths[-1]}, but the model has {num_tokens} "
                 "tokens: calibrate again for this model and image size, or set "
                 "config.inference.lengths."
-            )
-        if self.head_sizes and self.head_sizes[-1] != num_heads:
-            raise UserError(
-                f"the plan's head_sizes end with {self.head_sizes[-1]}, but the model has "
-                f"{num_heads} heads: calibrate again for this model, or set "
-                "config.inference.head_sizes."
             )
         if self.capacities is not None and len(self.capacities) != depth:
             raise UserError(
@@ -92,23 +84,27 @@ class Plan:
         """The plan as JSON can hold it."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The plan that `to_dict` wrote, now or when plans had `head_sizes`, too."""
+        return cls(**{name: value for name, value in values.items() if name != "head_sizes"})
+
     def rows_run(self, total: int) -> int:
         """Rows that the linear layers compute for `total` live ones, padding included."""
         full, rest = divmod(int(total), self.row_sizes[-1])
         tail = self.row_sizes[bisect.bisect_left(self.row_sizes, rest)] if rest else 0
         return full * self.row_sizes[-1] + tail
 
+    def padded_lengths(self, counts: np.ndarray, size: int) -> np.ndarray:
+        """Lengths that attention is computed for, float, of each group of `size` with any token.
 
-def with_heads_left_out(plan: Plan, num_heads: int) -> Plan:
-    """A plan for methods that choose heads in which products leave out those that are dropped.
-
-    Three sizes and few lengths, because a half of a block is compiled for all pairs of them; few
-    images at a time, because those treated together compute the heads of all.
-    """
-    steps = min(num_heads, 3)
-    sizes = tuple(-(-num_heads * (step + 1) // steps) for step in range(steps))
-    lengths = ladder(plan.lengths[-1], ratio=1.35)
-    return dataclasses.replace(plan, head_sizes=sizes, lengths=lengths, attention_images=1)
+        Args:
+            counts: live tokens of each image, or of whatever else is attended to by itself.
+            size: of those that are treated together, after sorting by size.
+        """
+        largest = np.sort(counts)[::-1][::size]
+        lengths = np.asarray(self.lengths)
+        return lengths[np.searchsorted(lengths, largest)][largest > 0].astype(np.float64)
 
 
 def ladder(last: int, *, ratio: float, step: int = 16) -> tuple[int, ...]:

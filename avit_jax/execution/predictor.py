@@ -1,10 +1,10 @@
-"""`model.compile(...)`: model, weights and batch size as one compiled function of images."""
+"""`model.compile(...)`: a program, its sizes and weights as one compiled function of images."""
 
 from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,92 +14,70 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from avit_jax.errors import UserError
-from avit_jax.execution.dense import dense
+from avit_jax.execution.execution import Execution, Program
+from avit_jax.execution.image_groups import map_images
 from avit_jax.execution.plan import Plan
-from avit_jax.models import attention, functional
+from avit_jax.models.backbone import Shape
+from avit_jax.models.functional import Params
 from avit_jax.runtime.compilation_cache import cache_hits
-from avit_jax.runtime.device_mesh import AXES, make_mesh, replicated
+from avit_jax.runtime.device_mesh import AXES, replicated
 from avit_jax.types import Output
-
-if TYPE_CHECKING:
-    from avit_jax.methods.base import Model
-
-EXECUTIONS = ("dense", "masked", "compact", "budget")
-_LAYERED = ("dropped", "confidence")  # of aux: images on the second axis
 
 
 class Predictor:
     """Compiled inference: `predictor(images) -> Output`, always the same program.
 
-    Attributes:
-        model: that predicts.
-        batch_size: images that one call takes at most, over all devices.
-        execution: "dense", "masked", "compact" or "budget".
+    Args:
+        program: of one device's images, see `execution.Program`.
+        shape: of the network that takes the images.
         plan: static sizes of the program.
+        params: of the model.
+        execution: that the program belongs to.
+        fallback: program for batches in which not everything fits (`Output.fits`), if any may.
+        batch_size: images that one call takes at most, over all devices.
+        mesh: devices that share the images.
+
+    Attributes:
+        execution, plan, batch_size: as given.
         compile_seconds: tracing and compilation, or fetching the compiled program.
         compile_cached: whether it came from the cache of compiled programs on disk.
+        overflows: batches so far that the fallback has answered.
     """
 
     def __init__(
         self,
-        model: Model,
-        params: functional.Params,
+        program: Program,
+        shape: Shape,
+        plan: Plan,
+        params: Params,
         *,
+        execution: Execution,
+        fallback: Program | None = None,
         batch_size: int,
-        execution: str = "compact",
-        plan: Plan | None = None,
-        mesh: Mesh | None = None,
+        mesh: Mesh,
     ):
-        """See `Model.compile`."""
-        if execution not in EXECUTIONS:
-            raise UserError(
-                f"execution {execution!r} is unknown: compile() takes {', '.join(EXECUTIONS)}."
-            )
-        mesh = mesh or make_mesh()
+        """Compiles; raises UserError for a batch that does not divide among the devices."""
         if batch_size < 1 or batch_size % mesh.size:
             raise UserError(
                 f"batch_size {batch_size} does not divide among {mesh.size} devices: "
                 f"write a multiple of {mesh.size}."
             )
-        shape = model.shape
-        local = batch_size // mesh.size
-        self.plan = plan or model.default_plan(local)
-        self.plan.check(num_tokens=shape.num_tokens, depth=shape.depth, num_heads=shape.num_heads)
-        if self.plan.fused_attention and not shape.attention_can_be_fused:
-            raise UserError(
-                f"the plan wants fused attention, but cuDNN has none for {shape.dtype} and "
-                f"{shape.embed_dim // shape.num_heads} channels per head on "
-                f"{jax.default_backend()}: use bfloat16 on an NVIDIA GPU, or leave "
-                "config.inference.fused_attention out."
-            )
-        self.model, self.batch_size, self.execution = model, batch_size, execution
-        self._images = NamedSharding(mesh, P(AXES))
+        self.plan, self.batch_size, self.execution = plan, batch_size, execution
+        self.overflows = 0
+        self._mesh, self._images = mesh, NamedSharding(mesh, P(AXES))
+        self._size = (shape.image_size, shape.image_size, 3)
         self._params = jax.device_put(params, replicated(mesh))
-        program = functools.partial(run, model, plan=self.plan, execution=execution)
-        size = (batch_size, shape.image_size, shape.image_size, 3)
-        arguments = (
-            jax.ShapeDtypeStruct(size, jnp.float32, sharding=self._images),
-            jax.ShapeDtypeStruct((batch_size,), bool, sharding=self._images),
-        )
+        self._fallback = fallback
         began = time.perf_counter()
-        # Gathers and scatters stay inside each device's shard: no communication.
-        sharded = jax.shard_map(
-            program,
-            mesh=mesh,
-            in_specs=(P(), P(AXES), P(AXES)),
-            out_specs=_per_image_specs(program, params, local, size),
-            check_vma=False,
-        )
-        lowered = jax.jit(sharded).lower(self._params, *arguments)
         with cache_hits() as hits:
-            self._program = lowered.compile()
+            self._program = self._compiled(program)
         self.compile_seconds = time.perf_counter() - began
         self.compile_cached = bool(hits)
 
     def put(self, images: Any) -> tuple[Array, Array]:
         """Images `[b <= batch_size, H, W, 3]` as the program's arguments, on the devices."""
-        size = self.model.shape.image_size
-        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
+        size = self._size[0]
+        if images.ndim != 4 or images.shape[1:] != self._size:
             raise UserError(
                 f"images have shape {tuple(images.shape)}, but this model takes "
                 f"[B, {size}, {size}, 3]: resize them or create the model with another image_size."
@@ -120,8 +98,16 @@ class Predictor:
         )
 
     def run(self, images: Array, exists: Array) -> Output:
-        """The bare program on arguments from `put`; what a benchmark times."""
-        return self._program(self._params, images, exists)
+        """The program on arguments from `put`; what a benchmark times.
+
+        Where not everything found a place, the fallback answers the whole batch, so that answers
+        are always those of an execution that has room for everything.
+        """
+        output = self._program(self._params, images, exists)
+        if self._fallback is None or bool((output.fits | ~exists).all()):
+            return output
+        self.overflows += 1
+        return self._fallback_program(self._params, images, exists)
 
     def __call__(self, images: Any) -> Output:
         """Answers for normalised images `[b <= batch_size, H, W, 3]`; a smaller batch is filled up.
@@ -134,7 +120,7 @@ class Predictor:
         output = self.run(*self.put(images))
         if count == self.batch_size:
             return output
-        return _map_images(
+        return map_images(
             output, lambda leaf, axis: jax.lax.slice_in_dim(leaf, 0, count, axis=axis)
         )
 
@@ -151,85 +137,34 @@ class Predictor:
             + sizes.temp_size_in_bytes
         )
 
+    @functools.cached_property
+    def _fallback_program(self) -> jax.stages.Compiled:
+        """Compiled when it is first needed, which may be never."""
+        return self._compiled(self._fallback)
 
-def run(
-    model: Model,
-    params: functional.Params,
-    images: Array,
-    exists: Array,
-    *,
-    plan: Plan,
-    execution: str,
-) -> Output:
-    """The program of one device: images `[b, H, W, 3]` in groups of the plan's size."""
-    with attention.fused(plan.fused_attention):
-        return _run(model, params, images, exists, plan=plan, execution=execution)
-
-
-def _run(
-    model: Model,
-    params: functional.Params,
-    images: Array,
-    exists: Array,
-    *,
-    plan: Plan,
-    execution: str,
-) -> Output:
-    network = functional.bind(model.build, params)
-    if execution == "dense":
-        return _per_image(dense(network, images, plan))
-    if execution == "masked":
-        return _per_image(model.apply(params, images))
-    method = model.compact if execution == "compact" else model.budget
-    groups = -(-images.shape[0] // plan.images)
-    if groups == 1:
-        return _per_image(method(network, images, exists, plan))
-    size = -(-images.shape[0] // groups)
-    missing = groups * size - images.shape[0]
-
-    def cut(rows: Array) -> Array:
-        padding = ((0, missing), *(((0, 0),) * (rows.ndim - 1)))
-        return jnp.pad(rows, padding).reshape(groups, size, *rows.shape[1:])
-
-    outputs = jax.lax.map(
-        lambda part: _per_image(method(network, *part, plan)), (cut(images), cut(exists))
-    )
-
-    def join(leaf: Array, axis: int) -> Array:
-        leaf = jnp.moveaxis(leaf, 0, axis)
-        leaf = leaf.reshape(*leaf.shape[:axis], groups * size, *leaf.shape[axis + 2 :])
-        return jax.lax.slice_in_dim(leaf, 0, images.shape[0], axis=axis)
-
-    return _map_images(outputs, join)
-
-
-def _per_image(output: Output) -> Output:
-    """Without what belongs to no image (penalties, metrics) and without training's records.
-
-    `depth` becomes what was executed, whatever a method counts under that name in training.
-    """
-    kept = {name: output.aux[name] for name in (*_LAYERED, "exit") if name in output.aux}
-    depth = output.usage[0].tokens.sum(0, dtype=jnp.float32)
-    return output.replace(penalties={}, metrics={}, aux=kept | {"depth": depth})
-
-
-def _map_images(output: Output, function: Any) -> Output:
-    """`function(leaf, axis of the images)` on every array of an `Output` of `_per_image`."""
-    return Output(
-        logits=function(output.logits, 0),
-        usage=jax.tree.map(lambda leaf: function(leaf, 1), output.usage),
-        exits=None if output.exits is None else function(output.exits, 1),
-        aux={
-            name: function(leaf, 1 if name in _LAYERED else 0) for name, leaf in output.aux.items()
-        },
-    )
-
-
-def _per_image_specs(program: Any, params: functional.Params, local: int, size: tuple) -> Output:
-    abstract = jax.eval_shape(
-        program,
-        params,
-        jax.ShapeDtypeStruct((local, *size[1:]), jnp.float32),
-        jax.ShapeDtypeStruct((local,), bool),
-    )
-    return _map_images(abstract, lambda leaf, axis: P(*([None] * axis), AXES))
+    def _compiled(self, program: Program) -> jax.stages.Compiled:
+        images, exists = (self.batch_size, *self._size), (self.batch_size,)
+        local = self.batch_size // self._mesh.size
+        abstract = jax.eval_shape(
+            program,
+            self._params,
+            jax.ShapeDtypeStruct((local, *self._size), jnp.float32),
+            jax.ShapeDtypeStruct((local,), bool),
+        )
+        # Gathers and scatters stay inside each device's shard: no communication.
+        sharded = jax.shard_map(
+            program,
+            mesh=self._mesh,
+            in_specs=(P(), P(AXES), P(AXES)),
+            out_specs=map_images(abstract, lambda leaf, axis: P(*([None] * axis), AXES)),
+            check_vma=False,
+        )
+        return (
+            jax.jit(sharded)
+            .lower(
+                self._params,
+                jax.ShapeDtypeStruct(images, jnp.float32, sharding=self._images),
+                jax.ShapeDtypeStruct(exists, bool, sharding=self._images),
+            )
+            .compile()
+        )

@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from avit_jax.execution.dense import last_block
 from avit_jax.execution.loops import smallest
-from avit_jax.execution.packing import Packing, source_rows
+from avit_jax.execution.packing import Packing, moved_rows
 from avit_jax.execution.plan import Plan
 from avit_jax.models.layers import Block
 from avit_jax.types import Gates
@@ -37,9 +37,9 @@ def start(tokens: Array, plan: Plan) -> Buffers:
 def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: Plan) -> Buffers:
     """The block on the tokens of `after`; arguments as of `packed_block.run`."""
 
-    def treat(rows: Array, live: Array) -> Array:
+    def treat(rows: Array, live: Array, positions: Array) -> Array:
         gates = Gates(tokens=live)
-        rows = block.feed(block.attend(rows, gates=gates), gates=gates)
+        rows = block.feed(block.attend(rows, gates=gates, positions=positions), gates=gates)
         return jnp.pad(rows[0], ((0, len(buffers.tokens) - rows.shape[1]), (0, 0)))
 
     return Buffers(tokens=_at_its_length(treat, buffers.tokens, buffers, before, after, plan))
@@ -50,28 +50,28 @@ def run_last(
 ) -> Array:
     """The last block, of which only the prefix tokens `[1, prefix, D]` are wanted."""
 
-    def treat(rows: Array, live: Array) -> Array:
-        return last_block(block, rows, prefix=prefix, keys=live)
+    def treat(rows: Array, live: Array, positions: Array) -> Array:
+        return last_block(block, rows, prefix=prefix, live=live, positions=positions)
 
     nothing = jnp.zeros((1, prefix, buffers.tokens.shape[1]), buffers.tokens.dtype)
     return _at_its_length(treat, nothing, buffers, before, after, plan)
 
 
 def _at_its_length(
-    treat: Callable[[Array, Array], Array],
+    treat: Callable[[Array, Array, Array], Array],
     otherwise: Array,
     buffers: Buffers,
     before: Packing,
     after: Packing,
     plan: Plan,
 ) -> Array:
-    """`treat(rows [1, length, D], live [1, length])`, or `otherwise` without any live token."""
-    source, count = source_rows(after, before, len(buffers.tokens)), after.total
+    """`treat(rows, live, positions)` of `[1, length]` rows, or `otherwise` if none is live."""
+    source, positions = moved_rows(after, before, len(buffers.tokens))
+    count = after.total
 
     def at(length: int) -> Callable[[], Array]:
-        return lambda: treat(
-            buffers.tokens[source[:length]][None], jnp.arange(length)[None] < count
-        )
+        rows, live = source[:length], jnp.arange(length) < count
+        return lambda: treat(buffers.tokens[rows][None], live[None], positions[None, :length])
 
     branches = [lambda: otherwise, *(at(length) for length in plan.lengths)]
     return lax.switch(smallest(count, (0, *plan.lengths)), branches)

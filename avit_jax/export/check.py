@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from avit_jax.data.augment import Augment
 from avit_jax.data.image_selection import evaluation_split
 from avit_jax.data.inference_batches import load_ahead
+from avit_jax.execution.execution import Execution
+from avit_jax.execution.masked import MASKED
 from avit_jax.execution.plan import Plan
 from avit_jax.export.program import answers
 from avit_jax.methods.base import Model
@@ -65,7 +67,7 @@ def compare(
     images: np.ndarray,
     found: Mapping[str, np.ndarray],
     *,
-    execution: str,
+    execution: Execution,
     plan: Plan | None = None,
 ) -> Comparison:
     """The answers `found` of an exported program against the model's own.
@@ -75,14 +77,14 @@ def compare(
         params: its parameters.
         images: uint8 `[B, H, W, 3]`.
         found: `logits` and `depth` of these images.
-        execution: of the program. Compact ones are compared with masked execution, which is written
+        execution: of the program. Exact ones are compared with masked execution, which is written
             down independently.
-        plan: static sizes, where the answers depend on them (budget).
+        plan: static sizes, where the answers depend on them.
     """
     reference = functools.partial(
         answers,
         model,
-        execution="masked" if execution == "compact" else execution,
+        execution=MASKED if execution.exact else execution,
         plan=plan or model.default_plan(len(images)),
     )
     expected = jax.jit(reference)(params, images, np.ones(len(images), bool))

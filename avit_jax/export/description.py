@@ -21,7 +21,7 @@ OUTPUTS = {
     "depth": "[B, N] float32, layers that each token was computed in; prefix tokens first, then "
     "the patches row by row",
     "gmacs": "[B] float32, multiply-adds of each image in units of 1e9",
-    "dropped": "[B] int32, only for execution budget: tokens that found no place",
+    "dropped": "[B] int32, only for execution capped: tokens that found no place",
 }
 
 

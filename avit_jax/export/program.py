@@ -17,26 +17,25 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, export, lax
 
 from avit_jax.data.mix import normalise
+from avit_jax.execution.execution import Execution
 from avit_jax.execution.plan import Plan
-from avit_jax.execution.predictor import run
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
 
 logger = logging.getLogger(__name__)
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-FIXED_BATCH = ("compact", "budget")  # executions whose sizes depend on the number of images
 
 
 def export_program(
-    model: Model, *, execution: str, batch_size: int, plans: Mapping[str, Plan]
+    model: Model, *, execution: Execution, batch_size: int, plans: Mapping[str, Plan]
 ) -> export.Exported:
     """The program `(weights, images, exists) -> answers` of one device.
 
     Args:
         model: that answers.
-        execution: see `Model.compile`. Masked and dense programs take any number of images.
-        batch_size: images of a compact or budget program.
+        execution: whose program; one without a fixed batch takes any number of images.
+        batch_size: images of a program with a fixed batch.
         plans: static sizes, see `plans_for`.
 
     Returns:
@@ -44,7 +43,7 @@ def export_program(
         `[B]` bool (False for images that only fill up a batch); for its answers see `answers`.
     """
     shape = model.shape
-    batch = batch_size if execution in FIXED_BATCH else export.symbolic_shape("batch")[0]
+    batch = batch_size if execution.fixed_batch else export.symbolic_shape("batch")[0]
     arguments = (
         named(model.abstract_params()),
         jax.ShapeDtypeStruct((batch, shape.image_size, shape.image_size, 3), jnp.uint8),
@@ -67,7 +66,7 @@ def export_program(
 
 
 def answers(
-    model: Model, params: Params, images: Array, exists: Array, *, execution: str, plan: Plan
+    model: Model, params: Params, images: Array, exists: Array, *, execution: Execution, plan: Plan
 ) -> dict[str, Array]:
     """What an exported program returns, the images first everywhere.
 
@@ -76,20 +75,17 @@ def answers(
         params: its parameters.
         images: uint8 `[B, H, W, 3]`.
         exists: `[B]` bool.
-        execution: see `Model.compile`.
+        execution: whose program.
         plan: static sizes.
 
     Returns:
         `logits` `[B, C]`; `depth` `[B, N]`, layers that each token was executed for; `gmacs` `[B]`,
-        multiply-adds of each image in units of 1e9; `dropped` `[B]` (budget only), live tokens that
+        multiply-adds of each image in units of 1e9; `dropped` `[B]` (capped only), live tokens that
         found no place, over all layers.
     """
-    pixels = normalise(images)
-    if execution == "dense":
-        # The grouped dense program has sizes that depend on the number of images.
-        output = model.apply(params, pixels, execution="dense")
-    else:
-        output = run(model, params, pixels, exists, plan=plan, execution=execution)
+    if not execution.fixed_batch:  # then groups of a fixed size are of no use either
+        plan = dataclasses.replace(plan, dense_images=None)
+    output = model.program(execution, plan)(params, normalise(images), exists)
     result = {
         "logits": output.logits,
         "depth": output.usage[0].tokens.sum(0, dtype=jnp.float32),
@@ -107,7 +103,7 @@ def plans_for(model: Model, batch_size: int, chosen: Plan | None) -> dict[str, P
         model: that answers.
         batch_size: images of the program.
         chosen: for the kind of machine that exports; the other kind gets default sizes, and its
-            budget (`capacities`), which belongs to the model.
+            places (`capacities`), which belong to the model.
     """
     plans = {name: model.default_plan(batch_size, platform=name) for name in ("cpu", "gpu")}
     if chosen is not None:
@@ -123,11 +119,7 @@ def plans_for(model: Model, batch_size: int, chosen: Plan | None) -> dict[str, P
             for name, plan in plans.items()
         }
     for plan in plans.values():
-        plan.check(
-            num_tokens=model.shape.num_tokens,
-            depth=model.shape.depth,
-            num_heads=model.shape.num_heads,
-        )
+        plan.check(num_tokens=model.shape.num_tokens, depth=model.shape.depth)
     return plans
 
 

@@ -17,11 +17,12 @@ from avit_jax.checkpoints.stored_plans import chosen_execution
 from avit_jax.checkpoints.weights import chosen_weights
 from avit_jax.data.image_files import class_names
 from avit_jax.errors import UserError
+from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan
 from avit_jax.export import load
 from avit_jax.export.check import Comparison, check_images, compare
 from avit_jax.export.description import describe
-from avit_jax.export.program import FIXED_BATCH, PLATFORMS, export_program, named, plans_for
+from avit_jax.export.program import PLATFORMS, export_program, named, plans_for
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import make_mesh
@@ -93,10 +94,10 @@ def write_folder(
     chosen: Plan | None,
 ) -> Rows:
     """The folder, in full or not at all; returns lines for the terminal."""
-    execution, batch_size = description["execution"], description["batch_size"]
+    execution, batch_size = find(description["execution"]), description["batch_size"]
     plans = plans_for(model, batch_size, chosen)
     program = export_program(model, execution=execution, batch_size=batch_size, plans=plans)
-    fixed = execution in FIXED_BATCH
+    fixed = execution.fixed_batch
     description |= {
         "batch_size": batch_size if fixed else None,
         "platforms": PLATFORMS,
@@ -113,7 +114,7 @@ def write_folder(
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     batch = f"{batch_size} images, fewer are filled up" if fixed else "any number of images"
     return [
-        ("execution, batch", f"{execution}, {batch}"),
+        ("execution, batch", f"{execution.name}, {batch}"),
         ("platforms", ", ".join(PLATFORMS)),
         *_size_rows(sizes),
         *_comparison_rows(comparison),
@@ -141,7 +142,7 @@ def write_onnx(
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
     found = dict(zip(outputs, session.run(outputs, {"images": images}), strict=True))
-    comparison = compare(model, params, images, found, execution=execution)
+    comparison = compare(model, params, images, found, execution=find(execution))
     write_bytes_atomic(target, data)
     note = "" if execution == wanted else f" (every token computed; the answers are {wanted}'s)"
     return [

@@ -21,7 +21,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from avit_jax.errors import UserError
+from avit_jax.execution import executions
 from avit_jax.execution.candidates import candidates
+from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.execution.predictor import Predictor
 from avit_jax.models import costs, functional
@@ -29,6 +31,7 @@ from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import dropout
 from avit_jax.pretrained import names
 from avit_jax.pretrained.fit import fit
+from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.types import Dial, Output, Usage
 
 logger = logging.getLogger(__name__)
@@ -69,18 +72,14 @@ class Model(abc.ABC):
 
     shape: Shape
     settings: Any
+    name: ClassVar[str]  # of the method
     adaptive: ClassVar[bool] = True  # whether anything is skipped
-    has_budget: ClassVar[bool] = False  # whether there is an execution="budget"
+    has_capped: ClassVar[bool] = False  # whether there is an execution="capped"
 
     @property
     def stages(self) -> tuple[Shape, ...]:
         """Networks that run one after the other, in order; all methods but cascades have one."""
         return (self.shape,)
-
-    @property
-    def chooses_heads(self) -> bool:
-        """Whether plans may leave heads out of products (`Plan.head_sizes`)."""
-        return False
 
     @property
     def draws(self) -> bool:
@@ -175,20 +174,21 @@ class Model(abc.ABC):
             `logits` and `usage`.
         """
 
-    def budget(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
-        """As `compact`, with the plan's fixed number of tokens per layer; not always exact."""
-        raise UserError(
-            f'{type(self).__module__.rpartition(".")[2]} has no execution="budget": use "compact".'
-        )
+    def capped(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
+        """As `compact`, in the plan's numbers of places for tokens (`capacities`); not exact.
+
+        Only for methods with `has_capped`; `aux["dropped"]` `[L, B]` says how many live tokens
+        found no place.
+        """
+        raise UserError(f'{self.name} has no execution="capped": use "compact".')
 
     @abc.abstractmethod
-    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
+    def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
         """Multiply-adds that compact execution runs for a batch, padding included, in 1e9.
 
         Args:
-            usage: of the batch.
+            usage: of the batch of one device, per stage.
             plan: of the program.
-            devices: that share the images.
         """
 
     def default_plan(self, batch_size: int, *, platform: str | None = None) -> Plan:
@@ -216,7 +216,7 @@ class Model(abc.ABC):
         params: functional.Params,
         *,
         batch_size: int,
-        execution: str = "compact",
+        execution: str | Execution = "compact",
         plan: Plan | None = None,
         mesh: Mesh | None = None,
     ) -> Predictor:
@@ -227,16 +227,46 @@ class Model(abc.ABC):
             batch_size: images that a call takes at most; fewer are filled up, at no cost when
                 compact.
             execution: "compact" (live tokens only, same answers), "dense" (same weights, nothing
-                skipped), "masked" (as in training) or "budget" (fixed numbers of tokens).
+                skipped), "masked" (as in training) or "capped" (fixed numbers of places for
+                tokens); or an execution of one's own.
             plan: static sizes, from calibration or by hand; sensible ones by default.
             mesh: devices to share the images among; all of them by default.
 
         Raises:
-            UserError: unknown execution, sizes that do not fit, or a method without a budget.
+            UserError: unknown execution, sizes that do not fit, or a method that cannot run so.
         """
+        execution, mesh = executions.find(execution), mesh or make_mesh()
+        plan = plan or self.default_plan(max(1, batch_size // mesh.size))
         return Predictor(
-            self, params, batch_size=batch_size, execution=execution, plan=plan, mesh=mesh
+            self.program(execution, plan),
+            self.stages[0],
+            plan,
+            params,
+            execution=execution,
+            fallback=execution.fallback and self.program(execution.fallback, plan),
+            batch_size=batch_size,
+            mesh=mesh,
         )
+
+    def program(self, execution: Execution, plan: Plan) -> Program:
+        """The pure function of parameters and one device's images that an execution runs.
+
+        Raises:
+            UserError: the plan's sizes or its kernel do not fit the model.
+        """
+        shape = self.shape
+        plan.check(num_tokens=shape.num_tokens, depth=shape.depth)
+        if not plan.fused_attention:
+            return execution.program(self, plan)
+        if not shape.attention_can_be_fused:
+            raise UserError(
+                f"the plan wants fused attention, but cuDNN has none for {shape.dtype} and "
+                f"{shape.embed_dim // shape.num_heads} channels per head on "
+                f"{jax.default_backend()}: use bfloat16 on an NVIDIA GPU, or leave "
+                "config.inference.fused_attention out."
+            )
+        fused = dataclasses.replace(shape, fused_attention=True)
+        return execution.program(dataclasses.replace(self, shape=fused), plan)
 
     def trainable(self, params: functional.Params) -> Any:
         """Tree of bools: parameters that are False get neither update nor weight decay."""

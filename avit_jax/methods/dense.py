@@ -11,8 +11,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
-from avit_jax.execution import executed_costs
-from avit_jax.execution.dense import dense
+from avit_jax.execution.dense import dense, dense_gmacs
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
 from avit_jax.models.backbone import Backbone
@@ -29,6 +28,7 @@ class Settings:
 class Model(base.Model):
     """Every block on every token."""
 
+    name = "dense"
     adaptive = False
 
     def forward(self, network: Backbone, images: Array, call: base.Call) -> Output:
@@ -62,8 +62,6 @@ class Model(base.Model):
         """See `base.Model.compact`; there is nothing to leave out."""
         return dense(network, images, plan)
 
-    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
-        """See `base.Model.executed_gmacs`."""
-        return executed_costs.on_devices(
-            executed_costs.dense_gmacs, self.shape, usage, plan, devices=devices
-        )
+    def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
+        """See `base.Model.compact_gmacs`."""
+        return dense_gmacs(self.shape, usage[0].tokens.shape[1], plan)

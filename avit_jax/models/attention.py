@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
-
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -13,17 +9,6 @@ from jax import Array, lax
 # Finite, so that a row without any live key stays finite; far below any score.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 _KERNEL = "cudnn"  # as `jax.nn.dot_product_attention` names it
-_fused: ContextVar[bool] = ContextVar("fused", default=False)
-
-
-@contextlib.contextmanager
-def fused(wanted: bool) -> Iterator[None]:
-    """Within it, `mix` is traced as one kernel of cuDNN's if `wanted`, see `can_be_fused`."""
-    token = _fused.set(wanted)
-    try:
-        yield
-    finally:
-        _fused.reset(token)
 
 
 def can_be_fused(*, dtype: str, head_dim: int) -> bool:
@@ -46,7 +31,11 @@ def scores(
         bias: `[B, H, N, M]`, added.
         scale: factor on the products; `d ** -0.5` by default.
     """
-    products = _scores(query.swapaxes(1, 2), key.swapaxes(1, 2), scale)
+    # Heads beside images: only so XLA's CPU backend makes one program of scores and softmax
+    # (docs/performance.md).
+    query, key = query.swapaxes(1, 2), key.swapaxes(1, 2)
+    products = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
+    products = products * (query.shape[-1] ** -0.5 if scale is None else scale)
     return products if bias is None else products + bias
 
 
@@ -55,9 +44,10 @@ def mix(
     key: Array,
     value: Array,
     *,
-    keys: Array | None = None,
+    live: Array | None = None,
     bias: Array | None = None,
     scale: float | None = None,
+    fused: bool = False,
 ) -> Array:
     """Values mixed by softmax attention, `[B, N, H, d]`; the softmax is float32 whatever the dtype.
 
@@ -65,39 +55,30 @@ def mix(
         query: `[B, N, H, d]`.
         key: `[B, M, H, d]`.
         value: `[B, M, H, d]`.
-        keys: `[B, M]` bool, which keys exist. What lies at the others may be anything; where no key
+        live: `[B, M]` bool, which keys exist. What lies at the others may be anything; where no key
             exists at all, the result is the mean of all values, as published.
         bias: `[B, H, N, M]` added to the scores.
         scale: factor on the products of queries and keys; `d ** -0.5` by default.
+        fused: one kernel of cuDNN's, see `can_be_fused`.
     """
-    if keys is not None:
+    if live is not None:
         # Neither a mask nor a weight of 0 stops NaN. Without any key all scores become equal.
-        counted = keys | ~keys.any(1, keepdims=True)
-        key = jnp.where(keys[:, :, None, None], key, 0)
+        counted = live | ~live.any(1, keepdims=True)
+        key = jnp.where(live[:, :, None, None], key, 0)
         value = jnp.where(counted[:, :, None, None], value, 0)
-    if _fused.get():
+    if fused:
         size = (len(query), 1, query.shape[1], key.shape[1])
-        mask = None if keys is None else jnp.broadcast_to(counted[:, None, None, :], size)
+        mask = None if live is None else jnp.broadcast_to(counted[:, None, None, :], size)
         return jax.nn.dot_product_attention(
             query, key, value, bias, mask, scale=scale, implementation=_KERNEL
         )
-    # Heads beside images, and masks that are added: only so XLA's CPU backend makes one program of
-    # scores and softmax (docs/performance.md).
-    query, key, value = (part.swapaxes(1, 2) for part in (query, key, value))
-    products = _scores(query, key, scale)
-    if bias is not None:
-        products = products + bias
-    if keys is not None:
-        products = products + jnp.where(keys, 0.0, _MASKED)[:, None, None, :]
+    products = scores(query, key, bias, scale=scale)
+    if live is not None:  # masks are added for the same reason as heads stand beside images
+        products = products + jnp.where(live, 0.0, _MASKED)[:, None, None, :]
     weights = jnp.exp(products - lax.stop_gradient(products.max(-1, keepdims=True)))
+    value = value.swapaxes(1, 2)
     mixed = jnp.einsum(
         "bhnm,bhmd->bhnd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
     )
     mixed = mixed / weights.sum(-1, keepdims=True)
     return mixed.astype(value.dtype).swapaxes(1, 2)
-
-
-def _scores(query: Array, key: Array, scale: float | None) -> Array:
-    """Of queries `[B, H, N, d]` and keys `[B, H, M, d]`."""
-    products = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
-    return products * (query.shape[-1] ** -0.5 if scale is None else scale)

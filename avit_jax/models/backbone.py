@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,10 +18,7 @@ from jax import Array
 from avit_jax.errors import UserError
 from avit_jax.models import attention, functional
 from avit_jax.models.layers import NORM_EPS, Block, BlockShape, layer_norm, linear
-
-# Embedded patches start with a standard deviation of about 1; positions must be audible beside
-# them. A sinusoid table has a root mean square of 0.7.
-token_initializer = nnx.initializers.truncated_normal(0.5)
+from avit_jax.models.positions import PositionEncoding, token_initializer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +40,8 @@ class Shape(abc.ABC):
         dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
           softmax and halting are float32 always.
         remat: recompute whole blocks in the backward pass, linear layers included, for memory.
+        fused_attention: attention as one kernel of cuDNN's (`attention.can_be_fused`). Chosen with
+          the program (`Plan.fused_attention`), not with the model, so no setting of a config.
     """
 
     image_size: int = 224
@@ -58,6 +56,7 @@ class Shape(abc.ABC):
     dropout_rate: float = 0.0
     dtype: str = "float32"
     remat: bool = False
+    fused_attention: bool = dataclasses.field(default=False, metadata={"config": False})
 
     def __post_init__(self):
         for name in ("depth", "num_classes", "image_size", "patch_size", "num_heads", "embed_dim"):
@@ -91,8 +90,13 @@ class Shape(abc.ABC):
 
     @property
     def frozen(self) -> frozenset[str]:
-        """Paths of parameters that are never trained, such as tables of positions."""
-        return frozenset()
+        """Paths of parameters that are never trained, such as fixed tables of positions."""
+        return frozenset() if self.position_encoding.is_trained else frozenset({"pos_embed"})
+
+    @property
+    @abc.abstractmethod
+    def position_encoding(self) -> PositionEncoding:
+        """How its tokens know where they are."""
 
     @property
     def draws(self) -> bool:
@@ -124,12 +128,14 @@ class Shape(abc.ABC):
             qkv_bias=self.qkv_bias,
             dropout_rate=self.dropout_rate,
             norm_eps=NORM_EPS,
+            fused_attention=self.fused_attention,
+            position_encoding=self.position_encoding,
             dtype=jnp.dtype(self.dtype),
         )
 
     @property
     def attention_can_be_fused(self) -> bool:
-        """Whether this machine has a fused kernel for its heads, see `attention.fused`."""
+        """Whether this machine has a fused kernel for its heads, see `attention.can_be_fused`."""
         return attention.can_be_fused(dtype=self.dtype, head_dim=self.embed_dim // self.num_heads)
 
     def drop_path_rates(self) -> np.ndarray:
@@ -140,13 +146,15 @@ class Shape(abc.ABC):
 class Backbone(nnx.Module):
     """Parameters behind the patch embedding; subclasses add that, and `patches`."""
 
-    def __init__(self, shape: Shape, positions: Callable[[nnx.Rngs], Array], *, rngs: nnx.Rngs):
+    def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
         dim, dtype = shape.embed_dim, jnp.dtype(shape.dtype)
         self.shape = shape
         self.cls_token = nnx.Param(token_initializer(rngs.params(), (1, 1, dim)))
         if shape.distilled:
             self.dist_token = nnx.Param(token_initializer(rngs.params(), (1, 1, dim)))
-        self.pos_embed = nnx.Param(positions(rngs))
+        table = shape.position_encoding.table(shape.num_tokens, dim, rngs)
+        if table is not None:
+            self.pos_embed = nnx.Param(table)
         self.blocks = functional.stack(
             lambda rngs: Block(shape.block, rngs=rngs), shape.depth, rngs
         )
@@ -178,7 +186,9 @@ class Backbone(nnx.Module):
             prefix.append(self.dist_token[...])
         prefix = [jnp.broadcast_to(token, (images.shape[0], *token.shape[1:])) for token in prefix]
         tokens = jnp.concatenate([*(token.astype(dtype) for token in prefix), patches], axis=1)
-        return tokens + self.pos_embed[...].astype(dtype)
+        if hasattr(self, "pos_embed"):
+            tokens = tokens + self.pos_embed[...].astype(dtype)
+        return tokens
 
     def readout(self, prefix: Array) -> Array:
         """Logits of every head, `[heads, B, C]` float32, from `[B, >= num_prefix_tokens, D]`.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +19,11 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from avit_jax.models import attention
+from avit_jax.models.positions import PositionEncoding
 from avit_jax.types import Gates
 
 NORM_EPS = 1e-6  # of DeiT and A-ViT
+NO_POSITIONS = PositionEncoding()
 # Variance 1 / inputs keeps signals at their size whatever the width; DeiT's fixed 0.02 is far below
 # that for narrow models (docs/results.md has what was measured at width 48).
 _weights = nnx.initializers.lecun_normal()
@@ -31,6 +35,7 @@ class BlockShape:
 
     `extra_dim` channels may be joined to the MLP's normalised input (feature reuse in cascades).
     `attention_scale` is the factor on attention scores; `(embed_dim / num_heads) ** -0.5` if unset.
+    `fused_attention` takes cuDNN's kernel, see `attention.can_be_fused`.
     """
 
     embed_dim: int
@@ -41,6 +46,8 @@ class BlockShape:
     dropout_rate: float = 0.0
     norm_eps: float = NORM_EPS
     attention_scale: float | None = None
+    fused_attention: bool = False
+    position_encoding: PositionEncoding = NO_POSITIONS
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -80,70 +87,123 @@ def drop_path(update: Array, rate: float | Array, key: Array | None) -> Array:
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention; softmax in float32 whatever the dtype."""
+    """Multi-head self-attention in three steps that every execution takes: project, mix, finish.
+
+    Rows are tokens `[..., D]`, of whole images `[B, N, D]` or packed ones. Heads are `[..., H, d]`.
+    """
 
     def __init__(self, shape: BlockShape, *, rngs: nnx.Rngs):
         dim = shape.embed_dim
         self.num_heads = shape.num_heads
         self.scale = shape.attention_scale
+        self.fused = shape.fused_attention
+        self.encoding = shape.position_encoding
         self.qkv = linear(dim, 3 * dim, use_bias=shape.qkv_bias, dtype=shape.dtype, rngs=rngs)
         self.proj = linear(dim, dim, dtype=shape.dtype, rngs=rngs)
 
-    def __call__(
-        self,
-        x: Array,
-        *,
-        gates: Gates | None = None,
-        bias: Array | None = None,
-    ) -> Array:
-        """`[B, N, D]` to `[B, N, D]`.
+    def project(
+        self, rows: Array, positions: Array | None = None, *, heads: Array | None = None
+    ) -> tuple[Array, Array, Array]:
+        """Queries, keys and values `[..., H, d]` of normalised rows `[..., D]`.
 
         Args:
-            x: normalised tokens.
-            gates: which tokens and heads take part.
-            bias: `[B, H, N, N]` added to the scores before the softmax.
+            rows: normalised.
+            positions: `[...]`, which token of its image each row is; `None` where rows are the
+                tokens in order.
+            heads: `[B, H]` factors on all three, for heads that are left out.
         """
-        gates = gates or Gates()
-        heads = None if gates.heads is None else gates.heads[:, None, :, None].astype(x.dtype)
-        whole_head = gates.head_effect != "attention"
-        query, key, value = self._query_key_value(x, gates.heads if whole_head else None)
-        keys = _both(gates.tokens, gates.selected)
-        mixed = attention.mix(query, key, value, keys=keys, bias=bias, scale=self.scale)
-        if gates.selected is not None:
-            mixed = jnp.where((gates.selected > 0)[:, :, None, None], mixed, value)
+        query, key, value = self.split(self.qkv(rows))
         if heads is not None:
-            mixed = mixed * heads if whole_head else mixed * heads + value * (1 - heads)
-        return self.proj(mixed.reshape(x.shape))
+            query, key, value = (
+                part * heads[:, None, :, None].astype(part.dtype) for part in (query, key, value)
+            )
+        return self._placed(query, positions), self._placed(key, positions), value
 
-    def scores(self, x: Array, *, heads: Array | None = None, bias: Array | None = None) -> Array:
-        """Scaled scores in front of the softmax, `[B, H, N, N]` float32 (`bias` included)."""
-        query, key, _ = self._query_key_value(x, heads)
+    def queries(self, rows: Array, positions: Array | None = None) -> Array:
+        """Of `project` the queries alone, for a block of which few tokens are wanted."""
+        (query,) = self.split(self._columns(rows, slice(0, rows.shape[-1])))
+        return self._placed(query, positions)
+
+    def keys_values(self, rows: Array, positions: Array | None = None) -> tuple[Array, Array]:
+        """Of `project` the keys and values alone."""
+        key, value = self.split(self._columns(rows, slice(rows.shape[-1], None)))
+        return self._placed(key, positions), value
+
+    def split(self, joined: Array) -> list[Array]:
+        """`[..., parts * D]` as parts `[..., H, d]`; the inverse of `join`."""
+        dim = self.proj.in_features
+        size = (*joined.shape[:-1], self.num_heads, dim // self.num_heads)
+        parts = joined.shape[-1] // dim
+        return [joined[..., part * dim : (part + 1) * dim].reshape(size) for part in range(parts)]
+
+    def join(self, *parts: Array) -> Array:
+        """Parts `[..., H, d]` side by side, `[..., parts * D]`, as a buffer of rows holds them."""
+        flat = [part.reshape(*part.shape[:-2], -1) for part in parts]
+        return jnp.concatenate(flat, axis=-1)
+
+    def mix(
+        self,
+        query: Array,
+        key: Array,
+        value: Array,
+        *,
+        live: Array | None = None,
+        bias: Array | None = None,
+    ) -> Array:
+        """Values mixed for each query, `[B, N, H, d]`; see `attention.mix`.
+
+        Args:
+            query: `[B, N, H, d]`.
+            key: `[B, M, H, d]`.
+            value: `[B, M, H, d]`.
+            live: `[B, M]` bool, keys that exist; all by default.
+            bias: `[B, H, N, M]` added to the scores, such as relations of an earlier network.
+        """
+        return attention.mix(
+            query, key, value, live=live, bias=bias, scale=self.scale, fused=self.fused
+        )
+
+    def finish(self, mixed: Array) -> Array:
+        """The update `[..., D]` of rows whose mixed values are `[..., H, d]`."""
+        return self.proj(self.join(mixed))
+
+    def scores(self, query: Array, key: Array, bias: Array | None = None) -> Array:
+        """Scaled scores in front of the softmax, `[B, H, N, M]` float32 (`bias` included)."""
         return attention.scores(query, key, bias, scale=self.scale)
 
-    def class_row(self, x: Array, *, heads: Array | None = None) -> Array:
+    def class_row(self, rows: Array, *, heads: Array | None = None) -> Array:
         """What the class token attends to, `[B, H, N]` float32, all tokens being there."""
-        query, key, _ = self._query_key_value(x, heads)
-        return jax.nn.softmax(attention.scores(query[:, :1], key, None, scale=self.scale))[:, :, 0]
+        query, key, _ = self.project(rows, heads=heads)
+        return jax.nn.softmax(self.scores(query[:, :1], key))[:, :, 0]
 
-    def queries(self, x: Array) -> Array:
-        """Queries alone, `[..., D]`: for the last block, of which few tokens are wanted."""
-        return self._project(x, slice(0, x.shape[-1]))
-
-    def keys_values(self, x: Array) -> Array:
-        """Keys and values alone, `[..., 2 D]`."""
-        return self._project(x, slice(x.shape[-1], None))
-
-    def _project(self, x: Array, columns: slice) -> Array:
+    def _columns(self, x: Array, columns: slice) -> Array:
         kernel, bias = self.qkv.kernel[...], self.qkv.bias
         update = x @ kernel[:, columns].astype(x.dtype)
         return update if bias is None else update + bias[...][columns].astype(x.dtype)
 
-    def _query_key_value(self, x: Array, heads: Array | None) -> tuple[Array, Array, Array]:
-        batch, tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        if heads is not None:
-            qkv = qkv * heads[:, None, None, :, None].astype(qkv.dtype)
-        return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+    def _placed(self, heads: Array, positions: Array | None) -> Array:
+        if not self.encoding.acts_on_heads:
+            return heads
+        if positions is None:
+            positions = jnp.arange(heads.shape[-3])
+        return self.encoding.place(heads, positions)
+
+
+def without_dropped_heads(mixed: Array, value: Array, kept: Array, effect: str) -> Array:
+    """Mixed values `[..., H, d]` in which dropped heads are 0, or hand on their values.
+
+    Args:
+        mixed: of all heads.
+        value: of the same rows.
+        kept: `[..., H]`, bool, or factors that carry gradient. What lies at dropped heads may be
+            anything where it is bool.
+        effect: what a dropped head takes with it, one of `types.HEAD_EFFECTS`.
+    """
+    kept, instead = kept[..., None], value if effect == "attention" else jnp.zeros((), value.dtype)
+    if kept.dtype == bool:
+        return jnp.where(kept, mixed, instead)
+    kept = kept.astype(mixed.dtype)
+    return mixed * kept + value * (1 - kept) if effect == "attention" else mixed * kept
 
 
 def gelu(x: Array) -> Array:
@@ -180,30 +240,48 @@ class Block(nnx.Module):
         )
         self.mlp = Mlp(shape, rngs=rngs)
 
-    def attend(
+    def attend(self, x: Array, **options: Any) -> Array:
+        """The attention half on tokens `[B, N, D]`; for its options see `attend_and_score`."""
+        return self.attend_and_score(x, **options)[0]
+
+    def attend_and_score(
         self,
         x: Array,
         *,
         gates: Gates | None = None,
         normed: Array | None = None,
+        positions: Array | None = None,
         bias: Array | None = None,
         drop_path_rate: float | Array = 0.0,
         key: Array | None = None,
-    ) -> Array:
-        """The attention half.
+    ) -> tuple[Array, Callable[[], Array]]:
+        """The attention half, and a function that gives its scores `[B, H, N, N]`, `bias` included.
+
+        Scores are formed only if it is called: they are `N * N` numbers for every head.
 
         Args:
             x: tokens `[B, N, D]`.
             gates: what to skip.
             normed: `norm1(x)` where the caller has computed it already to decide the gates.
-            bias: `[B, H, N, N]` added to the attention scores (relation reuse).
+            positions: `[B, N]`, which token of its image each row is; in order by default.
+            bias: `[B, H, N, N]` added to the scores (relations of an earlier network).
             drop_path_rate: probability of dropping the whole update of an image.
             key: draws of dropout and stochastic depth; without one, neither runs.
         """
-        gates = gates or Gates()
+        gates, attention = gates or Gates(), self.attention
         normed = _mask_tokens(self.norm1(x) if normed is None else normed, gates)
-        update = self.attention(normed, gates=gates, bias=bias)
-        return x + self._finish(update, gates, 0, drop_path_rate, key)
+        whole_head = gates.heads is not None and gates.head_effect != "attention"
+        heads = gates.heads if whole_head else None
+        query, key_, value = attention.project(normed, positions, heads=heads)
+        live = _both(gates.tokens, gates.selected)
+        mixed = attention.mix(query, key_, value, live=live, bias=bias)
+        if gates.selected is not None:  # a token that sits out attends to itself
+            mixed = jnp.where((gates.selected > 0)[:, :, None, None], mixed, value)
+        if gates.heads is not None:
+            kept = jnp.broadcast_to(gates.heads[:, None], mixed.shape[:-1])
+            mixed = without_dropped_heads(mixed, value, kept, gates.head_effect)
+        update = self._finish(attention.finish(mixed), gates, 0, drop_path_rate, key)
+        return x + update, lambda: attention.scores(query, key_, bias)
 
     def feed(
         self,

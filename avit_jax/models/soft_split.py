@@ -94,7 +94,8 @@ class TokenPerformer(nnx.Module):
 class TokenTransformer(nnx.Module):
     """Softmax attention with one head, `[B, N, inputs]` to `[B, N, width]`."""
 
-    def __init__(self, inputs: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, width: int, *, fused: bool, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.fused = fused
         self.scale = inputs**-0.5  # of the input's width, not the head's, as published
         self.norm1 = layer_norm(inputs, eps=NORM_EPS, dtype=dtype, rngs=rngs)
         self.qkv = linear(inputs, 3 * width, use_bias=False, dtype=dtype, rngs=rngs)
@@ -106,7 +107,7 @@ class TokenTransformer(nnx.Module):
         """See the class; nothing is drawn."""
         qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3, 1, -1)
         query, key_, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        mixed = attention.mix(query, key_, value, scale=self.scale)
+        mixed = attention.mix(query, key_, value, scale=self.scale, fused=self.fused)
         y = value[:, :, 0] + self.proj(mixed[:, :, 0])
         return y + self.mlp(self.norm2(y))
 

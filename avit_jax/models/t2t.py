@@ -20,6 +20,7 @@ from avit_jax.errors import UserError
 from avit_jax.models import attention
 from avit_jax.models.backbone import Backbone, Shape
 from avit_jax.models.layers import BlockShape, linear
+from avit_jax.models.positions import SinusoidPositions
 from avit_jax.models.soft_split import LAYERS, NORM_EPS, SPLITS, soft_split
 
 COLOURS = 3
@@ -92,9 +93,14 @@ class T2TShape(Shape):
 
     @property
     def frozen(self) -> frozenset[str]:
-        """See `Shape.frozen`: the positions, and a performer's random features."""
+        """See `Shape.frozen`: also a performer's random features."""
         random = {f"tokens_to_token.performer{number}.w" for number in (1, 2)}
-        return frozenset({"pos_embed"} | (random if self.tokens == "performer" else set()))
+        return super().frozen | (random if self.tokens == "performer" else set())
+
+    @property
+    def position_encoding(self) -> SinusoidPositions:
+        """See `Shape.position_encoding`."""
+        return SinusoidPositions()
 
     @property
     def split_dims(self) -> tuple[int, ...]:
@@ -118,6 +124,8 @@ class TokensToToken(nnx.Module):
     def __init__(self, shape: T2TShape, *, rngs: nnx.Rngs):
         self.tokens, self.rate = shape.tokens, shape.token_dropout_rate
         layer = partial(LAYERS[shape.tokens], dtype=jnp.dtype(shape.dtype), rngs=rngs)
+        if shape.tokens == "transformer":
+            layer = partial(layer, fused=shape.fused_attention)
         for number, inputs in enumerate(shape.split_dims[:-1], start=1):
             # The kind is part of the name because upstream's names of the two kinds differ.
             setattr(self, f"{shape.tokens}{number}", layer(inputs, shape.token_dim))
@@ -143,19 +151,8 @@ class T2TViT(Backbone):
 
     def __init__(self, shape: T2TShape, *, rngs: nnx.Rngs):
         self.tokens_to_token = TokensToToken(shape, rngs=rngs)
-
-        def positions(rngs: nnx.Rngs) -> Array:
-            return jnp.asarray(sinusoids(shape.num_tokens, shape.embed_dim))
-
-        super().__init__(shape, positions, rngs=rngs)
+        super().__init__(shape, rngs=rngs)
 
     def patches(self, images: Array, key: Array | None) -> Array:
         """See `Backbone.patches`."""
         return self.tokens_to_token(images, key)
-
-
-def sinusoids(num_tokens: int, embed_dim: int) -> np.ndarray:
-    """Table of positions `[1, N, D]` float32 (arXiv 1706.03762): sines at even, cosines at odd."""
-    place, channel = np.arange(num_tokens)[:, None], np.arange(embed_dim)
-    angle = place / 10_000 ** (2 * (channel // 2) / embed_dim)
-    return np.where(channel % 2, np.cos(angle), np.sin(angle))[None].astype(np.float32)

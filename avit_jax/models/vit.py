@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from avit_jax.models.backbone import Backbone, Shape, token_initializer
+from avit_jax.models.backbone import Backbone, Shape
 from avit_jax.models.layers import linear
+from avit_jax.models.positions import LearnedPositions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,11 @@ class ViTShape(Shape):
     """
 
     patch_size: int = 16
+
+    @property
+    def position_encoding(self) -> LearnedPositions:
+        """See `Shape.position_encoding`."""
+        return LearnedPositions()
 
     def build(self, rngs: nnx.Rngs) -> ViT:
         """See `Shape.build`."""
@@ -40,11 +46,7 @@ class ViT(Backbone):
         # A patch embedding is a convolution whose stride is its kernel, so it is one matrix
         # product.
         self.patch_embed = linear(3 * shape.patch_size**2, dim, dtype=dtype, rngs=rngs)
-
-        def positions(rngs: nnx.Rngs) -> Array:
-            return token_initializer(rngs.params(), (1, shape.num_tokens, dim))
-
-        super().__init__(shape, positions, rngs=rngs)
+        super().__init__(shape, rngs=rngs)
 
     def patches(self, images: Array, key: Array | None) -> Array:
         """See `Backbone.patches`; nothing is drawn."""

@@ -15,6 +15,7 @@ from avit_jax.config import to_json
 from avit_jax.data.example import Source
 from avit_jax.data.inference_batches import Loaded
 from avit_jax.errors import UserError
+from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan
 from avit_jax.models.functional import Params
 
@@ -27,7 +28,7 @@ def make_lines(source: Source, loaded: Loaded, answers: dict[str, np.ndarray]) -
 
     A line is `{"image", "label", "class_index", "confidence", "depth", "gmacs"}`, with
     `"true_label"` and `"true_class_index"` where the true class is known and `"dropped"` (tokens)
-    where execution has a budget; or `{"image", "error"}`.
+    where execution is capped; or `{"image", "error"}`.
 
     Args:
         source: of the images.
@@ -139,8 +140,8 @@ def identity(
         "weights_sha256": _sha256(np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(params)),
         "config_sha256": _sha256([to_json(shown).encode()]),
         "execution": execution,
-        # Only a budget's sizes touch the answers.
-        "capacities": plan.capacities if plan and execution == "budget" else None,
+        # Sizes touch no answers but those of executions that are not exact.
+        "capacities": None if plan is None or find(execution).exact else plan.capacities,
         "input": source.name,
         "images": len(source),
         "names_sha256": _sha256(_names(source)),

@@ -204,7 +204,7 @@ def summary_rows(
         share_correct = totals.correct / totals.labelled
         rows.append(("top-1", f"{share_correct:.2%} of {totals.labelled:,} labelled"))
     if totals.affected:
-        rows.append(("images that lost tokens to the budget", f"{totals.affected:,}"))
+        rows.append(("images that lost tokens", f"{totals.affected:,}"))
     count = jax.process_count()
     if count > 1:
         name = path.name.replace("part-00000", "part-?????")

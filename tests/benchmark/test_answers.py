@@ -11,7 +11,7 @@ MASKED = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
 
 
 def answers(logits, **known):
-    return Answers(logits=logits, usage=Usage(tokens=np.ones((2, 4, 3), bool)), **known)
+    return Answers(logits=logits, usage=(Usage(tokens=np.ones((2, 4, 3), bool)),), **known)
 
 
 def case(labels=None):

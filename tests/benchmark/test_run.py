@@ -26,7 +26,7 @@ def test_a_benchmark_leaves_figures_and_a_picture(config, tmp_path, capsys):
     file = benchmark_run(config, tmp_path)
     (case,) = json.loads(file.read_text())["cases"]
     executions = case["executions"]
-    assert set(executions) == {"dense", "masked", "compact", "budget"}
+    assert set(executions) == {"dense", "masked", "compact", "capped"}
     assert executions["dense"]["speedup"] == 1.0
     for name in ("masked", "compact"):
         assert executions[name]["logit_difference"] <= 1e-5
@@ -38,7 +38,7 @@ def test_a_benchmark_leaves_figures_and_a_picture(config, tmp_path, capsys):
         assert figures["gmacs_executed"] > 0 and figures["memory_mb"] > 0
         assert isinstance(figures["compile_cached"], bool)
     assert executions["masked"]["same_class"] == executions["compact"]["same_class"] == 1.0
-    assert 0 <= executions["budget"]["images_affected"] <= 1
+    assert 0 <= executions["capped"]["images_affected"] <= 1
     assert case["device_peak_mb"] is None  # CPUs do not tell
     with Image.open(tmp_path / "benchmark.png") as picture:
         assert np.asarray(picture).std() > 0

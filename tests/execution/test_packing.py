@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avit_jax.execution.packing import pack, source_rows, unpack
+from avit_jax.execution.packing import moved_rows, pack, unpack
 
 IMAGES, TOKENS = 3, 7
 CAPACITY = IMAGES * TOKENS + 5
@@ -23,8 +23,10 @@ def test_repacking_keeps_the_tokens_that_are_still_live_in_order(first, second):
     names = np.arange(IMAGES * TOKENS).reshape(IMAGES, TOKENS)
     rows = np.full(CAPACITY, -1)
     rows[: before.sum()] = names[before]
-    source = np.asarray(source_rows(pack(jnp.array(after)), pack(jnp.array(before)), CAPACITY))
+    moved = moved_rows(pack(jnp.array(after)), pack(jnp.array(before)), CAPACITY)
+    source, positions = map(np.asarray, moved)
     np.testing.assert_array_equal(rows[source][: after.sum()], names[after])
+    np.testing.assert_array_equal(positions[: after.sum()], np.nonzero(after)[1])
     # Rows never move backwards, which is what lets a buffer be repacked in place.
     live = np.arange(after.sum())
     assert (source[live] >= live).all()

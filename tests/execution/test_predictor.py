@@ -1,7 +1,6 @@
 """Compiled inference refuses what it was not compiled for, in one sentence."""
 
 import dataclasses
-import functools
 import types
 
 import jax
@@ -10,7 +9,7 @@ import pytest
 from jax import export
 
 import avit_jax
-from avit_jax.execution.predictor import run
+from avit_jax.execution.executions import EXECUTIONS
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_a_batch_that_does_not_divide_among_the_devices_is_refused(model):
 
 
 def test_an_unknown_execution_is_refused_with_the_known_ones(model):
-    with pytest.raises(ValueError, match="dense, masked, compact, budget"):
+    with pytest.raises(ValueError, match="dense, masked, compact, capped"):
         model.compile(model.init(jax.random.key(0)), batch_size=8, execution="fast")
 
 
@@ -51,12 +50,12 @@ def test_answers_come_back_for_the_images_that_were_given(predict):
     assert part.usage[0].tokens.shape[1] == 3
 
 
-@pytest.mark.parametrize("execution", ["compact", "budget", "dense"])
+@pytest.mark.parametrize("execution", ["compact", "capped", "dense"])
 def test_programs_for_accelerators_lower_for_them(execution):
     model = avit_jax.create_model("avit_micro_patch4_32", depth=2, dtype="bfloat16")
     plan = model.default_plan(8, platform="gpu")
     plan = dataclasses.replace(plan, capacities=(40, 20))
-    program = functools.partial(run, model, plan=plan, execution=execution)
+    program = model.program(EXECUTIONS[execution], plan)
     arguments = (
         model.abstract_params(),
         jax.ShapeDtypeStruct((8, 32, 32, 3), np.float32),
@@ -73,10 +72,11 @@ def test_programs_with_fused_attention_hold_cudnns_kernel(monkeypatch, execution
     # The version is asked for while tracing, and there is no cuDNN here.
     kernels = "jax._src.cudnn.fused_attention_stablehlo"
     monkeypatch.setattr(f"{kernels}.check_cudnn_version", lambda: 91900)
+    monkeypatch.setattr("avit_jax.models.attention.can_be_fused", lambda **_: True)
     model = avit_jax.create_model("avit_micro_patch4_32", depth=2, num_heads=3, dtype="bfloat16")
     plan = model.default_plan(8, platform="gpu")
     plan = dataclasses.replace(plan, fused_attention=True)
-    program = functools.partial(run, model, plan=plan, execution=execution)
+    program = model.program(EXECUTIONS[execution], plan)
     traced = jax.jit(program).trace(
         model.abstract_params(),
         jax.ShapeDtypeStruct((8, 32, 32, 3), np.float32),

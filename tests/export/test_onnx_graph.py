@@ -62,9 +62,9 @@ def test_a_run_becomes_one_file_that_describes_itself(run, tmp_path, capsys):
 
 def test_an_execution_that_onnx_lacks_is_refused(run, tmp_path):
     config = run[0].copy_and_resolve_references()
-    config.inference.execution = "budget"
+    config.inference.execution = "capped"
     with pytest.raises(
-        UserError, match=r"no execution 'budget': write .* masked or compact or dense"
+        UserError, match=r"no execution 'capped': write .* masked or compact or dense"
     ):
         export.export_run(config, run[1], output=tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ from jax import export
 import avit_jax
 from avit_jax import methods
 from avit_jax.data.mix import normalise
+from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.export.program import export_program, named, plans_for
 from tests.export.conftest import PLAN
@@ -25,7 +26,7 @@ def images_of(model):
 
 def exported(model, execution, plan):
     plans = plans_for(model, BATCH, plan)
-    return export_program(model, execution=execution, batch_size=BATCH, plans=plans)
+    return export_program(model, execution=find(execution), batch_size=BATCH, plans=plans)
 
 
 @pytest.mark.parametrize("method", methods.available())
@@ -50,9 +51,9 @@ def test_dense_programs_of_an_adaptive_model_skip_nothing():
     np.testing.assert_allclose(found["gmacs"], model.dense_gmacs(), rtol=1e-6)
 
 
-def test_a_budget_also_says_how_many_tokens_each_image_lost():
+def test_a_capped_program_also_says_how_many_tokens_each_image_lost():
     model = tiny("avit")
-    program = exported(model, "budget", dataclasses.replace(PLAN, capacities=(17, 6, 2)))
+    program = exported(model, "capped", dataclasses.replace(PLAN, capacities=(17, 6, 2)))
     exists = np.ones(BATCH, bool)
     found = jax.eval_shape(program.call, named(model.abstract_params()), images_of(model), exists)
     assert {name: value.shape for name, value in found.items()} == {

@@ -34,7 +34,7 @@ def test_values_and_gradients_are_those_of_the_definition(length, masked):
     arguments = inputs(length)
     exists = some_keys(length) if masked else None
     bias = jax.random.normal(jax.random.key(9), (2, 3, length, length))
-    ours = lambda *a: attention.mix(*a, keys=exists, bias=bias)  # noqa: E731
+    ours = lambda *a: attention.mix(*a, live=exists, bias=bias)  # noqa: E731
     theirs = lambda *a: by_definition(*a, exists, bias)  # noqa: E731
     np.testing.assert_allclose(ours(*arguments), theirs(*arguments), atol=1e-6)
     found, expected = (
@@ -51,14 +51,14 @@ def test_what_lies_where_no_key_exists_does_not_matter(length, garbage):
     query, key, value = inputs(length)
     exists = some_keys(length)
     garbage = jnp.where(exists[:, :, None, None], 0.0, garbage)
-    clean = attention.mix(query, key, value, keys=exists)
-    dirty = attention.mix(query, key + garbage, value - garbage, keys=exists)
+    clean = attention.mix(query, key, value, live=exists)
+    dirty = attention.mix(query, key + garbage, value - garbage, live=exists)
     np.testing.assert_array_equal(clean, dirty)
 
 
 def test_without_any_key_the_mean_of_all_values_comes_back():
     query, key, value = inputs(5)
-    answer = attention.mix(query, key, value, keys=jnp.zeros((2, 5), bool))
+    answer = attention.mix(query, key, value, live=jnp.zeros((2, 5), bool))
     expected = jnp.broadcast_to(value.mean(1, keepdims=True), value.shape)
     np.testing.assert_allclose(answer, expected, atol=1e-6)
 
@@ -66,8 +66,8 @@ def test_without_any_key_the_mean_of_all_values_comes_back():
 def test_fewer_queries_than_keys():
     query, key, value = inputs(90)
     exists = some_keys(90)
-    whole = attention.mix(query, key, value, keys=exists)
-    first = attention.mix(query[:, :1], key, value, keys=exists)
+    whole = attention.mix(query, key, value, live=exists)
+    first = attention.mix(query[:, :1], key, value, live=exists)
     np.testing.assert_allclose(first, whole[:, :1], atol=1e-6)
 
 
@@ -94,9 +94,8 @@ def test_the_fused_kernel_is_asked_for_the_same(length, masked):
     bias = jax.random.normal(jax.random.key(9), (2, 3, length, length))
     if masked:  # where no key exists, a bias is meaningless
         bias = bias.at[0].set(0.0)
-    expected = attention.mix(*arguments, keys=exists, bias=bias, scale=0.3)
-    with attention.fused(True):
-        found = attention.mix(*arguments, keys=exists, bias=bias, scale=0.3)
+    expected = attention.mix(*arguments, live=exists, bias=bias, scale=0.3)
+    found = attention.mix(*arguments, live=exists, bias=bias, scale=0.3, fused=True)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -105,7 +104,6 @@ def test_what_is_not_a_number_does_not_reach_the_fused_kernel_either():
     query, key, value = inputs(5)
     exists = some_keys(5)
     gone = jnp.where(exists[:, :, None, None], 0.0, jnp.nan)
-    with attention.fused(True):
-        clean = attention.mix(query, key, value, keys=exists)
-        dirty = attention.mix(query, key + gone, value + gone, keys=exists)
+    clean = attention.mix(query, key, value, live=exists, fused=True)
+    dirty = attention.mix(query, key + gone, value + gone, live=exists, fused=True)
     np.testing.assert_array_equal(clean, dirty)

@@ -1,7 +1,6 @@
 """The formula for multiply-adds against the published numbers and against the compiled program."""
 
 import dataclasses
-import functools
 import math
 
 import jax
@@ -12,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avit_jax import create_model
-from avit_jax.execution import executed_costs
-from avit_jax.execution.predictor import run
+from avit_jax.execution import capped
+from avit_jax.execution.capped import CAPPED
+from avit_jax.execution.image_groups import filled_up
 from avit_jax.models import costs
 from avit_jax.models.vit import ViTShape
 from avit_jax.types import HEAD_EFFECTS, Usage
@@ -85,19 +85,19 @@ def test_the_formula_equals_the_contractions_of_the_program(changes, family):
     assert multiply_adds(jaxpr.jaxpr) == round(model.dense_gmacs() * costs.GIGA)
 
 
-def test_a_budget_costs_what_its_program_contracts():
+def test_capped_execution_costs_what_its_program_contracts():
     sizes = dataclasses.asdict(dataclasses.replace(SMALL, distilled=True))
     model = create_model("avit_micro_patch4_32", **sizes)
     plan = model.default_plan(3)
     plan = dataclasses.replace(plan, images=2, capacities=(99, 8, 1))
-    jaxpr = jax.make_jaxpr(functools.partial(run, model, plan=plan, execution="budget"))(
+    jaxpr = jax.make_jaxpr(model.program(CAPPED, plan))(
         model.abstract_params(),
         jax.ShapeDtypeStruct((3, 32, 32, 3), jnp.float32),
         jax.ShapeDtypeStruct((3,), bool),
     )
     # Three images in groups of two are four.
-    assert executed_costs.filled_up(3, plan.images) == 4
-    counted = executed_costs.budget_gmacs(model.shape, plan) * 4 * costs.GIGA
+    assert filled_up(3, plan.images) == 4
+    counted = capped.image_gmacs(model.shape, plan) * 4 * costs.GIGA
     assert multiply_adds(jaxpr.jaxpr) == pytest.approx(counted, rel=1e-6)
 
 

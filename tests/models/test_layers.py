@@ -66,18 +66,23 @@ def test_extra_channels_join_in_front_of_the_norm_and_no_head_gate_touches_them(
     )
 
 
+def attended(block, x, **options):
+    query, key, value = block.attention.project(x)
+    return block.attention.finish(block.attention.mix(query, key, value, **options))
+
+
 def test_a_bias_is_added_to_the_scores_and_masked_keys_stay_masked(block, x):
     bias = 3 * random(BATCH, HEADS, TOKENS, TOKENS, seed=8)
     keys = np.array([[True, True, False, True, True], [True] * 5])
     np.testing.assert_allclose(
-        block.attention(x, gates=Gates(tokens=jnp.asarray(keys)), bias=bias),
+        attended(block, x, live=jnp.asarray(keys), bias=bias),
         attention_by_hand(block.attention, x, bias=bias, keys=keys[:, None, :]),
         rtol=1e-4,
         atol=1e-4,
     )
     np.testing.assert_allclose(
         block.attend(x, bias=bias),
-        x + block.attention(block.norm1(x), bias=bias),
+        x + attended(block, block.norm1(x), bias=bias),
         atol=1e-5,
     )
 
@@ -87,17 +92,34 @@ def test_scores_are_those_whose_softmax_the_attention_uses(block, x, gated):
     attention = block.attention
     heads = jnp.array([[1, 0, 0.5], [0.25, 1, 1]]) if gated else jnp.ones((BATCH, HEADS))
     bias = random(BATCH, HEADS, TOKENS, TOKENS, seed=9)
-    scores = attention.scores(x, heads=heads, bias=bias)
+    query, key, value = attention.project(x, heads=heads)
+    scores = attention.scores(query, key, bias)
     chex.assert_shape(scores, (BATCH, HEADS, TOKENS, TOKENS))
     assert scores.dtype == jnp.float32
-    value = attention.qkv(x)[..., 2 * DIM :].reshape(BATCH, TOKENS, HEADS, DIM // HEADS)
-    value = value * heads[:, None, :, None]
-    mixed = jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(scores), value) * heads[:, None, :, None]
+    mixed = jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(scores), value)
     np.testing.assert_allclose(
-        attention.proj(mixed.reshape(x.shape)),
-        attention(x, gates=Gates(heads=heads), bias=bias),
+        attention.finish(mixed),
+        attention.finish(attention.mix(query, key, value, bias=bias)),
         rtol=1e-4,
         atol=1e-4,
+    )
+
+
+def test_a_block_hands_out_the_scores_that_it_used(block, x):
+    bias = random(BATCH, HEADS, TOKENS, TOKENS, seed=9)
+    after, scores = block.attend_and_score(x, bias=bias)
+    np.testing.assert_array_equal(after, block.attend(x, bias=bias))
+    query, key, _ = block.attention.project(block.norm1(x))
+    np.testing.assert_allclose(scores(), block.attention.scores(query, key) + bias, atol=1e-6)
+
+
+def test_the_steps_for_few_tokens_are_parts_of_the_whole_projection(block, x):
+    query, key, value = block.attention.project(x)
+    np.testing.assert_allclose(block.attention.queries(x[:, :2]), query[:, :2], atol=1e-5)
+    for found, expected in zip(block.attention.keys_values(x), (key, value), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(
+        block.attention.split(block.attention.join(query, key, value)), [query, key, value]
     )
 
 

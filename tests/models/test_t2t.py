@@ -9,7 +9,8 @@ import pytest
 import avit_jax
 from avit_jax.execution.plan import Plan
 from avit_jax.models import functional
-from avit_jax.models.t2t import T2TShape, sinusoids
+from avit_jax.models.positions import sinusoids
+from avit_jax.models.t2t import T2TShape
 from avit_jax.runtime.device_mesh import make_mesh
 from tests.parity import t2t
 from tests.parity.golden import group, load

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -59,10 +58,7 @@ def gradients(name: str, ours: Mapping, recorded: Mapping[str, np.ndarray]) -> D
 def compacted(
     model: Model, params: dict, images: np.ndarray, masked: Output
 ) -> Iterator[Difference]:
-    """Compact execution against masked, in groups that are filled up, at sizes that pad.
-
-    Where heads are chosen, both when they are masked in products and when they are left out.
-    """
+    """Compact execution against masked, in groups that are filled up, at sizes that pad."""
     plan = Plan(
         images=3,
         row_sizes=(8, 24),
@@ -70,19 +66,14 @@ def compacted(
         lengths=(4, model.shape.num_tokens),
         dense_images=2,
     )
-    plans = {"compact": plan}
-    if model.chooses_heads:
-        narrow = dataclasses.replace(plan, head_sizes=(1, model.shape.num_heads))
-        plans["compact without dropped heads"] = narrow
     mesh = make_mesh(devices=jax.devices()[:1])
     sure = np.asarray(masked.aux["margin"]) > BORDER
     assert sure.any(), "every image has a decision on the border: nothing can be compared"
-    for name, plan in plans.items():
-        found = model.compile(params, batch_size=len(images), plan=plan, mesh=mesh)(images)
-        yield difference(f"{name}, logits", found.logits[sure], masked.logits[sure], 1e-5)
-        pairs = zip(jax.tree.leaves(found.usage), jax.tree.leaves(masked.usage), strict=True)
-        unequal = max(_largest(ours[:, sure], theirs[:, sure]) for ours, theirs in pairs)
-        yield Difference(f"{name}, decisions", unequal, 0.0)
+    found = model.compile(params, batch_size=len(images), plan=plan, mesh=mesh)(images)
+    yield difference("compact, logits", found.logits[sure], masked.logits[sure], 1e-5)
+    pairs = zip(jax.tree.leaves(found.usage), jax.tree.leaves(masked.usage), strict=True)
+    unequal = max(_largest(ours[:, sure], theirs[:, sure]) for ours, theirs in pairs)
+    yield Difference("compact, decisions", unequal, 0.0)
 
 
 def _largest(ours: jax.Array, recorded: np.ndarray) -> float:

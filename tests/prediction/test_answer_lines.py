@@ -87,8 +87,8 @@ def test_what_decides_the_lines_is_part_of_the_identity_and_nothing_else(source,
         identity(**{"train.epochs": 3.0, "eval.batch_size": 8, "data.augment.flip": False}) == first
     )
     assert identity(images=2) == first, "sizes that only decide the speed"
-    budget = identity(execution="budget")
-    assert identity(execution="budget", images=2)["capacities"] != budget["capacities"]
+    capped = identity(execution="capped")
+    assert identity(execution="capped", images=2)["capacities"] != capped["capacities"]
     (tmp_path / "bee" / "e").touch()
     grown = FileSource([tmp_path], class_names=NAMES)
     renamed = FileSource([tmp_path], class_names=("wasp", "bee"))

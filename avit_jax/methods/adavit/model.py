@@ -31,11 +31,9 @@ from flax import nnx
 from jax import Array
 
 from avit_jax.errors import UserError
-from avit_jax.execution import executed_costs
-from avit_jax.execution.plan import Plan, with_heads_left_out
+from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
-from avit_jax.methods.adavit import compact as selected
-from avit_jax.methods.adavit import decisions, policies, usage_losses, weight_names
+from avit_jax.methods.adavit import compact, costs, decisions, policies, usage_losses, weight_names
 from avit_jax.methods.adavit.settings import KINDS, Settings
 from avit_jax.models.functional import Params, scan_layers
 from avit_jax.models.layers import Block
@@ -47,6 +45,7 @@ class Model(base.Model):
     """Policies over tokens, heads and halves on any backbone."""
 
     settings: Settings
+    name = "adavit"
 
     def __post_init__(self):
         """Blocks without policies are counted here, where the depth is known."""
@@ -71,11 +70,6 @@ class Model(base.Model):
                 rngs=rngs,
             )
         return network
-
-    @property
-    def chooses_heads(self) -> bool:
-        """See `base.Model.chooses_heads`."""
-        return self.settings.heads
 
     @property
     def draws(self) -> bool:
@@ -158,7 +152,7 @@ class Model(base.Model):
 
     def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.compact`."""
-        return selected.compact(network, images, exists, plan, settings=self.settings)
+        return compact.compact(network, images, exists, plan, settings=self.settings)
 
     def from_torch(self, state_dict: Mapping[str, Any]) -> Params:
         """See `base.Model.from_torch`; weights without any policy, as DeiT's, get fresh ones.
@@ -175,17 +169,9 @@ class Model(base.Model):
         """See `base.Model.to_torch`; upstream keeps query, key and value apart."""
         return weight_names.apart(super().to_torch(params))
 
-    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
-        """See `base.Model.executed_gmacs`."""
-        return executed_costs.on_devices(
-            executed_costs.selected_gmacs, self.shape, usage, plan, devices=devices
-        )
-
-    def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
-        """See `base.Model.candidate_plans`; heads are masked in products, or left out of them."""
-        plans = super().candidate_plans(batch_size)
-        narrow = with_heads_left_out(plans["default"], self.shape.num_heads)
-        return plans | {"heads left out": narrow}
+    def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
+        """See `base.Model.compact_gmacs`."""
+        return costs.compact_gmacs(self.shape, usage[0], plan)
 
     def dial(self) -> Dial | None:
         """`logit_shift`: the same for tokens, heads and halves."""

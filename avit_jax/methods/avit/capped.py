@@ -1,8 +1,8 @@
-"""Static budgets: a fixed number of tokens per layer, for hardware that wants no branches.
+"""Capped execution of halting: a fixed number of places for tokens in each layer, no branches.
 
-Not exact where an image needs more than the budget: of its live tokens those nearest to halting
-(the least still to spend) are dropped, prefix tokens never. How many were dropped comes back with
-the answer.
+Not exact where an image needs more places than there are: of its live tokens those nearest to
+halting (the least still to spend) are dropped, prefix tokens never. How many were dropped comes
+back with the answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from avit_jax.models.functional import layer_at
 from avit_jax.types import Gates, Output, Usage
 
 
-def budgeted(
+def capped(
     network: Backbone,
     images: Array,
     exists: Array,
@@ -34,7 +34,7 @@ def budgeted(
 ) -> Output:
     """Logits with at most `plan.capacities[l]` tokens of each image in layer l.
 
-    Arguments as for `halting_tokens.compact`.
+    Arguments as for `compact.compact`.
 
     Returns:
         `logits`, `usage`, and `aux["dropped"]` `[L, B]`, live tokens that found no place in a
@@ -59,12 +59,13 @@ def budgeted(
         layers = list(group)
         tokens, index, state, dropped = _shrink(tokens, index, state, capacity, prefix)
 
-        def layer(carry: tuple, number: Array) -> tuple[tuple, Array]:
+        def layer(carry: tuple, number: Array, index: Array = index) -> tuple[tuple, Array]:
             tokens, state, answer = carry
             block = layer_at(network.blocks, number)
             live = _running(state, prefix)
             gates = Gates(tokens=live)
-            tokens = block.feed(block.attend(tokens, gates=gates), gates=gates)
+            tokens = block.attend(tokens, gates=gates, positions=index)
+            tokens = block.feed(tokens, gates=gates)
             state, weight = halting.step(state.replace(live=live), score(tokens), eps=eps)
             answer = answer + weight[:, :prefix, None] * tokens[:, :prefix].astype(jnp.float32)
             return (tokens, state.replace(live=state.live & live), answer), live
@@ -77,7 +78,8 @@ def budgeted(
 
     tokens, index, state, dropped = _shrink(tokens, index, state, capacities[-1], prefix)
     live = _running(state, prefix)
-    states = last_block(layer_at(network.blocks, shape.depth - 1), tokens, prefix=prefix, keys=live)
+    block = layer_at(network.blocks, shape.depth - 1)
+    states = last_block(block, tokens, prefix=prefix, live=live, positions=index)
     _, weight = halting.step(state.replace(live=live), jnp.ones(live.shape), eps=eps)
     answer = answer + weight[:, :prefix, None] * states.astype(jnp.float32)
     lives = jnp.concatenate([*lives, _spread(live[None], index, shape.num_tokens)])
@@ -93,7 +95,7 @@ def _check(plan: Plan, prefix: int) -> tuple[int, ...]:
     capacities = plan.capacities
     if capacities is None:
         raise UserError(
-            'execution="budget" needs a plan with capacities, a number of tokens for each layer: '
+            'execution="capped" needs a plan with capacities, a number of tokens for each layer: '
             "run --mode calibrate, or give plan.capacities."
         )
     if any(b > a for a, b in itertools.pairwise(capacities)):

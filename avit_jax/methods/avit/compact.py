@@ -81,7 +81,7 @@ def compact(
         after = pack(live)
         buffers = blocks.run(layer_at(network.blocks, index), buffers, before, after, plan)
         spent = unpack(score(buffers.tokens[None])[0], after)
-        rows = jnp.clip(after.positions()[:, :prefix], 0, buffers.tokens.shape[0] - 1)
+        rows = jnp.clip(after.rows()[:, :prefix], 0, buffers.tokens.shape[0] - 1)
         state, answer = account(state, live, spent, buffers.tokens[rows], answer)
         return buffers, after, state, answer, lives.at[index].set(live)
 
@@ -89,7 +89,7 @@ def compact(
         tokens: Array, state: halting.Halting, answer: Array
     ) -> tuple[Array, halting.Halting, Array, Array]:
         block = layer_at(network.blocks, shape.depth - 1)
-        last = last_block(block, tokens, prefix=prefix, keys=running(state))
+        last = last_block(block, tokens, prefix=prefix, live=running(state))
         return last, state, answer, everywhere
 
     def packed_end(

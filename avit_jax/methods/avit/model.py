@@ -29,12 +29,9 @@ import numpy as np
 from jax import Array
 
 from avit_jax.errors import UserError
-from avit_jax.execution import executed_costs
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base, schedule
-from avit_jax.methods.avit import capped as budget
-from avit_jax.methods.avit import compact as halting_tokens
-from avit_jax.methods.avit import halting
+from avit_jax.methods.avit import capped, compact, costs, halting
 from avit_jax.methods.avit.priors import depth_prior, divergence
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.functional import scan_layers
@@ -145,7 +142,8 @@ class Model(base.Model):
     """Token halting on any backbone."""
 
     settings: Settings
-    has_budget = True
+    name = "avit"
+    has_capped = True
 
     def __post_init__(self):
         """A prior that cannot be is refused here, not in the middle of tracing."""
@@ -211,21 +209,17 @@ class Model(base.Model):
 
     def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.compact`."""
-        return halting_tokens.compact(
+        return compact.compact(
             network, images, exists, plan, score=self.score, eps=self.settings.eps
         )
 
-    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
-        """See `base.Model.executed_gmacs`."""
-        return executed_costs.on_devices(
-            executed_costs.halting_gmacs, self.shape, usage, plan, devices=devices
-        )
+    def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
+        """See `base.Model.compact_gmacs`."""
+        return costs.compact_gmacs(self.shape, usage[0], plan)
 
-    def budget(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
-        """See `base.Model.budget`."""
-        return budget.budgeted(
-            network, images, exists, plan, score=self.score, eps=self.settings.eps
-        )
+    def capped(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
+        """See `base.Model.capped`."""
+        return capped.capped(network, images, exists, plan, score=self.score, eps=self.settings.eps)
 
     def dial(self) -> Dial:
         """`gate_center`, in logits from the model's own: higher means lower scores, more layers.

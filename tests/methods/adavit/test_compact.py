@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from avit_jax.execution.compact import COMPACT
 from avit_jax.execution.plan import Plan
-from avit_jax.execution.predictor import run
 from avit_jax.runtime.device_mesh import make_mesh
 from tests.execution.policies import DEPTH, EVEN, ONE, images_of, make, params_of
 
@@ -23,22 +23,21 @@ def plan_of(**sizes) -> Plan:
     return Plan(dense_images=2, **{**usual, **sizes})
 
 
-# A model and the sizes it is run with: every head effect with heads left out of products and with
-# heads masked in packed rows (no `head_sizes`), kinds that are missing, both backbones, and plans
-# that pad, that do not, and that leave blocks of rows, heads or groups unfilled.
+# A model and the sizes it is run with: every head effect, kinds that are missing, both backbones,
+# and plans that pad, that do not, and that leave blocks of rows or groups unfilled.
 CASES = {
-    "released": ({}, plan_of(head_sizes=(1, 2, 3))),
+    "released": ({}, plan_of()),
     "hidden": (
         {"method": {"head_effect": "hidden", "tokens": False}},
-        plan_of(images=3, attention_images=1, lengths=(1, 10), head_sizes=(2, 3)),
+        plan_of(images=3, attention_images=1, lengths=(1, 10)),
     ),
     "hidden units that heads do not divide": (
         {"method": {"head_effect": "hidden", "layers": False}, "mlp_ratio": 20 / 12},
-        plan_of(attention_images=3, lengths=(4, 10), head_sizes=(1, 3)),
+        plan_of(attention_images=3, lengths=(4, 10)),
     ),
     "attention": (
         {"method": {"head_effect": "attention", "every_token_in_mlp": True}},
-        plan_of(attention_images=4, lengths=(3, 10), head_sizes=(1, 3)),
+        plan_of(attention_images=4, lengths=(3, 10)),
     ),
     "hidden, packed": (
         {"method": {"head_effect": "hidden"}},
@@ -70,7 +69,7 @@ def compiled(case):
     """The model, and masked and compact execution as functions of parameters."""
     sizes, plan = CASES[case]
     model = make(**sizes)
-    compact = functools.partial(run, model, plan=plan, execution="compact")
+    compact = model.program(COMPACT, plan)
     return model, jax.jit(model.apply), jax.jit(compact)
 
 
@@ -116,7 +115,7 @@ def test_an_image_that_is_not_finite_spoils_its_own_answer_only():
 def test_bfloat16_compact_is_as_close_to_masked_as_bfloat16_allows():
     model = make(dtype="bfloat16")
     params, images = params_of(model, EVEN), images_of(model, 16)
-    plan = plan_of(images=16, head_sizes=(1, 2, 3))
+    plan = plan_of(images=16)
     compact = model.compile(params, batch_size=16, plan=plan, mesh=ONE_DEVICE)(images)
     masked = jax.jit(model.apply)(params, images)
     # Decisions are made in float32 of tokens that are rounded.
@@ -132,7 +131,7 @@ def test_bfloat16_compact_is_as_close_to_masked_as_bfloat16_allows():
 def test_devices_share_the_images_without_changing_answers():
     model = make()
     params, images = params_of(model, EVEN), images_of(model, 8)
-    plan = plan_of(images=1, lengths=(10,), head_sizes=(1, 3))
+    plan = plan_of(images=1, lengths=(10,))
     one, eight = (
         model.compile(params, batch_size=8, plan=plan, mesh=mesh)
         for mesh in (ONE_DEVICE, make_mesh())

@@ -28,7 +28,7 @@ def case(request):
 
 def compiled(model, params, capacities):
     plan = dataclasses.replace(model.default_plan(3), capacities=capacities)
-    return model.compile(params, batch_size=3, execution="budget", plan=plan, mesh=ONE_DEVICE)
+    return model.compile(params, batch_size=3, execution="capped", plan=plan, mesh=ONE_DEVICE)
 
 
 def test_a_budget_that_holds_every_live_token_is_exact(case):
@@ -80,7 +80,7 @@ def test_budgets_that_cannot_be_are_refused(case, capacities, message):
         compiled(model, params, capacities)
 
 
-def test_a_dense_model_has_no_budget():
+def test_a_dense_model_cannot_be_capped():
     model = avit_jax.create_model("deit_micro_patch4_32", num_classes=5, depth=2)
-    with pytest.raises(ValueError, match='dense has no execution="budget"'):
-        model.compile(model.init(jax.random.key(0)), batch_size=8, execution="budget")
+    with pytest.raises(ValueError, match='dense has no execution="capped"'):
+        model.compile(model.init(jax.random.key(0)), batch_size=8, execution="capped")

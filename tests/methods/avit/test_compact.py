@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import avit_jax
-from avit_jax.execution import executed_costs
+from avit_jax.execution.compact import COMPACT
+from avit_jax.execution.dense import DENSE
 from avit_jax.execution.plan import Plan
-from avit_jax.execution.predictor import run
 from avit_jax.methods.avit import synthetic as halting_profiles
 from avit_jax.models import costs
 from avit_jax.runtime.device_mesh import make_mesh
@@ -83,13 +83,12 @@ def test_counted_multiply_adds_are_those_executed(distilled, first, plan):
     rng = np.random.default_rng(0)
     params, images = scripted(model, rng.integers(first, first + 3, (5, 16)))
     plan = small_plan(model.shape.num_tokens, **plan)
-    program = functools.partial(run, model, plan=plan, execution="compact")
+    program = model.program(COMPACT, plan)
     exists = np.ones(5, bool)
     run_adds = multiply_adds(program, params, images, exists)
     tokens = program(params, images, exists).usage[0].tokens
-    assert executed_costs.halting_gmacs(
-        model.shape, Usage(tokens=tokens), plan
-    ) * 1e9 == pytest.approx(run_adds)
+    counted = model.compact_gmacs((Usage(tokens=tokens),), plan)
+    assert counted * 1e9 == pytest.approx(run_adds)
     needed = costs.inference_gmacs(model.shape, model.apply(params, images).usage[0]).sum() * 1e9
     assert needed <= run_adds
 
@@ -100,7 +99,7 @@ def test_where_nothing_has_halted_the_last_block_runs_whole_too(least):
     depth = np.random.default_rng(0).integers(least, 4, (5, 16))
     params, images = scripted(model, depth)
     plan = small_plan(model.shape.num_tokens, images=5, row_sizes=(16, 64), lengths=(4, 17))
-    program = functools.partial(run, model, plan=plan, execution="compact")
+    program = model.program(COMPACT, plan)
     exists = np.ones(5, bool)
     output, expected = program(params, images, exists), model.apply(params, images)
     np.testing.assert_allclose(output.logits, expected.logits, atol=1e-5)
@@ -108,7 +107,7 @@ def test_where_nothing_has_halted_the_last_block_runs_whole_too(least):
     assert 5 * costs.dense_inference_gmacs(model.shape) * 1e9 == pytest.approx(
         multiply_adds(program, params, images, exists)
     )
-    assert executed_costs.halting_gmacs(model.shape, output.usage[0], plan) == pytest.approx(
+    assert model.compact_gmacs(output.usage, plan) == pytest.approx(
         5 * costs.dense_inference_gmacs(model.shape)
     )
 
@@ -118,7 +117,7 @@ def test_dense_execution_runs_what_is_counted_for_it(distilled):
     model = make(distilled=distilled)
     params = model.init(jax.random.key(0))
     plan = small_plan(model.shape.num_tokens, dense_images=2)
-    program = functools.partial(run, model, plan=plan, execution="dense")
+    program = model.program(DENSE, plan)
     images = np.zeros((4, 32, 32, 3), np.float32)
     run_adds = multiply_adds(program, params, images, np.ones(4, bool))
     assert costs.dense_inference_gmacs(model.shape) * 4e9 == pytest.approx(run_adds)
@@ -127,7 +126,7 @@ def test_dense_execution_runs_what_is_counted_for_it(distilled):
 def test_groups_of_dense_execution_are_even():
     model = make()
     plan = small_plan(model.shape.num_tokens, dense_images=4)
-    program = functools.partial(run, model, plan=plan, execution="dense")
+    program = model.program(DENSE, plan)
     images = np.zeros((5, 32, 32, 3), np.float32)
     params = model.init(jax.random.key(0))
     run_adds = multiply_adds(program, params, images, np.ones(5, bool))
@@ -151,7 +150,7 @@ def test_images_that_only_fill_up_cost_nothing():
     model = make()
     params, images = scripted(model, np.full((3, 16), 4))
     plan = small_plan(model.shape.num_tokens)
-    program = functools.partial(run, model, plan=plan, execution="compact")
+    program = model.program(COMPACT, plan)
     exists = np.array([True, False, False])
     one = multiply_adds(program, params, images, exists)
     all_ = multiply_adds(program, params, images, np.ones(3, bool))
@@ -167,15 +166,13 @@ def test_a_finished_image_leaves_with_all_its_tokens(group):
     # A class token with a score of 1/2 halts after two of four layers.
     params["cls_token"][:, :, 0] = model.settings.gate_center / model.settings.gate_scale
     plan = small_plan(model.shape.num_tokens, images=group)
-    program = functools.partial(run, model, plan=plan, execution="compact")
+    program = model.program(COMPACT, plan)
     output = program(params, images, np.ones(2, bool))
     assert output.usage[0].tokens[:2].all() and not output.usage[0].tokens[2:].any()
     masked = model.apply(params, images)
     np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
     run_adds = multiply_adds(program, params, images, np.ones(2, bool))
-    assert executed_costs.halting_gmacs(model.shape, output.usage[0], plan) * 1e9 == pytest.approx(
-        run_adds
-    )
+    assert model.compact_gmacs(output.usage, plan) * 1e9 == pytest.approx(run_adds)
 
 
 def test_bfloat16_compact_is_as_close_to_masked_as_bfloat16_allows():

@@ -1,14 +1,13 @@
 """What is counted for compact execution of chosen work is what the program multiplies."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
 
-from avit_jax.execution import executed_costs
+from avit_jax.execution.compact import COMPACT
+from avit_jax.execution.execution import executed_gmacs
+from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
-from avit_jax.execution.predictor import run
 from avit_jax.models import costs
 from tests.execution.executed import multiply_adds
 from tests.execution.policies import EVEN, images_of, make, params_of
@@ -24,7 +23,7 @@ def deciding(model, plan) -> int:
     patches = shape.num_tokens - shape.num_prefix_tokens
     outputs = {"heads": shape.num_heads, "layers": 2, "tokens": patches}
     each = sum(outputs[kind] for kind in settings.chosen) * shape.embed_dim * shape.depth
-    return executed_costs.filled_up(BATCH, plan.images) * each
+    return filled_up(BATCH, plan.images) * each
 
 
 def plan_of(**sizes) -> Plan:
@@ -34,17 +33,17 @@ def plan_of(**sizes) -> Plan:
 @pytest.mark.parametrize(
     ("sizes", "plan"),
     [
-        ({}, plan_of(attention_images=2, lengths=(2, 5, 10), head_sizes=(1, 2, 3))),
+        ({}, plan_of(attention_images=2, lengths=(2, 5, 10))),
         (
             {"method": {"head_effect": "hidden"}, "mlp_ratio": 20 / 12},
-            plan_of(attention_images=1, lengths=(5, 10), head_sizes=(1, 3)),
+            plan_of(attention_images=1, lengths=(5, 10)),
         ),
         (
             {
                 "method": {"head_effect": "attention", "every_token_in_mlp": True},
                 "distilled": True,
             },
-            plan_of(attention_images=4, lengths=(6, 11), head_sizes=(2, 3)),
+            plan_of(attention_images=4, lengths=(6, 11)),
         ),
         ({}, plan_of(attention_images=2, lengths=(4, 10))),
     ],
@@ -53,36 +52,34 @@ def plan_of(**sizes) -> Plan:
 def test_counted_multiply_adds_are_those_executed(sizes, plan):
     model = make(**sizes)
     params, images = params_of(model, KEEP), images_of(model, BATCH)
-    program = functools.partial(run, model, plan=plan, execution="compact")
+    program = model.program(COMPACT, plan)
     exists = np.ones(BATCH, bool)
     run_adds = multiply_adds(program, params, images, exists) - deciding(model, plan)
-    usage = jax.jit(program)(params, images, exists).usage[0]
-    counted = executed_costs.selected_gmacs(model.shape, usage, plan) * costs.GIGA
+    usage = jax.jit(program)(params, images, exists).usage
+    counted = model.compact_gmacs(usage, plan) * costs.GIGA
     assert counted == pytest.approx(run_adds)
-    assert model.executed_gmacs(usage, plan) * costs.GIGA == counted
-    assert costs.inference_gmacs(model.shape, usage).sum() * costs.GIGA < counted
+    assert costs.inference_gmacs(model.shape, usage[0]).sum() * costs.GIGA < counted
 
 
 def test_devices_run_what_each_of_them_runs():
     model = make()
-    plan = plan_of(attention_images=2, lengths=(5, 10), head_sizes=(1, 3))
-    usage = jax.jit(model.apply)(params_of(model, EVEN), images_of(model, 4)).usage[0]
+    plan = plan_of(attention_images=2, lengths=(5, 10))
+    usage = jax.jit(model.apply)(params_of(model, EVEN), images_of(model, 4)).usage
     halves = [
         jax.tree.map(lambda leaf, at=at: leaf[:, at], usage) for at in (slice(2), slice(2, 4))
     ]
-    apart = sum(executed_costs.selected_gmacs(model.shape, half, plan) for half in halves)
-    assert model.executed_gmacs(usage, plan, devices=2) == pytest.approx(apart)
+    apart = sum(model.compact_gmacs(half, plan) for half in halves)
+    together = executed_gmacs(COMPACT, model, usage, plan, devices=2)
+    assert together == pytest.approx(apart)
 
 
 def test_images_that_only_fill_up_cost_embedding_head_and_the_last_mlp():
     model = make()
-    plan = plan_of(attention_images=1, lengths=(5, 10), head_sizes=(1, 3))
+    plan = plan_of(attention_images=1, lengths=(5, 10))
     usage = jax.jit(model.apply)(params_of(model, EVEN), images_of(model, 3)).usage[0]
     first = usage.replace(tokens=usage.tokens & (np.arange(3) < 1)[:, None])
     alone = jax.tree.map(lambda leaf: leaf[:, :1], usage)
     shape, prefix = model.shape, model.shape.num_prefix_tokens
     fixed = costs.embedding(shape) + costs.readout(shape) + costs.mlp(shape, prefix)
-    more = executed_costs.selected_gmacs(shape, first, plan) - executed_costs.selected_gmacs(
-        shape, alone, plan
-    )
+    more = model.compact_gmacs((first,), plan) - model.compact_gmacs((alone,), plan)
     assert more * costs.GIGA == pytest.approx(2 * fixed)

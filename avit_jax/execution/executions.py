@@ -1,0 +1,41 @@
+"""The list of executions: a new one is a file of this folder and an entry here."""
+
+from __future__ import annotations
+
+import logging
+
+from avit_jax.errors import UserError
+from avit_jax.execution.capped import CAPPED
+from avit_jax.execution.compact import COMPACT
+from avit_jax.execution.dense import DENSE
+from avit_jax.execution.execution import Execution
+from avit_jax.execution.masked import MASKED
+
+logger = logging.getLogger(__name__)
+
+EXECUTIONS = {one.name: one for one in (DENSE, MASKED, COMPACT, CAPPED)}
+_FORMER = {"budget": "capped"}
+
+
+def current_name(name: str) -> str:
+    """The name that an execution has today; a warning says where it had another one."""
+    if name not in _FORMER:
+        return name
+    logger.warning('execution "%s" is called "%s" now: write that.', name, _FORMER[name])
+    return _FORMER[name]
+
+
+def find(execution: str | Execution) -> Execution:
+    """An execution by its name; one that is given as such is returned.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if isinstance(execution, Execution):
+        return execution
+    name = current_name(execution)
+    if name not in EXECUTIONS:
+        raise UserError(
+            f"execution {execution!r} is unknown: compile() takes {', '.join(EXECUTIONS)}."
+        )
+    return EXECUTIONS[name]

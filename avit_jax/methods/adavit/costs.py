@@ -1,0 +1,73 @@
+"""Multiply-adds that compact AdaViT really runs, padding included."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from avit_jax.execution.image_groups import filled_up
+from avit_jax.execution.plan import Plan
+from avit_jax.methods.adavit.compact import is_worth_it_whole
+from avit_jax.models.backbone import Shape
+from avit_jax.models.costs import GIGA, attention, embedding, mlp, readout
+from avit_jax.types import Usage
+
+
+def compact_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
+    """What `compact.compact` runs for a batch on one device, in units of 1e9."""
+    usage = jax.tree.map(np.asarray, usage)
+    batch = usage.tokens.shape[1]
+    filled = filled_up(batch, plan.images)
+    usage = jax.tree.map(lambda array: np.pad(array, ((0, 0), (0, filled - batch), (0, 0))), usage)
+    total = filled * float(embedding(shape) + readout(shape))
+    for group in np.split(np.arange(filled), -(-batch // plan.images)):
+        for layer in range(shape.depth):
+            total += _layer(shape, usage, plan, layer, group)
+    return total / GIGA
+
+
+def _layer(shape: Shape, usage: Usage, plan: Plan, layer: int, group: np.ndarray) -> float:
+    """One block on one group of images."""
+    halves = [_work(shape, usage, layer, group, half) for half in (0, 1)]
+    if layer == shape.depth - 1:
+        return _last_attention(shape, halves[0][0], usage.head_effect, plan) + len(group) * mlp(
+            shape, shape.num_prefix_tokens
+        )
+    if is_worth_it_whole([counts for counts, _ in halves], shape.num_tokens):
+        return len(group) * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
+    return _attention(shape, *halves[0], plan) + mlp(shape, plan.rows_run(halves[1][0].sum()))
+
+
+def _work(
+    shape: Shape, usage: Usage, layer: int, group: np.ndarray, half: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Live tokens of each image in one half of a block, and the heads that it keeps."""
+    counts = usage.tokens[layer, group].sum(-1)
+    if half and usage.every_token_in_mlp:
+        counts = np.where(counts > 0, shape.num_tokens, 0)
+    heads = np.ones((len(group), shape.num_heads), bool)
+    if usage.heads is not None:
+        heads = usage.heads[layer, group]
+    if usage.branches is not None:
+        counts = np.where(usage.branches[layer, group, half], counts, 0)
+    return counts, heads
+
+
+def _attention(shape: Shape, counts: np.ndarray, heads: np.ndarray, plan: Plan) -> float:
+    """The attention half: packed rows with all heads, attention of those alone that are kept."""
+    rows, dim = plan.rows_run(counts.sum()), shape.embed_dim
+    pairs = np.where(heads, counts[:, None], 0).reshape(-1)
+    size = min(plan.attention_images, len(pairs))
+    padded = plan.padded_lengths(pairs, size)
+    return 4.0 * rows * dim * dim + size * (2.0 * padded**2 * dim / shape.num_heads).sum()
+
+
+def _last_attention(shape: Shape, counts: np.ndarray, effect: str, plan: Plan) -> float:
+    """The last block's, for prefix tokens only; their values, too, if heads hand them on."""
+    rows, dim, prefix = plan.rows_run(counts.sum()), shape.embed_dim, shape.num_prefix_tokens
+    size = min(plan.attention_images, len(counts))
+    padded = plan.padded_lengths(counts, size)
+    # Queries and projection; keys and values of the prefix once more where values are handed on.
+    products = 4.0 if effect == "attention" else 2.0
+    front = len(counts) * prefix * products * dim * dim
+    return 2.0 * rows * dim * dim + front + size * (2.0 * prefix * padded * dim).sum()

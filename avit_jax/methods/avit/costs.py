@@ -1,0 +1,46 @@
+"""Multiply-adds that compact A-ViT really runs, padding included."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from avit_jax.execution.image_groups import filled_up
+from avit_jax.execution.plan import Plan
+from avit_jax.models.backbone import Shape
+from avit_jax.models.costs import GIGA, attention, embedding, last_block, mlp, readout
+from avit_jax.types import Usage
+
+
+def compact_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
+    """What `compact.compact` runs for a batch on one device, in units of 1e9."""
+    counts = np.asarray(usage.tokens).sum(-1)
+    batch = counts.shape[1]
+    filled = filled_up(batch, plan.images)
+    counts = np.pad(counts, ((0, 0), (0, filled - batch)))
+    whole = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
+    total = 0.0
+    for group in np.split(counts, -(-batch // plan.images), axis=1):
+        # Until the first token of the group halts, layers run as in dense execution.
+        untouched = int((group == shape.num_tokens).all(1).cumprod().sum())
+        untouched = min(untouched, shape.depth - 1)
+        total += untouched * group.shape[1] * whole
+        if untouched == shape.depth - 1:  # the last one, too
+            total += group.shape[1] * last_block(shape, shape.num_tokens)
+            continue
+        for layer in range(untouched, shape.depth):
+            last = layer == shape.depth - 1
+            total += _executed_layer(shape, group[layer], plan, last=last)
+    return (total + filled * (embedding(shape) + readout(shape))) / GIGA
+
+
+def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, *, last: bool) -> float:
+    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
+    size = min(plan.attention_images, len(live))
+    padded = plan.padded_lengths(live, size)
+    rows, answers = plan.rows_run(live.sum()), len(live)
+    if len(live) == 1:  # it runs whole at one length, see `single_image.py`
+        rows, answers = padded.sum(), len(padded)
+    if last:
+        fixed = answers * (prefix * 2.0 * dim * dim + mlp(shape, prefix))
+        return 2.0 * rows * dim * dim + size * (2.0 * prefix * padded * dim).sum() + fixed
+    return (4.0 * rows * dim * dim + mlp(shape, rows)) + size * (2.0 * padded**2 * dim).sum()
