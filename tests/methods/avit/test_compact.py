@@ -50,12 +50,10 @@ def scripted(model, depth):
 def test_any_pattern_of_halting_gives_the_masked_answer(group, depth):
     depth = np.array(depth)
     predict, params, apply = compiled(group)
-    images = halting_profiles.scripted_images(predict.model, depth)
+    images = halting_profiles.scripted_images(make(), depth)
     output = predict(images)
     masked = apply(params, images)
-    np.testing.assert_array_equal(
-        output.usage[0].tokens, halting_profiles.tokens_of(predict.model, depth)
-    )
+    np.testing.assert_array_equal(output.usage[0].tokens, halting_profiles.tokens_of(make(), depth))
     np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
 
 
@@ -138,7 +136,7 @@ def test_groups_of_dense_execution_are_even():
 def test_an_image_that_is_not_finite_spoils_its_own_answer_only(group):
     depth = np.random.default_rng(0).integers(1, 5, (5, 16))
     predict, params, apply = compiled(group)
-    images = halting_profiles.scripted_images(predict.model, depth)
+    images = halting_profiles.scripted_images(make(), depth)
     images[2] = np.nan
     answer = np.asarray(predict(images).logits)
     expected = np.asarray(apply(params, images).logits)
