@@ -104,7 +104,7 @@ def save_points(
         **record: what else to keep, for people.
     """
     found = _read(workdir)
-    kept = found["points"] if found and found["measured_with"] == measured else []
+    kept = found["points"] if found and not _changes(found["measured_with"], measured) else []
     names = {point.name for point in points}
     entries = [entry for entry in kept if entry["name"] not in names]
     entries += [dataclasses.asdict(point) for point in points]
@@ -138,7 +138,13 @@ def at_operating_point(config: ConfigDict, workdir: Path, name: str) -> ConfigDi
             f"there is no operating point {name!r} in {workdir / FILE}: write one of "
             f"{', '.join(points)}, or run --mode calibrate --budget for another."
         )
-    _refuse_if_stale(found["measured_with"], measured_with(config, workdir), workdir)
+    changes = _changes(found["measured_with"], measured_with(config, workdir))
+    if changes:
+        raise UserError(
+            f"the operating points in {workdir / FILE} were measured with other weights or "
+            f"settings ({'; '.join(changes)}): run --mode calibrate --budget again, or go back to "
+            "those."
+        )
     changed = ConfigDict(config.to_dict())
     changed.method.update(point["settings"])
     settings = ", ".join(f"{key} {value:.6g}" for key, value in point["settings"].items())
@@ -153,7 +159,8 @@ def at_operating_point(config: ConfigDict, workdir: Path, name: str) -> ConfigDi
     return changed.lock()
 
 
-def _refuse_if_stale(then: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
+def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two of `measured_with`, for people."""
     names = {
         "checkpoint_step": "the checkpoint's step",
         "checkpoint_sha256": "the checkpoint's contents",
@@ -166,14 +173,9 @@ def _refuse_if_stale(then: dict[str, Any], now: dict[str, Any], workdir: Path) -
         for key, shown in names.items()
         if then.get(key) != now[key]
     ]
-    saved = configs.to_json(ConfigDict(then["config"]))
-    changed += [f"config.{line}" for line in configs.differences(ConfigDict(now["config"]), saved)]
-    if changed:
-        raise UserError(
-            f"the operating points in {workdir / FILE} were measured with other weights or "
-            f"settings ({'; '.join(changed)}): run --mode calibrate --budget again, or go back to "
-            "those."
-        )
+    saved = json.dumps(then["config"])
+    differences = configs.differences(ConfigDict(now["config"]), saved)
+    return changed + [f"config.{line}" for line in differences.values()]
 
 
 def _read(workdir: Path) -> dict[str, Any] | None:

@@ -129,7 +129,7 @@ def chosen_weights(config: ConfigDict, workdir: Path, model: Model, mesh: Mesh) 
 def _name_differences(config: ConfigDict, workdir: Path) -> None:
     """Says where a run's weights are about to be used in another way than they were trained."""
     lines = configs.differences(config, (workdir / "config.json").read_text())
-    changed = [line for line in lines if line.startswith(("method.", "model."))]
+    changed = [line for key, line in lines.items() if key.startswith(("method.", "model."))]
     if changed:
         logger.warning("used otherwise than trained in %s: %s", workdir, "; ".join(changed))
 

@@ -10,40 +10,33 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.errors import UserError
-from avit_jax.export import convert
 from avit_jax.runtime.files import write_text_atomic
 
-# Settings that may differ between two parts of one run: they change nothing that is learnt.
-CHANGEABLE = (
-    "data.dir",
-    "data.workers",
-    "data.max_bad_share",
-    "train.on_nonfinite",
-    "train.max_rollbacks",
-    "eval.every",
-    "eval.batch_size",
-    "checkpoint.",
-    "log.tensorboard",
-    "dense_twin",
-    "inference.",
-    "benchmark.",
-)
+CONVERTED = "converted.json"  # in a workdir of converted weights: where they are from
 
 
 def refuse_other_run(config: ConfigDict, workdir: Path) -> bool:
     """Whether `workdir` is new to this config; what is there otherwise is to be gone on with.
 
-    A run that ended before its first checkpoint has trained nothing, so any config may follow it.
+    A run goes on under the settings it was started with, those apart that may change, and also
+    where it is older than some of them, see `config/settings.py`. One that ended before its first
+    checkpoint has trained nothing, so any config may follow it.
 
     Raises:
         UserError: `workdir` belongs to converted weights, or another config has trained there.
     """
-    convert.refuse_to_train_in(workdir)
+    if (workdir / CONVERTED).exists():
+        raise UserError(
+            f"{workdir} holds converted weights and no state of an optimiser: start from them with "
+            f"--config.init.workdir {workdir} and another --workdir."
+        )
     file = workdir / "config.json"
     if not file.exists():
         return True
     saved = configs.to_json(configs.read(file))
-    changed = configs.differences(config, saved, ignored=CHANGEABLE)
+    may_change = configs.changeable_keys(config)
+    lines = configs.differences(config, saved)
+    changed = [line for key, line in lines.items() if key not in may_change]
     if changed and Checkpoints(workdir / "checkpoints").steps():
         raise UserError(
             f"{workdir} was started with another config ({'; '.join(changed)}): "

@@ -1,11 +1,13 @@
 """Experiments as typed, locked configs: defaults, what they may not say, how they are saved."""
 
 from avit_jax.config.checks import validate
-from avit_jax.config.defaults import base, debug, make_model, parse_arg
-from avit_jax.config.saved import differences, from_json, read, to_json
+from avit_jax.config.defaults import base, make_model
+from avit_jax.config.saved import changeable_keys, differences, from_json, read, to_json
+from avit_jax.config.variants import debug, parse_arg
 
 __all__ = [
     "base",
+    "changeable_keys",
     "debug",
     "differences",
     "from_json",

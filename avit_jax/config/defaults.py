@@ -3,26 +3,23 @@
 A config file calls `base(model=...)`, changes what its experiment changes, and returns the result.
 Every value can be changed on the command line (`--config.optim.learning_rate 1e-3`); types are
 checked, and a key that does not exist is an error.
+
+A new setting is one line here (or one field of the dataclass that it belongs to). If its default
+changes what older runs did, or if it may change between two parts of one run, that line says so:
+see `settings.py`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import FieldReference, placeholder
+from ml_collections.config_dict import placeholder
 
 from avit_jax import zoo
-from avit_jax.config.checks import validate as validate  # belongs to a config for its callers
-from avit_jax.config.saved import differences as differences
-from avit_jax.config.saved import from_json as from_json
-from avit_jax.config.saved import plain
-from avit_jax.config.saved import read as read
-from avit_jax.config.saved import to_json as to_json
+from avit_jax.config import settings
+from avit_jax.config.settings import changeable, of_dataclass
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
@@ -33,12 +30,41 @@ from avit_jax.methods.base import Model
 def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
     """All settings with their defaults, for a named model; `method` changes the method's own."""
     created = zoo.create_model(model, method=method)
-    config = ConfigDict()
-    config.seed = 0
-    config.model = ConfigDict({"name": model, **_typed(created.shape)})
-    config.method = ConfigDict(_typed(created.settings))
-    config.init = ConfigDict(
-        {
+    return ConfigDict(settings.defaults(_of_model(model, created) | _of_every_model())).lock()
+
+
+def make_model(config: ConfigDict) -> Model:
+    """The model that a config describes.
+
+    Raises:
+        UserError: values that contradict each other.
+    """
+    overrides = config.model.to_dict()
+    return zoo.create_model(
+        overrides.pop("name"), method=settings.plain(config.method.to_dict()), **overrides
+    )
+
+
+def declared(name: Any) -> dict[str, Any]:
+    """All settings of a named model's configs; without those of the model if there is no such."""
+    try:
+        return _of_model(name, zoo.create_model(name)) | _of_every_model()
+    except UserError:
+        return _of_every_model()
+
+
+def _of_model(name: str, created: Model) -> dict[str, Any]:
+    return {
+        "model": {"name": name, **of_dataclass(created.shape)},
+        "method": of_dataclass(created.settings),
+    }
+
+
+def _of_every_model() -> dict[str, Any]:
+    """Made anew for each config, for a config changes its placeholders."""
+    return {
+        "seed": 0,
+        "init": {
             # What to start from, one of the two at most: a workdir of this project (its newest
             # checkpoint), or a weight file of somebody else (.pth, .safetensors, .npz, or
             # hf://owner/name). A training takes the EMA in either, if there is one; other modes
@@ -50,10 +76,8 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             "pixels": placeholder(str),
             # Whether training may start from random weights; False in recipes for fine-tuning.
             "scratch": True,
-        }
-    )
-    config.teacher = ConfigDict(
-        {
+        },
+        "teacher": {
             # A trained dense model to learn from beside the labels, one of the two at most, given
             # as in `init`. Nothing is learnt from a teacher where both are unset.
             "workdir": placeholder(str),
@@ -61,36 +85,33 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             "pixels": placeholder(str),
             # Which model `weights` are of, by its name; this one's backbone where unset.
             "model": placeholder(str),
-            # Weights of what the student is held to, see distillation.py.
-            **dataclasses.asdict(Distillation()),
-        }
-    )
-    config.data = ConfigDict(
-        {
+            # Weights of what the student is held to, see losses/distillation.py.
+            **of_dataclass(Distillation()),
+        },
+        "data": {
             "name": "imagenet2012",
-            "dir": placeholder(str),  # or the environment variable TFDS_DATA_DIR
+            "dir": changeable(placeholder(str)),  # or the environment variable TFDS_DATA_DIR
             "train_split": "train",
             "eval_split": "validation",
-            "workers": 0,  # processes that decode; 0 decodes in threads of this process
-            "max_bad_share": 0.01,  # unreadable examples, as a share of those seen, that end a run
-            "augment": ConfigDict(dataclasses.asdict(Augment())),
-            "mix": ConfigDict(dataclasses.asdict(Mix())),
-        }
-    )
-    config.train = ConfigDict(
-        {
+            # Processes that decode; 0 decodes in threads of this process.
+            "workers": changeable(0),
+            # Unreadable examples, as a share of those seen, that end a run.
+            "max_bad_share": changeable(0.01),
+            "augment": of_dataclass(Augment()),
+            "mix": of_dataclass(Mix()),
+        },
+        "train": {
             "batch_size": 1024,  # images per step, over all devices and processes
             "epochs": 100.0,
             "steps": placeholder(int),  # instead of epochs
             "accumulation": 1,  # microbatches per step; penalties are means over microbatches
             "label_smoothing": 0.1,
             "ema_decay": 0.0,  # 0: no moving average of the parameters
-            "on_nonfinite": "stop",  # or "rollback": back to the last checkpoint, skip the step
-            "max_rollbacks": 3,
-        }
-    )
-    config.optim = ConfigDict(
-        {
+            # Or "rollback": back to the last checkpoint, skip the step.
+            "on_nonfinite": changeable("stop"),
+            "max_rollbacks": changeable(3),
+        },
+        "optim": {
             "learning_rate": 5e-4,
             "reference_batch_size": 512,  # the learning rate is scaled by batch_size / this
             "warmup": 0.05,  # share of the training
@@ -100,122 +121,46 @@ def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
             "b2": 0.999,
             "eps": 1e-8,
             "clip_norm": 0.0,  # 0: no clipping
-        }
-    )
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1})
-    config.eval = ConfigDict(
-        {
-            "batch_size": 256,
-            "every": 5.0,  # epochs; also saves a checkpoint. The last step always does both
+        },
+        "mesh": {"data": -1, "fsdp": 1},
+        "eval": {
+            "batch_size": changeable(256),
+            # Epochs; also saves a checkpoint. The last step always does both.
+            "every": changeable(5.0),
             "weights": "auto",  # "auto": EMA where there is one; "ema"; "raw". Of files too
-        }
-    )
-    config.inference = ConfigDict(
-        {
-            "batch_size": 32,  # images that --mode predict and benchmark put through together
-            # "auto": the fastest exact one that --mode calibrate found, else compact; or
-            # "compact", "masked", "dense", "capped".
-            "execution": "auto",
-            # Static sizes of the program, see inference/plan.py; those of --mode calibrate, or
-            # sensible ones, where unset.
-            "images": placeholder(int),
-            "row_sizes": placeholder(tuple),
-            "attention_images": placeholder(int),
-            "lengths": placeholder(tuple),
-            "dense_images": placeholder(int),
-            "fused_attention": placeholder(bool),  # cuDNN's kernel: NVIDIA GPUs, bfloat16
-            "capacities": placeholder(tuple),  # places in each layer, for execution "capped"
-        }
-    )
-    config.benchmark = ConfigDict(
-        {
-            "batch_sizes": (1, 16, 32, 64),
-            "image_sizes": placeholder(tuple),  # the model's own where unset
-            "dtypes": placeholder(tuple),  # the model's own where unset
-            # Synthetic: paper, half, none; real: this run's own. Unset: paper and half where the
-            # model has them, else real.
-            "profiles": placeholder(tuple),
-            "executions": ("dense", "masked", "compact", "capped"),
-            "turns": 9,
-            "peers": placeholder(tuple),  # of PyTorch, where it is installed: eager, compile
-        }
-    )
-    config.checkpoint = ConfigDict({"every": 1.0, "keep": 2})  # epochs; number kept
-    config.log = ConfigDict({"every": 50, "tensorboard": True})  # steps
-    config.dense_twin = placeholder(str)  # workdir of a dense run to set beside the results
-    return config.lock()
-
-
-def _typed(options: Any) -> dict[str, Any]:
-    """The fields of a dataclass as values of a config, which keep the types of their annotations.
-
-    A field that may be `None` takes values of its other type later; one that may be text or a
-    structure (a depth prior) takes any value, and its dataclass checks it.
-    """
-    values = plain(dataclasses.asdict(options))
-    for field in dataclasses.fields(options):
-        if not field.metadata.get("config", True):
-            del values[field.name]
-    hints = typing.get_type_hints(type(options))
-    for name, annotation in ((name, hints[name]) for name in values):
-        kinds = [kind for kind in typing.get_args(annotation) if kind is not types.NoneType]
-        if isinstance(annotation, types.UnionType):
-            kind = kinds[0] if len(kinds) == 1 else object
-            values[name] = FieldReference(values[name], field_type=kind)
-    return values
-
-
-def parse_arg(arg: str | None, **flags: bool) -> ConfigDict:
-    """The part behind the colon of `--config file.py:debug,other` as a dict of switches.
-
-    Args:
-        arg: the text, or `None`.
-        **flags: valid names and their defaults.
-
-    Raises:
-        UserError: an unknown name.
-    """
-    switches = ConfigDict({"debug": False, **flags})
-    for name in filter(None, (arg or "").split(",")):
-        if name not in switches:
-            raise UserError(
-                f"the config has no variant {name!r}: write one of {', '.join(switches)} "
-                "behind the colon, or nothing."
-            )
-        switches[name] = True
-    return switches
-
-
-def debug(config: ConfigDict) -> ConfigDict:
-    """The same experiment cut down to seconds on a laptop, once compiled.
-
-    At most three blocks of at most DeiT-T's width, heads as wide as they were, on the packaged
-    digits at 32 px.
-    """
-    config.model.update(depth=min(config.model.depth, 3), image_size=32, num_classes=10)
-    head = config.model.embed_dim // config.model.num_heads
-    heads = min(config.model.num_heads, max(1, 192 // head))
-    config.model.update(embed_dim=head * heads, num_heads=heads)
-    if "patch_size" in config.model:
-        config.model.patch_size = min(config.model.patch_size, 8)
-    config.data.update(name="digits", dir=None, train_split="train", eval_split="validation")
-    config.data.workers = 0
-    config.train.update(batch_size=16, steps=8, accumulation=1)
-    config.eval.batch_size = 128
-    config.init.update(scratch=True, workdir=None, weights=None, pixels=None)
-    config.teacher.update(workdir=None, weights=None, pixels=None, model=None)
-    config.teacher.update(dataclasses.asdict(Distillation()))
-    config.log.every = 2
-    return config
-
-
-def make_model(config: ConfigDict) -> Model:
-    """The model that a config describes.
-
-    Raises:
-        UserError: values that contradict each other.
-    """
-    overrides = config.model.to_dict()
-    return zoo.create_model(
-        overrides.pop("name"), method=plain(config.method.to_dict()), **overrides
-    )
+        },
+        "inference": changeable(
+            {
+                "batch_size": 32,  # images that --mode predict and benchmark put through together
+                # "auto": the fastest exact one that --mode calibrate found, else compact; or
+                # "compact", "masked", "dense", "capped".
+                "execution": "auto",
+                # Static sizes of the program, see execution/plan.py; those of --mode calibrate, or
+                # sensible ones, where unset.
+                "images": placeholder(int),
+                "row_sizes": placeholder(tuple),
+                "attention_images": placeholder(int),
+                "lengths": placeholder(tuple),
+                "dense_images": placeholder(int),
+                "fused_attention": placeholder(bool),  # cuDNN's kernel: NVIDIA GPUs, bfloat16
+                "capacities": placeholder(tuple),  # places in each layer, for execution "capped"
+            }
+        ),
+        "benchmark": changeable(
+            {
+                "batch_sizes": (1, 16, 32, 64),
+                "image_sizes": placeholder(tuple),  # the model's own where unset
+                "dtypes": placeholder(tuple),  # the model's own where unset
+                # Synthetic: paper, half, none; real: this run's own. Unset: paper and half where
+                # the model has them, else real.
+                "profiles": placeholder(tuple),
+                "executions": ("dense", "masked", "compact", "capped"),
+                "turns": 9,
+                "peers": placeholder(tuple),  # of PyTorch, where it is installed: eager, compile
+            }
+        ),
+        "checkpoint": changeable({"every": 1.0, "keep": 2}),  # epochs; number kept
+        "log": {"every": 50, "tensorboard": changeable(True)},  # steps
+        # Workdir of a dense run to set beside the results.
+        "dense_twin": changeable(placeholder(str)),
+    }

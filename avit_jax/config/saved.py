@@ -1,4 +1,8 @@
-"""Configs as JSON: what a run leaves in its workdir, and what has changed since."""
+"""Configs as JSON: what a run leaves in its workdir, and what has changed since.
+
+A saved config may be older than a setting, or name one that no longer exists: wherever it is read,
+it is completed by what `settings.py` says of such.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from avit_jax.config import settings
+from avit_jax.config.defaults import declared
 from avit_jax.errors import UserError
 
 
 def to_json(config: ConfigDict) -> str:
     """The config as JSON, keys sorted."""
-    return json.dumps(plain(config.to_dict()), indent=2, sort_keys=True) + "\n"
+    return json.dumps(settings.plain(config.to_dict()), indent=2, sort_keys=True) + "\n"
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config that `to_json` wrote."""
-    return ConfigDict(json.loads(text))
+    """The config that `to_json` wrote, today's or an older one."""
+    return ConfigDict(_completed(json.loads(text)))
 
 
 def read(file: Path) -> ConfigDict:
@@ -30,48 +36,40 @@ def read(file: Path) -> ConfigDict:
     """
     try:
         text = file.read_text(encoding="utf-8")
-        if not {"model", "method", "train"} <= set(json.loads(text)):
-            raise ValueError("a part is missing")
-    except (TypeError, ValueError) as error:
+        saved = json.loads(text)
+        if not all(isinstance(saved[part], dict) for part in ("model", "method", "train")):
+            raise ValueError("a part is no section")
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{file} is damaged ({error}): put a sound copy in its place, or use another workdir."
+            f"{file} is damaged ({error!r}): put a sound copy in its place, or use another workdir."
         ) from error
     return from_json(text)
 
 
-def differences(config: ConfigDict, saved: str, *, ignored: tuple[str, ...] = ()) -> list[str]:
-    """Keys in which `config` differs from a saved JSON, as "key: saved -> now" lines.
+def differences(config: ConfigDict, saved: str) -> dict[str, str]:
+    """Keys in which `config` differs from a saved JSON, with "key: saved -> now" for people.
+
+    Only values that differ count: a key that one of the two lacks counts as its value before the
+    setting existed.
 
     Args:
-        config: of this run.
+        config: of this run, or some sections of it.
         saved: from `to_json`.
-        ignored: prefixes of keys that may change between two parts of one run.
     """
-    now, then = _flat(json.loads(to_json(config))), _flat(json.loads(saved))
-    return [
-        f"{key}: {then.get(key, 'absent')!r} -> {now.get(key, 'absent')!r}"
+    now, then = (
+        dict(settings.flat(_completed(json.loads(text)))) for text in (to_json(config), saved)
+    )
+    return {
+        key: f"{key}: {then.get(key, 'absent')!r} -> {now.get(key, 'absent')!r}"
         for key in sorted(now.keys() | then.keys())
-        if not key.startswith(ignored) and now.get(key, ...) != then.get(key, ...)
-    ]
+        if now.get(key, ...) != then.get(key, ...)
+    }
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def changeable_keys(config: ConfigDict) -> set[str]:
+    """Keys that may change between two parts of one run."""
+    return settings.changeable_keys(declared(config.model.name))
 
 
-def plain(value: Any) -> Any:
-    """Tuples as lists, mixtures (pairs of names and values) as dicts: what JSON can hold."""
-    if isinstance(value, Mapping):
-        return {key: plain(part) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):
-            if all(isinstance(part[0], str) for part in value):
-                return {key: plain(part) for key, part in value}
-        return [plain(part) for part in value]
-    return value
+def _completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    return settings.completed(saved, declared(saved.get("model", {}).get("name")))

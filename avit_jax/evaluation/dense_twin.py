@@ -33,10 +33,10 @@ def dense_twin(config: ConfigDict) -> Twin:
         return Twin(None, f"not trained ({workdir} holds no result)")
     try:
         top1 = float(json.loads((workdir / "summary.json").read_text())["top1"])
-        lines = configs.differences(config, (workdir / "config.json").read_text())
+        changed = configs.differences(config, (workdir / "config.json").read_text())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Twin(None, f"not known: the result in {workdir} cannot be read ({error!r})")
-    other = [line for line in lines if line.startswith(tuple(f"{key}:" for key in _COMPARED))]
+    other = [changed[key] for key in _COMPARED if key in changed]
     if other:
         return Twin(None, f"not comparable: {workdir} has {'; '.join(other)}")
     return Twin(top1, f"{top1:.2%}")

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.checkpoints.weights import Weights, chosen_weights, weights_of_file
+from avit_jax.checkpoints.workdir import CONVERTED
 from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
 from avit_jax.pretrained import hub
@@ -30,7 +31,6 @@ from avit_jax.runtime.tables import table
 
 logger = logging.getLogger(__name__)
 
-MARK = "converted.json"  # in a workdir: where its weights are from
 _FILES = (*ENDINGS, ".npz", ".pth.tar", ".tar")
 
 
@@ -89,15 +89,6 @@ def is_weight_file(end: str) -> bool:
     return end.startswith(hub.PREFIX) or end.endswith(_FILES) or Path(end).is_file()
 
 
-def refuse_to_train_in(workdir: Path) -> None:
-    """Raises UserError for a workdir that holds converted weights."""
-    if (workdir / MARK).exists():
-        raise UserError(
-            f"{workdir} holds converted weights and no state of an optimiser: start from them with "
-            f"--config.init.workdir {workdir} and another --workdir."
-        )
-
-
 def _refuse_existing(target: Path) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
@@ -114,7 +105,7 @@ def _write_workdir(target: Path, config: ConfigDict, weights: Weights) -> None:
         checkpoints = Checkpoints(folder / "checkpoints")
         checkpoints.save(0, {"params": weights.params})
         checkpoints.close()
-        write_json_atomic(folder / MARK, {"from": weights.origin, "model": config.model.name})
+        write_json_atomic(folder / CONVERTED, {"from": weights.origin, "model": config.model.name})
         write_text_atomic(folder / "config.json", configs.to_json(described))
 
 
