@@ -167,11 +167,11 @@ def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
         "weights": "config.eval.weights",
     }
     changed = [
-        f"{shown}: {then.get(key)!r} -> {now[key]!r}"
+        f"{shown}: {then.get(key)!r} -> {now.get(key)!r}"
         if key != "checkpoint_sha256"
         else f"{shown} (SHA-256)"
         for key, shown in names.items()
-        if then.get(key) != now[key]
+        if then.get(key) != now.get(key)
     ]
     saved = json.dumps(then["config"])
     differences = configs.differences(ConfigDict(now["config"]), saved)

@@ -110,7 +110,7 @@ def _read(workdir: Path) -> list[dict[str, Any]]:
         for entry in entries:
             Plan.from_dict(entry["plan"]), entry["situation"], entry["execution"]
         return entries
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{file} is no list of plans ({error}): delete it and run --mode calibrate again."
         ) from error

@@ -129,3 +129,14 @@ def test_new_points_join_those_of_the_same_weights_only(calibrated, tmp_path):
     assert stored[again.name]["top1"] == 0.5
     save_points(tmp_path, {"checkpoint_step": 2, "config": {}}, [again])
     assert len(json.loads(file.read_text())["points"]) == 1
+
+
+def test_points_of_a_run_that_is_older_than_a_setting_stay_in_force(calibrated, tmp_path):
+    config, workdir, *_ = calibrated
+    stored = json.loads((workdir / FILE).read_text())
+    del stored["measured_with"]["config"]["method"]["df"]
+    for name in ("checkpoints", "config.json"):
+        (tmp_path / name).symlink_to(workdir / name)
+    (tmp_path / FILE).write_text(json.dumps(stored))
+    changed = at_operating_point(config, tmp_path, "0.7")
+    assert changed.method.gate_center != config.method.gate_center

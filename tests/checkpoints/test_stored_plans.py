@@ -1,5 +1,7 @@
 """Calibrated plans: found again for their own situation only, and open to overrides."""
 
+import json
+
 import pytest
 
 from avit_jax import config as configs
@@ -66,6 +68,15 @@ def test_an_execution_or_sizes_in_the_config_are_not_overruled(config, tmp_path)
     assert chosen_execution(config, tmp_path) == "compact"
     config.inference.execution = "dense"
     assert chosen_execution(config, tmp_path) == "dense"
+
+
+def test_a_plan_of_older_code_is_found(config, tmp_path):
+    plan = stored(config, tmp_path)
+    (entry,) = json.loads((tmp_path / FILE).read_text())
+    del entry["plan"]["capacities"]  # as before there were any
+    entry["plan"]["head_sizes"] = [2, 4]  # as long as there were any
+    (tmp_path / FILE).write_text(json.dumps([entry]))
+    assert chosen_plan(config, tmp_path) == plan
 
 
 def test_a_damaged_file_is_named_with_its_remedy(config, tmp_path):
