@@ -20,6 +20,7 @@ down to 2e-4. Watch `mean_depth` in the first epoch, and raise the centre if it 
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
+from avit_jax.config import recipes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -28,20 +29,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = configs.base(
         model="avit_base_patch16_224",
         method={
-            "gate_scale": 10.0,
             "gate_center": 75.0,
-            "ponder_weight": 5e-4,
-            "prior": "gaussian",
-            "prior_weight": 1e-3,
             # The published code centres its prior on layer 9 of 12 (index 8 counted from 0).
             "target_depth": 9.0,
-            "scale": 1.0,
         },
     )
-    config.init.scratch = False
-    config.train.update(batch_size=1024, epochs=100.0, ema_decay=0.99996)
-    # The peak is learning_rate * batch_size / 512.
-    config.optim.update(learning_rate=2e-4, warmup=5 / 100, weight_decay=0.05)
-    config.data.mix.update(mixup=0.8, cutmix=1.0)
-    config.model.update(drop_path_rate=0.1, dtype="bfloat16")
+    recipes.imagenet_fine_tuning(config, learning_rate=2e-4)
     return configs.debug(config) if variant.debug else config

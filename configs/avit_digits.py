@@ -14,6 +14,7 @@ two layers.
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
+from avit_jax.config import recipes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -34,14 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "ramp": 0.2,
         },
     )
-    config.model.num_classes = 10
-    config.data.name = "digits"
-    config.data.augment.update(kind="affine", rotation=0.2, zoom=0.12, shift=3.0, crop_ratio=1.0)
-    config.train.update(batch_size=32, epochs=95.0, ema_decay=0.995)
-    config.optim.update(learning_rate=2e-3, reference_batch_size=32, warmup=0.1, clip_norm=1.0)
-    config.eval.every = 19.0
-    config.checkpoint.every = 5.0
-    config.log.every = 80
+    recipes.digits(config)
     config.dense_twin = "runs/deit_digits"
     if variant.ci:
         config.train.epochs = 24.0

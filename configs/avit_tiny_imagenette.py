@@ -9,6 +9,7 @@
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
+from avit_jax.config import recipes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -29,14 +30,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "ramp": 0.2,
         },
     )
-    config.model.update(num_classes=10, image_size=128)
-    config.data.name = "imagenette/160px-v2"
-    config.data.augment.update(min_scale=0.35)
-    config.train.update(batch_size=64, epochs=7.0)
-    config.optim.update(
-        learning_rate=1e-3, reference_batch_size=64, warmup=0.1, weight_decay=0.05, clip_norm=1.0
-    )
-    config.eval.update(every=1.0, batch_size=128)
-    config.log.every = 20
+    recipes.imagenette(config, epochs=7.0, learning_rate=1e-3)
     config.dense_twin = "runs/deit_tiny_imagenette"
     return configs.debug(config) if variant.debug else config

@@ -14,14 +14,12 @@ trainer does not have; so expect somewhat less than the published 81.8 top-1.
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
+from avit_jax.config import recipes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The experiment; see the module's docstring."""
     variant = configs.parse_arg(arg)
     config = configs.base(model="deit_base_patch16_224")
-    config.train.update(batch_size=1024, epochs=300.0, ema_decay=0.99996)
-    config.optim.update(learning_rate=5e-4, warmup=5 / 300, weight_decay=0.05)
-    config.data.mix.update(mixup=0.8, cutmix=1.0)
-    config.model.update(drop_path_rate=0.1, dtype="bfloat16")
+    recipes.imagenet_from_scratch(config)
     return configs.debug(config) if variant.debug else config

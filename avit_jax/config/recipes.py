@@ -1,0 +1,66 @@
+"""Training recipes that several config files share, so that a model and its dense twin agree.
+
+Each changes what it says in a config from `base` and leaves the rest, the method's settings among
+it, as it is. What a config file sets afterwards has the last word.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def imagenet_from_scratch(config: ConfigDict) -> None:
+    """DeiT's Table 9 (arXiv 2012.12877), as far as this trainer has it: 300 epochs, 5 of warm-up.
+
+    RandAugment, random erasing and repeated augmentation are left out.
+    """
+    _imagenet(config, epochs=300, learning_rate=5e-4)
+
+
+def imagenet_fine_tuning(config: ConfigDict, *, learning_rate: float) -> None:
+    """Trained weights taught to skip: 100 epochs, 5 of warm-up, as A-ViT's published lines.
+
+    Args:
+        config: to change. It then refuses to start from random weights.
+        learning_rate: the peak for 512 images per step; 5e-4 for DeiT-T and 3e-4 for DeiT-S are
+            published (arXiv 2112.07658 and its repository's README).
+    """
+    config.init.scratch = False
+    _imagenet(config, epochs=100, learning_rate=learning_rate)
+
+
+def _imagenet(config: ConfigDict, *, epochs: int, learning_rate: float) -> None:
+    config.train.update(batch_size=1024, epochs=float(epochs), ema_decay=0.99996)
+    # The peak is learning_rate * batch_size / 512.
+    config.optim.update(learning_rate=learning_rate, warmup=5 / epochs, weight_decay=0.05)
+    config.data.mix.update(mixup=0.8, cutmix=1.0)
+    config.model.update(drop_path_rate=0.1, dtype="bfloat16")
+
+
+def imagenette(config: ConfigDict, *, epochs: float, learning_rate: float) -> None:
+    """Imagenette at 128 px, ten easy classes of ImageNet, in batches of 64."""
+    config.model.update(num_classes=10, image_size=128)
+    config.data.name = "imagenette/160px-v2"
+    config.data.augment.update(min_scale=0.35)
+    config.train.update(batch_size=64, epochs=epochs)
+    config.optim.update(
+        learning_rate=learning_rate,
+        reference_batch_size=64,
+        warmup=0.1,
+        weight_decay=0.05,
+        clip_norm=1.0,
+    )
+    config.eval.update(every=1.0, batch_size=128)
+    config.log.every = 20
+
+
+def digits(config: ConfigDict) -> None:
+    """The digits in the package, from scratch: minutes on a laptop."""
+    config.model.num_classes = 10
+    config.data.name = "digits"
+    config.data.augment.update(kind="affine", rotation=0.2, zoom=0.12, shift=3.0, crop_ratio=1.0)
+    config.train.update(batch_size=32, epochs=95.0, ema_decay=0.995)
+    config.optim.update(learning_rate=2e-3, reference_batch_size=32, warmup=0.1, clip_norm=1.0)
+    config.eval.every = 19.0
+    config.checkpoint.every = 5.0
+    config.log.every = 80
