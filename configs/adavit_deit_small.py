@@ -10,8 +10,8 @@
 
 The defaults of the method (thresholds, temperature 5, loss weights of 2, usage targets of 0.5) are
 those of the published training script (arXiv 2111.15668 and its code). Batch, epochs and learning
-rate follow this project's other fine-tuning recipes and have not been run at this size. Published: 77.3 % top-1 at
-2.3 GMACs.
+rate follow this project's other fine-tuning recipes and have not been run at this size. Published:
+77.3 % top-1 at 2.3 GMACs.
 """
 
 from ml_collections import ConfigDict

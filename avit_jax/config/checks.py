@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from ml_collections import ConfigDict
 
+from avit_jax import validators
 from avit_jax.errors import UserError
 from avit_jax.execution.executions import EXECUTIONS, current_name
 from avit_jax.losses.distillation import Distillation
@@ -21,24 +21,17 @@ def validate(config: ConfigDict) -> None:
     Raises:
         UserError: the first contradiction found.
     """
-    train = config.train
-    positive = {
-        "train.batch_size": train.batch_size,
-        "train.accumulation": train.accumulation,
-        "train.epochs": train.epochs,
-        "eval.batch_size": config.eval.batch_size,
-        "inference.batch_size": config.inference.batch_size,
-        "eval.every": config.eval.every,
-        "checkpoint.every": config.checkpoint.every,
-        "checkpoint.keep": config.checkpoint.keep,
-        "log.every": config.log.every,
-        "optim.learning_rate": config.optim.learning_rate,
-        "optim.reference_batch_size": config.optim.reference_batch_size,
-        "optim.eps": config.optim.eps,
-    }
-    for name, value in positive.items():
-        if not 0 < value < math.inf:
-            raise UserError(f"config.{name} is {value}: write a number above 0.")
+    train, optim = config.train, config.optim
+    positive = (
+        ("train", ("batch_size", "accumulation", "epochs")),
+        ("eval", ("batch_size", "every")),
+        ("inference", ("batch_size",)),
+        ("checkpoint", ("every", "keep")),
+        ("log", ("every",)),
+        ("optim", ("learning_rate", "reference_batch_size", "eps")),
+    )
+    for section, names in positive:
+        validators.positive(config[section], *names, prefix=f"config.{section}.")
     _check_source(config.init, "init", "a model starts from")
     _check_source(config.teacher, "teacher", "a student has")
     _check_teacher(config.teacher)
@@ -48,36 +41,21 @@ def validate(config: ConfigDict) -> None:
             f"config.inference.execution is {config.inference.execution!r}: write one of auto, "
             f"{', '.join(EXECUTIONS)}."
         )
-    for name in ("weight_decay", "clip_norm"):
-        if not 0 <= config.optim[name] < math.inf:
-            raise UserError(f"config.optim.{name} is {config.optim[name]}: write 0 or more.")
-    shares = {
-        "train.ema_decay": train.ema_decay,
-        "train.label_smoothing": train.label_smoothing,
-        "optim.warmup": config.optim.warmup,
-        "optim.min_learning_rate": config.optim.min_learning_rate,
-        "optim.b1": config.optim.b1,
-        "optim.b2": config.optim.b2,
-        "data.max_bad_share": config.data.max_bad_share,
-    }
-    for name, value in shares.items():
-        if not 0 <= value < 1:
-            raise UserError(f"config.{name} is {value}: write a share, at least 0 and below 1.")
+    validators.not_negative(optim, "weight_decay", "clip_norm", prefix="config.optim.")
+    shares = ("warmup", "min_learning_rate", "b1", "b2")
+    validators.share_below_one(optim, *shares, prefix="config.optim.")
+    validators.share_below_one(train, "ema_decay", "label_smoothing", prefix="config.train.")
+    validators.share_below_one(config.data, "max_bad_share", prefix="config.data.")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed is {config.seed}: write a number from 0 to 4294967295.")
-    if train.steps is not None and train.steps < 1:
-        raise UserError(f"config.train.steps is {train.steps}: write at least 1, or leave it out.")
+    validators.at_least(1, train, "steps", prefix="config.train.", optional=True)
     if train.batch_size % train.accumulation:
         raise UserError(
             f"config.train.batch_size {train.batch_size} is not a multiple of "
             f"config.train.accumulation {train.accumulation}: change one of them."
         )
-    if train.on_nonfinite not in NONFINITE:
-        raise UserError(
-            f"config.train.on_nonfinite is {train.on_nonfinite!r}: write {' or '.join(NONFINITE)}."
-        )
-    if config.eval.weights not in ("auto", "ema", "raw"):
-        raise UserError(f"config.eval.weights is {config.eval.weights!r}: write auto, ema or raw.")
+    validators.one_of(NONFINITE, train, "on_nonfinite", prefix="config.train.")
+    validators.one_of(("auto", "ema", "raw"), config.eval, "weights", prefix="config.eval.")
     if config.eval.weights == "ema" and not train.ema_decay:
         raise UserError(
             "config.eval.weights is 'ema', but config.train.ema_decay is 0, so there is no moving "
@@ -91,11 +69,7 @@ def _check_source(source: ConfigDict, name: str, why: str) -> None:
             f"config.{name}.workdir is {source.workdir!r} and config.{name}.weights "
             f"{source.weights!r}, but {why} one of them: leave the other out."
         )
-    if source.pixels is not None and source.pixels not in PIXELS:
-        raise UserError(
-            f"config.{name}.pixels is {source.pixels!r}: write one of {', '.join(PIXELS)}, or "
-            "leave it out."
-        )
+    validators.one_of(tuple(PIXELS), source, "pixels", prefix=f"config.{name}.", optional=True)
 
 
 def _check_teacher(teacher: ConfigDict) -> None:

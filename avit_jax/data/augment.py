@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
+from avit_jax import validators
 from avit_jax.data import opencv
 from avit_jax.data.decode import decode
 from avit_jax.errors import UserError
@@ -50,29 +51,27 @@ class Augment:
     def __post_init__(self) -> None:
         """Raises UserError, naming the setting, where a value makes no sense."""
         object.__setattr__(self, "ratio", tuple(self.ratio))
-        checks = {
-            "kind": (self.kind in KINDS, f"one of {', '.join(KINDS)}"),
-            "decoder": (self.decoder in DECODERS, f"one of {', '.join(DECODERS)}"),
-            "min_scale": (
-                0 < self.min_scale <= self.max_scale <= 1,
-                "0 < min_scale <= max_scale <= 1",
-            ),
-            "ratio": (
-                len(self.ratio) == 2 and 0 < self.ratio[0] <= self.ratio[1],
-                "two positive numbers, the smaller first",
-            ),
-            "rotation": (self.rotation >= 0, "radians, not negative"),
-            "zoom": (0 <= self.zoom < 1, "a share, 0 <= zoom < 1"),
-            "shift": (self.shift >= 0, "pixels, not negative"),
-            "crop_ratio": (0 < self.crop_ratio <= 1, "a share, 0 < crop_ratio <= 1"),
-        }
-        for name, (valid, wanted) in checks.items():
-            if not valid:
-                raise UserError(f"augment.{name} is {getattr(self, name)!r}; write {wanted}")
+        prefix = "config.data.augment."
+        validators.one_of(KINDS, self, "kind", prefix=prefix)
+        validators.one_of(DECODERS, self, "decoder", prefix=prefix)
+        validators.positive(self, "min_scale", "crop_ratio", prefix=prefix)
+        validators.share(self, "min_scale", "max_scale", "crop_ratio", prefix=prefix)
+        validators.not_negative(self, "rotation", "shift", prefix=prefix)
+        validators.share_below_one(self, "zoom", prefix=prefix)
+        if self.min_scale > self.max_scale:
+            raise UserError(
+                f"config.data.augment.min_scale is {self.min_scale!r} and max_scale "
+                f"{self.max_scale!r}: write the smaller first."
+            )
+        if not (len(self.ratio) == 2 and 0 < self.ratio[0] <= self.ratio[1]):
+            raise UserError(
+                f"config.data.augment.ratio is {self.ratio!r}: write two positive numbers, the "
+                "smaller first."
+            )
         if self.decoder == "opencv" and self.kind != "inception":
             raise UserError(
-                f"augment.decoder 'opencv' needs kind 'inception', not {self.kind!r}; "
-                "write decoder = 'pillow'"
+                f"config.data.augment.decoder 'opencv' needs kind 'inception', not {self.kind!r}: "
+                "write decoder 'pillow'."
             )
 
     @classmethod

@@ -8,13 +8,12 @@ The partner of row i is row B-1-i, and every image draws its own weights.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from avit_jax.errors import UserError
+from avit_jax import validators
 
 # Channel means and standard deviations of ImageNet, of pixels in 0..1.
 MEAN = (0.485, 0.456, 0.406)
@@ -38,16 +37,9 @@ class Mix:
     cutmix_share: float = 0.5
 
     def __post_init__(self):
-        if not (0 <= self.mixup < math.inf and 0 <= self.cutmix < math.inf):
-            raise UserError(
-                f"mixup {self.mixup} and cutmix {self.cutmix} are alphas of a Beta distribution: "
-                "write 0 to switch one off, or a positive number."
-            )
-        if not (0 <= self.probability <= 1 and 0 <= self.cutmix_share <= 1):
-            raise UserError(
-                f"probability {self.probability} and cutmix_share {self.cutmix_share} must lie "
-                "between 0 and 1."
-            )
+        prefix = "config.data.mix."
+        validators.not_negative(self, "mixup", "cutmix", prefix=prefix)
+        validators.share(self, "probability", "cutmix_share", prefix=prefix)
 
 
 def normalise(images: Array) -> Array:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from avit_jax import validators
 from avit_jax.errors import UserError
 
 # On a CPU, in token rows; docs/performance.md has the measurements.
@@ -51,10 +52,8 @@ class Plan:
         for name in ("row_sizes", "lengths", "capacities"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
-        for name in ("images", "attention_images", "dense_images"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} of the plan is {getattr(self, name)}: write at least 1.")
+        validators.at_least(1, self, "images", "attention_images", prefix="plan.")
+        validators.at_least(1, self, "dense_images", prefix="plan.", optional=True)
         for name in ("row_sizes", "lengths"):
             sizes = getattr(self, name)
             if not sizes or sizes[0] < 1 or any(np.diff(sizes) <= 0):

@@ -9,7 +9,6 @@ that skipping is never held against it.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from avit_jax import validators
 from avit_jax.errors import UserError
 from avit_jax.losses import classification
 from avit_jax.methods.base import Model
@@ -43,13 +43,9 @@ class Distillation:
     temperature: float = 5.0
 
     def __post_init__(self):
-        for name in ("attention", "hidden", "logits"):
-            if not 0.0 <= getattr(self, name) < math.inf:
-                raise UserError(f"config.teacher.{name} is {getattr(self, name)}: write 0 or more.")
-        if not 0.0 < self.temperature < math.inf:
-            raise UserError(
-                f"config.teacher.temperature is {self.temperature}: write a number above 0."
-            )
+        prefix = "config.teacher."
+        validators.not_negative(self, "attention", "hidden", "logits", prefix=prefix)
+        validators.positive(self, "temperature", prefix=prefix)
         if not (self.attention or self.hidden or self.logits):
             raise UserError(
                 "config.teacher.attention, hidden and logits are all 0, so nothing is learnt from "

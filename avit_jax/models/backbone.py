@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from avit_jax import validators
 from avit_jax.errors import UserError
 from avit_jax.models import attention, functional
 from avit_jax.models.layers import NORM_EPS, Block, BlockShape, layer_norm, linear
@@ -59,9 +60,8 @@ class Shape(abc.ABC):
     fused_attention: bool = dataclasses.field(default=False, metadata={"config": False})
 
     def __post_init__(self):
-        for name in ("depth", "num_classes", "image_size", "patch_size", "num_heads", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        counts = ("depth", "num_classes", "image_size", "patch_size", "num_heads", "embed_dim")
+        validators.at_least(1, self, *counts)
         if self.image_size % self.patch_size:
             nearest = max(1, self.image_size // self.patch_size) * self.patch_size
             raise UserError(
@@ -73,11 +73,8 @@ class Shape(abc.ABC):
                 f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}: "
                 "choose num_heads so that every head gets the same number of channels."
             )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise UserError(f'dtype {self.dtype!r} is unknown: write "float32" or "bfloat16".')
-        for name in ("drop_path_rate", "dropout_rate"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise UserError(f"{name} is {getattr(self, name)}: it must lie in [0, 1).")
+        validators.one_of(("float32", "bfloat16"), self, "dtype")
+        validators.share_below_one(self, "drop_path_rate", "dropout_rate")
 
     @abc.abstractmethod
     def build(self, rngs: nnx.Rngs) -> Backbone:

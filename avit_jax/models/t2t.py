@@ -7,7 +7,6 @@ fixed table of sinusoids, blocks are those of a ViT.
 from __future__ import annotations
 
 import dataclasses
-import math
 from functools import partial
 
 import jax
@@ -16,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from avit_jax.errors import UserError
+from avit_jax import validators
 from avit_jax.models import attention
 from avit_jax.models.backbone import Backbone, Shape
 from avit_jax.models.layers import BlockShape, linear
@@ -49,18 +48,10 @@ class T2TShape(Shape):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.tokens not in LAYERS:
-            raise UserError(f"tokens is {self.tokens!r}: write one of {', '.join(LAYERS)}.")
-        if self.token_dim < 2:
-            raise UserError(f"token_dim is {self.token_dim}: it must be at least 2.")
-        if self.attention_scale is not None and not 0.0 < self.attention_scale < math.inf:
-            raise UserError(
-                f"attention_scale is {self.attention_scale}: write a number above 0 or none."
-            )
-        if not 0.0 <= self.token_dropout_rate < 1.0:
-            raise UserError(
-                f"token_dropout_rate is {self.token_dropout_rate}: it must lie in [0, 1)."
-            )
+        validators.one_of(tuple(LAYERS), self, "tokens")
+        validators.at_least(2, self, "token_dim")
+        validators.positive(self, "attention_scale", optional=True)
+        validators.share_below_one(self, "token_dropout_rate")
 
     @property
     def attention_can_be_fused(self) -> bool:

@@ -271,7 +271,10 @@ def test_what_must_be_a_share_is_named_with_its_value(name, value):
             {"train__batch_size": 10, "train__accumulation": 4},
             "batch_size 10 is not a multiple of config.train.accumulation 4: change one of them.",
         ),
-        ({"train__on_nonfinite": "ignore"}, "on_nonfinite is 'ignore': write stop or rollback."),
+        (
+            {"train__on_nonfinite": "ignore"},
+            "on_nonfinite is 'ignore': write one of stop, rollback.",
+        ),
         (
             {"init__workdir": "runs/a", "init__weights": "b.pth"},
             "config.init.workdir is 'runs/a' and config.init.weights 'b.pth', but a model starts "
@@ -295,7 +298,7 @@ def test_what_must_be_a_share_is_named_with_its_value(name, value):
         ({"teacher__model": "deit"}, "config.teacher.model is 'deit', but there is no teacher"),
         ({"teacher__attention": -1.0}, "config.teacher.attention is -1.0: write 0 or more."),
         ({"teacher__temperature": 0.0}, "temperature is 0.0: write a number above 0."),
-        ({"eval__weights": "best"}, "eval.weights is 'best': write auto, ema or raw."),
+        ({"eval__weights": "best"}, "eval.weights is 'best': write one of auto, ema, raw."),
         ({"eval__weights": "ema"}, "there is no moving average: write auto or raw, or train with"),
     ],
 )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
 
 from jax import Array
 
+from avit_jax import validators
 from avit_jax.errors import UserError
 from avit_jax.methods import schedule
 from avit_jax.methods.adavit import usage_losses
@@ -69,23 +68,13 @@ class Settings:
         for kind in KINDS:
             loss = getattr(self, f"{kind}_loss")
             object.__setattr__(self, f"{kind}_loss", usage_losses.of(loss, f"{kind}_loss"))
-        if self.head_effect not in HEAD_EFFECTS:
-            raise UserError(
-                f"head_effect {self.head_effect!r} is unknown: write one of "
-                f"{', '.join(HEAD_EFFECTS)}."
-            )
-        for name in ("head_threshold", "layer_threshold", "token_threshold"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise UserError(f"{name} is {getattr(self, name)}: write a probability, in (0, 1).")
-        for name in ("temperature", "final_temperature"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 < value < math.inf:
-                raise UserError(f"{name} is {value}: write a number above 0.")
-        for name in ("initial_logit", "logit_shift"):
-            value = getattr(self, name)
-            # The dial passes traced values, which nobody can look at.
-            if isinstance(value, numbers.Real) and not math.isfinite(value):
-                raise UserError(f"{name} is {value}: write a finite number.")
+        validators.one_of(HEAD_EFFECTS, self, "head_effect")
+        validators.between_zero_and_one(
+            self, "head_threshold", "layer_threshold", "token_threshold"
+        )
+        validators.positive(self, "temperature")
+        validators.positive(self, "final_temperature", optional=True)
+        validators.finite(self, "initial_logit", "logit_shift")
         if self.tokens_loss.diversity or self.tokens_loss.entropy:
             raise UserError(
                 "tokens_loss has no diversity and no entropy: leave them at 0; minimum and "

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from avit_jax import validators
 from avit_jax.errors import UserError
 
 _TINY = 1e-6  # against an empty count
@@ -41,12 +42,8 @@ class UsageLoss:
     minimum_weight: float = 0.0
 
     def __post_init__(self):
-        for name in ("target", "minimum"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UserError(f"{name} is {getattr(self, name)}: it is a share, from 0 to 1.")
-        for name in ("weight", "diversity", "entropy", "minimum_weight"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"{name} is {getattr(self, name)}: write 0 or more.")
+        validators.share(self, "target", "minimum")
+        validators.not_negative(self, "weight", "diversity", "entropy", "minimum_weight")
 
 
 DEFAULT = UsageLoss()  # of the published training script

@@ -18,8 +18,6 @@ may be removed, and an image whose class and distillation tokens have halted is 
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from avit_jax import validators
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base, schedule
@@ -84,20 +83,10 @@ class Settings:
     ramp: float = 0.0
 
     def __post_init__(self):
-        if self.kl_reading not in KL_READINGS:
-            raise UserError(
-                f"kl_reading {self.kl_reading!r} is unknown: write one of {', '.join(KL_READINGS)}."
-            )
-        for name in ("gate_scale", "gate_center"):
-            value = getattr(self, name)
-            # The dial passes traced values, which nobody can look at.
-            if isinstance(value, numbers.Real) and not math.isfinite(value):
-                raise UserError(f"{name} is {value}: write a finite number.")
-        for name in ("ponder_weight", "prior_weight"):
-            if not 0.0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{name} is {getattr(self, name)}: write 0 or more.")
-        if not 0.0 < self.eps < 1.0:
-            raise UserError(f"eps is {self.eps}: the halting threshold 1 - eps needs 0 < eps < 1.")
+        validators.one_of(KL_READINGS, self, "kl_reading")
+        validators.finite(self, "gate_scale", "gate_center")
+        validators.not_negative(self, "ponder_weight", "prior_weight")
+        validators.between_zero_and_one(self, "eps")
         schedule.check(dense_until=self.dense_until, ramp=self.ramp)
         if isinstance(self.prior, Sequence) and not isinstance(self.prior, str):
             # Hashable, so that models can be compared and their skeletons cached.

@@ -98,8 +98,8 @@ def test_a_config_gives_some_weights_and_the_rest_are_the_defaults():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"target": 1.5}, "target is 1.5: it is a share, from 0 to 1"),
-        ({"minimum": -0.1}, "minimum is -0.1: it is a share"),
+        ({"target": 1.5}, "target is 1.5: write a share, from 0 to 1"),
+        ({"minimum": -0.1}, "minimum is -0.1: write a share"),
         ({"weight": float("inf")}, "weight is inf: write 0 or more"),
         ({"diversity": float("nan")}, "diversity is nan: write 0 or more"),
     ],
