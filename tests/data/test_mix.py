@@ -119,7 +119,7 @@ def test_the_same_key_mixes_alike_and_another_differently(numbered):
 
 @pytest.mark.parametrize("settings", [{"mixup": -0.1}, {"cutmix": -1.0}])
 def test_a_negative_alpha_is_refused(settings):
-    with pytest.raises(UserError, match="mix.* write 0 or more"):
+    with pytest.raises(UserError, match=r"mix.* write 0 or more"):
         Mix(**settings)
 
 
