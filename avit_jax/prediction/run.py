@@ -29,6 +29,7 @@ from avit_jax.data.inference_batches import load_ahead
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
+from avit_jax.methods.per_image import num_layers
 from avit_jax.models.functional import Params
 from avit_jax.prediction import answer_lines
 from avit_jax.prediction.answer_lines import Totals
@@ -80,7 +81,7 @@ def predict_run(
         raise UserError(f"the batch size is {batch_size}: write a number of images, at least 1.")
     model = configs.make_model(config)
     augment = Augment.from_config(config.data.augment)
-    target = output or workdir / "answer_lines.jsonl"
+    target = output or workdir / "predictions.jsonl"
     images, path = in_all_or_none(
         lambda: (open_input(config, source), output_path(target, source=source))
     )
@@ -197,7 +198,7 @@ def summary_rows(
     if totals.bad < totals.lines:
         depth, gmacs = totals.mean(totals.depth), totals.mean(totals.gmacs)
         rows += [
-            ("mean token depth", f"{depth:.2f} of {model.shape.depth} layers"),
+            ("mean token depth", f"{depth:.2f} of {num_layers(model)} layers"),
             ("GMACs per image, used of dense", f"{gmacs:.4g} of {model.dense_gmacs():.4g}"),
         ]
     if totals.labelled:

@@ -24,6 +24,7 @@ from avit_jax.data.mix import Mix, mix, normalise
 from avit_jax.losses import classification
 from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
+from avit_jax.methods.per_image import token_depth
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
 
@@ -114,7 +115,9 @@ def make_train_step(
     (rows that stand in for an unreadable example; only counted), sharded over the mesh.
     """
 
-    def train_step(state: TrainState, batch: dict[str, Array], of_teacher: Params | None = None):
+    def train_step(
+        state: TrainState, batch: dict[str, Array], teacher_params: Params | None = None
+    ):
         key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
         mix_key, model_key = jax.random.split(key)
         progress = state.step / recipe.total_steps
@@ -123,7 +126,9 @@ def make_train_step(
         )
         images, targets = mix(normalise(batch["image"]), targets, recipe.mix, mix_key)
 
-        loss = functools.partial(loss_function(model, recipe.teacher), of_teacher=of_teacher)
+        loss = functools.partial(
+            loss_function(model, recipe.teacher), teacher_params=teacher_params
+        )
         gradient = jax.value_and_grad(loss, has_aux=True)
         if recipe.accumulation == 1:
             (_, logged), grads = gradient(state.params, images, targets, model_key, progress)
@@ -184,11 +189,11 @@ def loss_function(model: Model, teacher: Teacher | None = None) -> Callable:
     """Task loss (summed over all exits of a cascade) plus the penalties of model and teacher.
 
     The function returned takes `(params, images, targets, key, progress)`, and with a teacher
-    `of_teacher=` its parameters; it returns the loss and what to log of it.
+    `teacher_params=` its parameters; it returns the loss and what to log of it.
     """
     features = teacher is not None and teacher.distillation.features
 
-    def loss(params, images, targets, key, progress, of_teacher=None):
+    def loss(params, images, targets, key, progress, teacher_params=None):
         output = model.apply(
             params, images, train=True, key=key, progress=progress, features=features
         )
@@ -196,12 +201,15 @@ def loss_function(model: Model, teacher: Teacher | None = None) -> Callable:
         task = classification.cross_entropy(answers, targets).mean(-1).sum()
         penalties = dict(output.penalties)
         if teacher is not None:
-            found = teacher.penalties(of_teacher, images, output)
+            found = teacher.penalties(teacher_params, images, output)
             penalties |= {f"teacher_{name}": value for name, value in found.items()}
         total = task + sum(penalties.values())
         logged = {"loss": total, "task_loss": task}
         logged |= {f"{name}_penalty": value for name, value in penalties.items()}
-        return total, logged | output.metrics | {"gmacs": model.gmacs(output).mean()}
+        logged |= output.metrics | {"gmacs": model.gmacs(output).mean()}
+        if model.adaptive:
+            logged["mean_depth"] = token_depth(model, output).mean(dtype=jnp.float32)
+        return total, logged
 
     return loss
 

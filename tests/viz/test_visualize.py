@@ -13,7 +13,7 @@ from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.example import BadExample
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
-from avit_jax.evaluation.evaluate import token_depth
+from avit_jax.methods.per_image import token_depth
 from avit_jax.models import skippable_parts
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.viz import report_folder
@@ -68,7 +68,7 @@ def test_the_numbers_are_those_of_the_model(report, run):
     augment = Augment.from_config(config.data.augment)
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(LIMIT)]
     output = jax.jit(model.apply)(params, normalise(np.stack(pixels)))
-    depths, gmacs = np.asarray(token_depth(output)), np.asarray(model.gmacs(output))
+    depths, gmacs = np.asarray(token_depth(model, output)), np.asarray(model.gmacs(output))
     summary = json.loads((report.parent / "summary.json").read_text())
     assert [row["mean_depth"] for row in summary["rows"]] == pytest.approx(depths.mean(1))
     assert [row["gmacs"] for row in summary["rows"]] == pytest.approx(gmacs, rel=1e-5)
@@ -184,7 +184,7 @@ def test_the_batch_size_does_not_change_what_is_seen(batch, run):
     seen = list(look(model, params, selection, mesh, augment=augment, batch=batch))
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(3)]
     output = jax.jit(model.apply)(params, normalise(np.stack(pixels)))
-    np.testing.assert_array_equal(np.stack([one.depth for one in seen]), token_depth(output))
+    np.testing.assert_array_equal(np.stack([one.depth for one in seen]), token_depth(model, output))
     np.testing.assert_array_equal(np.stack([one.live for one in seen], 1), output.usage[0].tokens)
     assert [one.label for one in seen] == [selection[index].label for index in range(3)]
     for one in seen:
@@ -204,7 +204,7 @@ def test_a_method_that_chooses_heads_and_halves_gets_them_shown(tmp_path):
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(LIMIT)]
     usage = jax.jit(model.apply)(params, normalise(np.stack(pixels))).usage[0]
     summary = json.loads((page.parent / "summary.json").read_text())
-    for name, share in jax.device_get(skippable_parts.shares(usage)).items():
+    for name, share in jax.device_get(skippable_parts.shares((usage,))).items():
         assert 0.05 < share.mean() < 0.95, name
         assert [row["kept"][name] for row in summary["rows"]] == pytest.approx(share, abs=1e-6)
         assert summary["kept"][name] == pytest.approx(share.mean(), abs=1e-6)
