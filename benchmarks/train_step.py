@@ -48,12 +48,12 @@ import optax
 
 from avit_jax import config as configs
 from avit_jax.benchmark.peers import PEERS, available, vit_config
-from avit_jax.experiment import Optimization
 from avit_jax.models.vit import ViTShape
 from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch
 from avit_jax.runtime.environment import environment, start_again_prepared
 from avit_jax.runtime.files import write_json_atomic
 from avit_jax.runtime.tables import columns
+from avit_jax.training.optimization import Optimization
 from avit_jax.training.step import make_train_step
 
 NAMES = {"dense": "deit_{model}_patch16_224", "avit": "avit_{model}_patch16_224"}

@@ -6,10 +6,10 @@ import pytest
 
 import avit_jax
 from avit_jax import config as configs
-from avit_jax.experiment import Optimization
 from avit_jax.losses import classification
 from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch, state_shardings
 from avit_jax.training import step
+from avit_jax.training.optimization import Optimization
 
 MESHES = {"1x1": (1, 1), "8x1": (8, 1), "2x4": (2, 4), "1x8": (1, 8)}
 STEPS, BATCH = 3, 16

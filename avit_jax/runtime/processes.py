@@ -49,6 +49,15 @@ def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
         )
 
 
+def refuse_several_processes(mode: str) -> None:
+    """Raises UserError where several processes were started for a mode that runs in one."""
+    if jax.process_count() > 1:
+        raise UserError(
+            f"--mode {mode} runs in one process, but {jax.process_count()} were started: start it "
+            "on one machine alone, without the launcher of several."
+        )
+
+
 def _count_and_number(environment: Mapping[str, str]) -> tuple[int, int]:
     count, number = (environment[name] for name in _JAX[1:])
     if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):

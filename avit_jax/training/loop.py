@@ -20,7 +20,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.weights import evaluated_weights, restore_or_init
 from avit_jax.checkpoints.workdir import claim_workdir, refuse_other_run
 from avit_jax.errors import Preempted, UserError
 from avit_jax.evaluation import report
@@ -31,7 +30,9 @@ from avit_jax.runtime.metrics_log import MetricsWriter
 from avit_jax.runtime.progress import Progress
 from avit_jax.runtime.training_clock import Effort, TrainingClock
 from avit_jax.training import step
+from avit_jax.training.optimization import Optimization
 from avit_jax.training.skipped_steps import SkippedSteps
+from avit_jax.training.start import evaluated_weights, restore_or_init
 from avit_jax.training.teacher import refuse_other_teacher, teacher_weights
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ def train(
     """
     clock = TrainingClock()
     experiment = Experiment(config, workdir)
+    experiment.refuse_uneven_train_batch()
+    experiment.refuse_uneven_eval_batch()
     skipped = SkippedSteps(workdir, anew=refuse_other_run(config, workdir))
     report.print_model(experiment)
 
@@ -77,8 +80,9 @@ class Run:
     """The loop and what it has in hand: state, step, writers, and what waits to be logged."""
 
     def __init__(self, experiment: Experiment, skipped: SkippedSteps, clock: TrainingClock):
-        config, optimization = experiment.config, experiment.optimization
-        self.experiment, self.config = experiment, config
+        config = experiment.config
+        optimization = Optimization(config, experiment.model, experiment.total_steps)
+        self.experiment, self.config, self.optimization = experiment, config, optimization
         self.skipped, self.clock = skipped, clock
         self.checkpoints = Checkpoints(
             experiment.workdir / "checkpoints", keep=config.checkpoint.keep
@@ -99,7 +103,7 @@ class Run:
         self.skip_step = jax.jit(
             step.make_skip_step(optimization.recipe), donate_argnums=0, out_shardings=placed
         )
-        self.of_teacher, self.taught_by = teacher_weights(
+        self.teacher_params, self.teacher_origin = teacher_weights(
             config, optimization.recipe.teacher, experiment.mesh
         )
         self.eval_step = make_eval_step(experiment.model, experiment.mesh)
@@ -111,11 +115,11 @@ class Run:
 
     def _start(self) -> None:
         """From the newest checkpoint or from the beginning."""
-        self.state = restore_or_init(self.experiment, self.checkpoints)
+        self.state = restore_or_init(self.experiment, self.optimization, self.checkpoints)
         self.step = int(self.state.step)
         if self.step:
             learnt_from = self.checkpoints.extra(self.step).get("teacher")
-            refuse_other_teacher(learnt_from, self.taught_by)
+            refuse_other_teacher(learnt_from, self.teacher_origin)
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.results: dict[str, Any] | None = None
         self.writer = MetricsWriter(
@@ -178,7 +182,7 @@ class Run:
         rows = {name: batch[name] for name in ("image", "label")}
         rows["substituted"] = batch["index"] != batch["requested"]
         rows = shard_batch(rows, self.experiment.mesh)
-        self.state, averages = self.train_step(self.state, rows, self.of_teacher)
+        self.state, averages = self.train_step(self.state, rows, self.teacher_params)
         self.clock.follow(averages["loss"], images=self.config.train.batch_size)
         return averages
 
@@ -218,7 +222,7 @@ class Run:
             check_finite(averages)
             self.writer.flush()
             self.effort = self.clock.effort(self.before)
-            extra = {"effort": dataclasses.asdict(self.effort), "teacher": self.taught_by}
+            extra = {"effort": dataclasses.asdict(self.effort), "teacher": self.teacher_origin}
             self.checkpoints.save(self.step, self.state, extra=extra)
 
     def roll_back(self, problem: step.NonFinite) -> None:

@@ -101,7 +101,7 @@ def cascade_overhead(model: Model) -> float:
 
 
 def write_images(folder: Path) -> np.ndarray:
-    """Ten images `[10, 32, 32, 3]`, one of each class, which are written into folders of classes."""
+    """Ten images `[10, 32, 32, 3]`, one of each class, and their files."""
     pixels = np.random.default_rng(4).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
     for label, image in enumerate(pixels):
         (folder / str(label)).mkdir(parents=True)
