@@ -25,12 +25,14 @@ from avit_jax.errors import Preempted, UserError
 from avit_jax.evaluation import report
 from avit_jax.evaluation.evaluate import evaluate, last_logged, make_eval_step
 from avit_jax.experiment import Experiment
-from avit_jax.runtime.device_mesh import replicated, shard_batch
+from avit_jax.models.functional import Params
+from avit_jax.runtime.device_mesh import shard_batch
 from avit_jax.runtime.metrics_log import MetricsWriter
 from avit_jax.runtime.progress import Progress
 from avit_jax.runtime.training_clock import Effort, TrainingClock
 from avit_jax.training import step
 from avit_jax.training.optimization import Optimization
+from avit_jax.training.settings import LoopSettings
 from avit_jax.training.skipped_steps import SkippedSteps
 from avit_jax.training.start import evaluated_weights, restore_or_init
 from avit_jax.training.teacher import refuse_other_teacher, teacher_weights
@@ -55,12 +57,11 @@ def train(
     """
     clock = TrainingClock()
     experiment = Experiment(config, workdir)
-    experiment.refuse_uneven_train_batch()
-    experiment.refuse_uneven_eval_batch()
+    settings = LoopSettings.of(experiment)
     skipped = SkippedSteps(workdir, anew=refuse_other_run(config, workdir))
     report.print_model(experiment)
 
-    run = Run(experiment, skipped, clock)
+    run = Run(experiment, settings, skipped, clock)
     try:
         claim_workdir(config, workdir)
         skipped.write()
@@ -72,43 +73,30 @@ def train(
                 run.roll_back(problem)
     finally:
         run.close()
-    weights = evaluated_weights(config, run.state)
-    return report.finish(experiment, weights, run.results, step=run.step, effort=run.effort)
+    return report.finish(experiment, run.weights(), run.results, step=run.step, effort=run.effort)
 
 
 class Run:
     """The loop and what it has in hand: state, step, writers, and what waits to be logged."""
 
-    def __init__(self, experiment: Experiment, skipped: SkippedSteps, clock: TrainingClock):
-        config = experiment.config
-        optimization = Optimization(config, experiment.model, experiment.total_steps)
-        self.experiment, self.config, self.optimization = experiment, config, optimization
+    def __init__(
+        self,
+        experiment: Experiment,
+        settings: LoopSettings,
+        skipped: SkippedSteps,
+        clock: TrainingClock,
+    ):
+        self.experiment, self.settings = experiment, settings
         self.skipped, self.clock = skipped, clock
         self.checkpoints = Checkpoints(
-            experiment.workdir / "checkpoints", keep=config.checkpoint.keep
+            experiment.workdir / "checkpoints", keep=settings.checkpoints_kept
         )
-        abstract = optimization.abstract_state(experiment.mesh)
-        placed = (jax.tree.map(lambda leaf: leaf.sharding, abstract), replicated(experiment.mesh))
-        self.train_step = jax.jit(
-            step.make_train_step(
-                experiment.model,
-                optimization.optimizer,
-                optimization.schedule,
-                optimization.recipe,
-                experiment.mesh,
-            ),
-            donate_argnums=0,
-            out_shardings=placed,
-        )
-        self.skip_step = jax.jit(
-            step.make_skip_step(optimization.recipe), donate_argnums=0, out_shardings=placed
-        )
+        self.optimization = Optimization(experiment.config, experiment.model, settings.total_steps)
+        self.train_step, self.skip_step = self.optimization.compiled_steps(experiment.mesh)
         self.teacher_params, self.teacher_origin = teacher_weights(
-            config, optimization.recipe.teacher, experiment.mesh
+            experiment.config, self.optimization.recipe.teacher, experiment.mesh
         )
         self.eval_step = make_eval_step(experiment.model, experiment.mesh)
-        self.evaluate_every = experiment.steps(config.eval.every)
-        self.save_every = experiment.steps(config.checkpoint.every)
         self._start()
         kept = self.checkpoints.extra(self.step).get("effort", {}) if self.step else {}
         self.before = self.effort = Effort(**kept)  # up to this process, and up to the last save
@@ -125,30 +113,29 @@ class Run:
         self.writer = MetricsWriter(
             self.experiment.workdir,
             restored_step=self.step,
-            tensorboard=self.config.log.tensorboard,
+            tensorboard=self.settings.tensorboard,
         )
         self.evaluated = last_logged(self.experiment.workdir / "metrics.jsonl")
         self.progress = Progress(
-            self.experiment.total_steps,
+            self.settings.total_steps,
             start=self.step,
-            batch_size=self.config.train.batch_size,
+            batch_size=self.settings.batch_size,
             images_per_second=self.clock.images_per_second,
         )
 
     def is_done(self) -> bool:
         """Whether neither a step nor an evaluation is left."""
-        return self.step >= self.experiment.total_steps and not self.evaluation_is_due()
+        return self.step >= self.settings.total_steps and not self.evaluation_is_due()
 
     def evaluation_is_due(self) -> bool:
         """Whether the state in hand has to be evaluated, and was not."""
-        is_due = due(self.step, self.evaluate_every, self.experiment.total_steps)
-        return is_due and 0 < self.step != self.evaluated
+        return self.settings.evaluates_at(self.step) and 0 < self.step != self.evaluated
 
     def through(
         self, batches: Iterator[dict[str, np.ndarray]], stop: Callable[[int], bool]
     ) -> None:
         """Run steps until the training is done; raises `NonFinite`, `Preempted` or `UserError`."""
-        total, averages = self.experiment.total_steps, None
+        total, averages = self.settings.total_steps, None
         if self.evaluation_is_due():  # an earlier process was interrupted in it
             self.evaluate()
         while self.step < total:
@@ -161,11 +148,11 @@ class Run:
                 raise
             averages = self.advance(batch)
             self.flush_log()  # the line of an earlier step: its numbers have arrived by now
-            if due(self.step, self.config.log.every, total):
+            if self.settings.logs_at(self.step):
                 jax.tree.map(lambda leaf: leaf.copy_to_host_async(), averages)
                 self.pending = (self.step, averages)
             preempted = stop(self.step)
-            if preempted or self.evaluation_is_due() or due(self.step, self.save_every, total):
+            if preempted or self.settings.saves_at(self.step):
                 self.save(averages)
             if preempted and self.step < total:
                 raise Preempted(f"stopped after step {self.step}, which is saved")
@@ -183,7 +170,7 @@ class Run:
         rows["substituted"] = batch["index"] != batch["requested"]
         rows = shard_batch(rows, self.experiment.mesh)
         self.state, averages = self.train_step(self.state, rows, self.teacher_params)
-        self.clock.follow(averages["loss"], images=self.config.train.batch_size)
+        self.clock.follow(averages["loss"], images=self.settings.batch_size)
         return averages
 
     def flush_log(self) -> None:
@@ -204,7 +191,7 @@ class Run:
         with self.clock.paused():
             results = evaluate(
                 self.eval_step,
-                evaluated_weights(self.config, self.state),
+                self.weights(),
                 self.experiment.eval_batches(),
                 self.experiment.mesh,
                 model=self.experiment.model,
@@ -214,6 +201,10 @@ class Run:
         logged = {name: results[name] for name in results if name != "images_per_second"}
         self.writer.write(self.step, "eval", logged)
         self.progress.write(report.eval_line(self.step, results, speed))
+
+    def weights(self) -> Params:
+        """Those of the state in hand that are evaluated."""
+        return evaluated_weights(self.state, weights=self.settings.evaluated_weights)
 
     def save(self, averages: dict[str, jax.Array]) -> None:
         """Save the state if it is sound; what has been logged so far is on disk before."""
@@ -229,7 +220,7 @@ class Run:
         """Go back to the newest checkpoint and leave out the step that failed, if so configured."""
         self.checkpoints.wait()
         saved = max(self.checkpoints.steps(), default=None)
-        self.skipped.add(problem, self.config.train, saved=saved)
+        self.skipped.add(problem, self.settings, saved=saved)
         with self.clock.paused():
             self.close()
             self._start()
@@ -247,8 +238,3 @@ def check_finite(averages: dict[str, jax.Array]) -> None:
     first = int(averages["nonfinite"])
     if first != step.NEVER:
         raise step.NonFinite(first)
-
-
-def due(at: int, every: int, total: int) -> bool:
-    """Whether something done every so many steps, and at the end, is due at step `at`."""
-    return at == total or at % every == 0

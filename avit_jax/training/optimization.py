@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import optax
 from jax.sharding import Mesh
@@ -9,9 +12,17 @@ from ml_collections import ConfigDict
 
 from avit_jax.data.mix import Mix
 from avit_jax.methods.base import Model
-from avit_jax.runtime.device_mesh import abstract_on
+from avit_jax.runtime.device_mesh import abstract_on, replicated
 from avit_jax.training import optimizers
-from avit_jax.training.step import Recipe, TrainState, init_state
+from avit_jax.training.step import (
+    Recipe,
+    SkipStep,
+    TrainState,
+    TrainStep,
+    init_state,
+    make_skip_step,
+    make_train_step,
+)
 from avit_jax.training.teacher import make_teacher
 
 
@@ -48,10 +59,29 @@ class Optimization:
             config.optim, self.schedule, trainable=model.trainable(model.abstract_params())
         )
 
-    def init_state(self) -> TrainState:
-        """The state in front of the first step."""
-        return init_state(self.model, self.optimizer, self.recipe)
+    def init_state(self, mesh: Mesh) -> TrainState:
+        """The state in front of the first step, on the mesh."""
+        return jax.jit(self._fresh_state, out_shardings=self._places(mesh))()
 
     def abstract_state(self, mesh: Mesh) -> TrainState:
         """Shapes, dtypes and shardings of the training state."""
-        return abstract_on(mesh, jax.eval_shape(self.init_state))
+        return abstract_on(mesh, self._shapes)
+
+    def compiled_steps(self, mesh: Mesh) -> tuple[TrainStep, SkipStep]:
+        """A training step, and one that is left out; both take over the memory of their state."""
+        placed = (self._places(mesh), replicated(mesh))
+        step = make_train_step(self.model, self.optimizer, self.schedule, self.recipe, mesh)
+        return (
+            jax.jit(step, donate_argnums=0, out_shardings=placed),
+            jax.jit(make_skip_step(self.recipe), donate_argnums=0, out_shardings=placed),
+        )
+
+    @functools.cached_property
+    def _shapes(self) -> TrainState:
+        return jax.eval_shape(self._fresh_state)
+
+    def _fresh_state(self) -> TrainState:
+        return init_state(self.model, self.optimizer, self.recipe)
+
+    def _places(self, mesh: Mesh) -> Any:
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state(mesh))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 import jax
-from ml_collections import ConfigDict
 
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.checkpoints.weights import initial_weights
@@ -40,8 +39,7 @@ def restore_or_init(
             "--config.init.weights FILE (DeiT's own, say) or --config.init.workdir RUN, or "
             "--config.init.scratch=True to start from random ones all the same."
         )
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-    state = jax.jit(optimization.init_state, out_shardings=shardings)()
+    state = optimization.init_state(experiment.mesh)
     if initial is not None:
         # The step donates its whole state, so the average may not share buffers with the weights.
         params, ema = initial.params, state.ema
@@ -50,6 +48,11 @@ def restore_or_init(
     return state
 
 
-def evaluated_weights(config: ConfigDict, state: TrainState) -> Params:
-    """The parameters that evaluation uses: the moving average, if there is one and it is on."""
-    return state.params if config.eval.weights == "raw" or state.ema is None else state.ema
+def evaluated_weights(state: TrainState, *, weights: str) -> Params:
+    """The parameters that evaluation uses: the moving average where there is one.
+
+    Args:
+        state: of the training.
+        weights: "auto", "ema" or "raw", the last of which leaves the average out.
+    """
+    return state.params if weights == "raw" or state.ema is None else state.ema

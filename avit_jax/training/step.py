@@ -24,9 +24,9 @@ from avit_jax.data.mix import Mix, mix, normalise
 from avit_jax.losses import classification
 from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
-from avit_jax.methods.per_image import token_depth
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
+from avit_jax.training.loss import loss_function
 
 NEVER = -1
 
@@ -83,6 +83,7 @@ class NonFinite(Exception):
 
 
 TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]
+SkipStep = Callable[[TrainState], tuple[TrainState, dict[str, Array]]]
 
 
 def init_state(
@@ -162,7 +163,7 @@ def make_train_step(
     return train_step
 
 
-def make_skip_step(recipe: Recipe) -> Callable[[TrainState], tuple[TrainState, dict[str, Array]]]:
+def make_skip_step(recipe: Recipe) -> SkipStep:
     """Like a train step that changes nothing: for steps that a rollback leaves out."""
 
     def skip_step(state: TrainState):
@@ -183,35 +184,6 @@ def _averages(state: TrainState) -> dict[str, Array]:
     count = state.window["count"]
     averages = {name: value / jnp.maximum(count, 1.0) for name, value in state.window.items()}
     return averages | {"count": count, "nonfinite": state.nonfinite}
-
-
-def loss_function(model: Model, teacher: Teacher | None = None) -> Callable:
-    """Task loss (summed over all exits of a cascade) plus the penalties of model and teacher.
-
-    The function returned takes `(params, images, targets, key, progress)`, and with a teacher
-    `teacher_params=` its parameters; it returns the loss and what to log of it.
-    """
-    features = teacher is not None and teacher.distillation.features
-
-    def loss(params, images, targets, key, progress, teacher_params=None):
-        output = model.apply(
-            params, images, train=True, key=key, progress=progress, features=features
-        )
-        answers = output.logits[None] if output.exits is None else output.exits
-        task = classification.cross_entropy(answers, targets).mean(-1).sum()
-        penalties = dict(output.penalties)
-        if teacher is not None:
-            found = teacher.penalties(teacher_params, images, output)
-            penalties |= {f"teacher_{name}": value for name, value in found.items()}
-        total = task + sum(penalties.values())
-        logged = {"loss": total, "task_loss": task}
-        logged |= {f"{name}_penalty": value for name, value in penalties.items()}
-        logged |= output.metrics | {"gmacs": model.gmacs(output).mean()}
-        if model.adaptive:
-            logged["mean_depth"] = token_depth(model, output).mean(dtype=jnp.float32)
-        return total, logged
-
-    return loss
 
 
 def _accumulate(gradient, params, data, key, progress, recipe: Recipe, mesh: Mesh):

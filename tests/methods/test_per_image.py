@@ -16,7 +16,7 @@ from avit_jax.evaluation.run import evaluate_run
 from avit_jax.methods.base import Model
 from avit_jax.methods.per_image import num_layers, per_image, token_depth
 from avit_jax.prediction.run import predict_run
-from avit_jax.training.step import loss_function
+from avit_jax.training.loss import loss_function
 from avit_jax.types import Output, Usage
 from avit_jax.viz.visualize import visualize_run
 from tests import tiny_runs

@@ -14,7 +14,7 @@ from avit_jax.data.mix import Mix, normalise
 from avit_jax.errors import Preempted, UserError
 from avit_jax.experiment import Experiment
 from avit_jax.losses.distillation import Distillation, Teacher
-from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch, state_shardings
+from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch
 from avit_jax.training import loop as train
 from avit_jax.training import optimizers
 from avit_jax.training import step as steps
@@ -193,12 +193,7 @@ def losses_on(data, fsdp, file):
     mesh = make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
     optimization = Optimization(config, configs.make_model(config), total_steps=10)
     teacher_params, _ = teacher_weights(config, optimization.recipe.teacher, mesh)
-    shardings = state_shardings(jax.eval_shape(optimization.init_state), mesh)
-    state = jax.jit(optimization.init_state, out_shardings=shardings)()
-    step = steps.make_train_step(
-        optimization.model, optimization.optimizer, optimization.schedule, optimization.recipe, mesh
-    )
-    step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+    state, (step, _) = optimization.init_state(mesh), optimization.compiled_steps(mesh)
     _, averages = step(state, shard_batch(rows(16), mesh), teacher_params)
     return {name: float(value) for name, value in averages.items()}, teacher_params
 
@@ -255,7 +250,7 @@ def test_a_run_says_itself_of_which_sizes_it_is_and_a_file_is_told(run):
     assert (shape.embed_dim, shape.depth, shape.image_size, shape.num_classes) == (192, 12, 32, 10)
     deeper = Optimization(tiny(**{"teacher.workdir": str(run)}), student, 10)
     with pytest.raises(UserError, match=r"attention is \(2, 2, 2, 5\) in the teacher and \(3,"):
-        deeper.init_state()
+        deeper.abstract_state(make_mesh())
 
 
 def test_a_teacher_that_cannot_teach_is_named(file, run, tmp_path):
