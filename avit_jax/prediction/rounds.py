@@ -42,7 +42,7 @@ Answered = tuple[Loaded, dict[str, np.ndarray]]
 
 
 def answers(
-    predictor: Predictor, mesh: Mesh, batches: Generator[Loaded, None, None]
+    model: Model, predictor: Predictor, mesh: Mesh, batches: Generator[Loaded, None, None]
 ) -> Generator[Answered, None, None]:
     """Yield each batch with what the model says about it (see `make_lines`), in order.
 
@@ -51,7 +51,7 @@ def answers(
     """
     place = batch_sharding(mesh)
     prepare = jax.jit(normalise, out_shardings=place)
-    read = jax.jit(functools.partial(_answer, predictor.model))
+    read = jax.jit(functools.partial(_answer, model))
     pending: list[tuple[Loaded, dict[str, Array]]] = []
     with contextlib.closing(batches):
         for loaded in batches:

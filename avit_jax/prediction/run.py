@@ -117,7 +117,7 @@ def predict_run(
                 image_size=model.shape.image_size,
                 augment=experiment.augment,
             )
-            results = answers(predictor, mesh, batches)
+            results = answers(model, predictor, mesh, batches)
         totals, rate = write_rounds(
             results, lines, totals, source=images, part=part, batch_size=size, stop=stop
         )
