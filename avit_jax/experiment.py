@@ -22,7 +22,7 @@ from avit_jax.checkpoints import stored_plans
 from avit_jax.checkpoints.weights import Weights, chosen_weights
 from avit_jax.data.augment import Augment
 from avit_jax.data.bad_examples import BadExamples
-from avit_jax.data.image_selection import Selection, evenly_spaced, read_selection
+from avit_jax.data.image_selection import Selection, evenly_spaced, labelled, read_selection
 from avit_jax.data.sources import Source, open_source
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
@@ -149,13 +149,19 @@ class Experiment:
 
     def eval_images(self, limit: int) -> Selection:
         """At most so many images of the evaluation split, evenly spaced."""
-        chosen = evenly_spaced(len(self.eval_source), limit)
-        return self._selection(self.eval_source, chosen, self.config.data.eval_split)
+        return labelled(
+            self.eval_source,
+            evenly_spaced(len(self.eval_source), limit),
+            split=self.config.data.eval_split,
+        )
 
     def train_images(self, limit: int) -> Selection:
         """At most so many images of the training split, evenly spaced."""
-        chosen = evenly_spaced(len(self.train_source), limit)
-        return self._selection(self.train_source, chosen, self.config.data.train_split)
+        return labelled(
+            self.train_source,
+            evenly_spaced(len(self.train_source), limit),
+            split=self.config.data.train_split,
+        )
 
     def measured_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Evaluation images to measure costs and speed on, from the first to the last of the split.
@@ -168,7 +174,7 @@ class Experiment:
         """
         total = len(self.eval_source)
         chosen = np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
-        selection = self._selection(self.eval_source, tuple(chosen), self.config.data.eval_split)
+        selection = labelled(self.eval_source, chosen, split=self.config.data.eval_split)
         return read_selection(selection, size=self.model.shape.image_size, augment=self.augment)
 
     def refuse_uneven_train_batch(self) -> None:
@@ -190,9 +196,6 @@ class Experiment:
                 "or the data that this one was trained on."
             )
         return source
-
-    def _selection(self, source: Source, chosen: tuple[int, ...], split: str) -> Selection:
-        return Selection(source, chosen, (True,) * len(chosen), f"{source.name}, {split}")
 
     def _counting_bad(self, batches: Batches, source: Source) -> Batches:
         tally = BadExamples(max_bad_share=self.config.data.max_bad_share)

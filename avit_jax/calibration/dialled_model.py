@@ -1,4 +1,4 @@
-"""A trained model on the bench: what it costs and answers at any position of its dial."""
+"""A trained model with its dial: what it costs and answers at any position."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CALIBRATION_IMAGES = 1024
 TIMED_BATCHES = 4
 
 
-class Bench:
+class DialledModel:
     """A model with its dial, and the images to try positions on.
 
     Args:

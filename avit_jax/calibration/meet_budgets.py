@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from avit_jax.calibration.budget_curve import draw, rows
-from avit_jax.calibration.dialled_model import Bench
+from avit_jax.calibration.dialled_model import DialledModel
 from avit_jax.checkpoints.budgets import Budget, parse_budget
 from avit_jax.checkpoints.operating_points import LEARNT, OperatingPoint, measured_with, save_points
 from avit_jax.errors import UserError
@@ -52,17 +52,17 @@ def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[
     dial = _dial(experiment)
     params = experiment.weights().params
     measured = measured_with(config, workdir)  # of the checkpoint just read, which was sound
-    bench = Bench(experiment, dial, params)
-    wanted = {budget.name: budget for budget in (*asked, *bench.reachable(CURVE))}
-    positions = {LEARNT: (0.0, None)} | bench.positions(list(wanted.values()))
+    dialled = DialledModel(experiment, dial, params)
+    wanted = {budget.name: budget for budget in (*asked, *dialled.reachable(CURVE))}
+    positions = {LEARNT: (0.0, None)} | dialled.positions(list(wanted.values()))
     points = [
-        bench.point(name, position, wanted.get(name), milliseconds)
+        dialled.point(name, position, wanted.get(name), milliseconds)
         for name, (position, milliseconds) in positions.items()
     ]
     points.sort(key=lambda point: point.gmacs_calibration)
     dense = report.evaluate_as(experiment, params, "dense")
     record = {
-        "calibration": f"{len(bench.selection)} images of {bench.selection.title}",
+        "calibration": f"{len(dialled.selection)} images of {dialled.selection.title}",
         "evaluation": f"{dense['images']} images of {config.data.eval_split}",
         "top1_dense": dense["top1"],
     }

@@ -60,6 +60,11 @@ class Selection:
         return self.source.describe(self.indices[index])
 
 
+def labelled(source: Source, indices: Sequence[int], *, split: str) -> Selection:
+    """Images of a split of a dataset, whose classes are all known."""
+    return Selection(source, tuple(indices), (True,) * len(indices), f"{source.name}, {split}")
+
+
 def given_files(paths: Sequence[str], limit: int, *, class_names: Sequence[str]) -> Selection:
     """Images of files and folders, see `FileSource`."""
     source = FileSource(paths, class_names=class_names)

@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.workdir import claim_workdir, refuse_other_run
+from avit_jax.checkpoints.workdir import refuse_other_run, write_config
 from avit_jax.errors import Preempted, UserError
 from avit_jax.evaluation import report
 from avit_jax.evaluation.evaluate import evaluate, last_logged, make_eval_step
@@ -63,7 +63,7 @@ def train(
 
     run = Run(experiment, settings, skipped, clock)
     try:
-        claim_workdir(config, workdir)
+        write_config(config, workdir)
         skipped.write()
         while not run.is_done():
             try:
