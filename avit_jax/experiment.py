@@ -1,29 +1,35 @@
-"""From a config to the things it describes: model, data, mesh, recipe. Nothing is computed yet."""
+"""What a config describes: model, devices, data and weights, each opened when first asked for.
+
+Every mode comes in through an `Experiment`, and what a mode has no use for is never opened: an
+evaluation does not touch the training data, a benchmark on synthetic weights no data at all.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Generator
 from pathlib import Path
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
+from avit_jax.checkpoints import stored_plans
+from avit_jax.checkpoints.weights import Weights, chosen_weights
 from avit_jax.data.augment import Augment
 from avit_jax.data.bad_examples import BadExamples
-from avit_jax.data.mix import Mix
+from avit_jax.data.image_selection import Selection, evenly_spaced, labelled, read_selection
 from avit_jax.data.sources import Source, open_source
 from avit_jax.errors import UserError
+from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
-from avit_jax.runtime.device_mesh import abstract_on, make_mesh
-from avit_jax.training import optimizers
-from avit_jax.training.step import Recipe, TrainState, init_state
-from avit_jax.training.teacher import make_teacher
+from avit_jax.runtime.device_mesh import make_mesh
+
+logger = logging.getLogger(__name__)
 
 Batches = Generator[dict[str, np.ndarray], None, None]
 
@@ -34,34 +40,79 @@ class Experiment:
     Attributes:
         config: as given, validated.
         workdir: where the run writes.
-        model: method and backbone.
-        mesh: over all devices.
-        train_source, eval_source: labelled images.
-        steps_per_epoch: a real number; epochs need not end with a step.
-        total_steps: of the whole training.
-        optimization: recipe, schedule and optimiser; only training asks for them, and needs the
-          teacher, if there is one.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path):
-        """Raises UserError at the first thing that cannot be right."""
+        """Raises UserError for settings that contradict each other; nothing is opened yet."""
         configs.validate(config)
         self.config, self.workdir = config, workdir
-        self.model: Model = configs.make_model(config)
-        self.mesh: Mesh = make_mesh(**config.mesh)
-        self.augment = Augment.from_config(config.data.augment)
-        self.train_source = self._open(config.data.train_split)
-        self.eval_source = self._open(config.data.eval_split)
-        self._check_batch_sizes()
-        self.steps_per_epoch = len(self.train_source) / config.train.batch_size
-        self.total_steps = config.train.steps or max(
-            1, round(config.train.epochs * self.steps_per_epoch)
-        )
 
     @functools.cached_property
-    def optimization(self) -> Optimization:
-        """See above."""
-        return Optimization(self.config, self.model, self.total_steps)
+    def model(self) -> Model:
+        """Method and backbone."""
+        return configs.make_model(self.config)
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """All devices of all processes, as `config.mesh` arranges them."""
+        return make_mesh(**self.config.mesh)
+
+    @functools.cached_property
+    def augment(self) -> Augment:
+        """What is done to images, in training and in evaluation."""
+        return Augment.from_config(self.config.data.augment)
+
+    @functools.cached_property
+    def train_source(self) -> Source:
+        """The labelled images of `config.data.train_split`; raises UserError without them."""
+        return self._open(self.config.data.train_split)
+
+    @functools.cached_property
+    def eval_source(self) -> Source:
+        """The labelled images of `config.data.eval_split`; raises UserError without them."""
+        return self._open(self.config.data.eval_split)
+
+    def class_names(self) -> tuple[tuple[str, ...], bool]:
+        """Names of the model's classes, and whether they are known.
+
+        Where the data are not at hand they are numbers, and a warning says why.
+        """
+        try:
+            return self.eval_source.class_names, True
+        except UserError as error:
+            logger.warning("classes go by number, for their names are not at hand: %s", error)
+            return tuple(f"class {label}" for label in range(self.model.shape.num_classes)), False
+
+    @property
+    def plan(self) -> Plan | None:
+        """Static sizes for inference that calibration and config chose; `None` without either."""
+        return stored_plans.chosen_plan(self.config, self.workdir)
+
+    @property
+    def execution(self) -> str:
+        """Execution for inference that config or calibration chose."""
+        return stored_plans.chosen_execution(self.config, self.workdir)
+
+    def weights(self, mesh: Mesh | None = None) -> Weights:
+        """The weights that all modes but training use, see `checkpoints.weights.chosen_weights`.
+
+        Args:
+            mesh: to put them on; the experiment's own if unset.
+
+        Raises:
+            UserError: there are none, or they do not fit.
+        """
+        return chosen_weights(self.config, self.workdir, self.model, mesh or self.mesh)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Not always whole: epochs need not end with a step."""
+        return len(self.train_source) / self.config.train.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Of the whole training."""
+        return self.config.train.steps or self.steps(self.config.train.epochs)
 
     def steps(self, epochs: float) -> int:
         """Epochs in whole steps, at least one."""
@@ -74,6 +125,7 @@ class Experiment:
         """
         from avit_jax.data import pipeline  # with Grain, which measuring speed does not need
 
+        self.refuse_uneven_train_batch()
         batches = pipeline.train_batches(
             self.train_source,
             batch_size=self.config.train.batch_size,
@@ -87,12 +139,63 @@ class Experiment:
         """This process's rows of the evaluation split, every image once."""
         from avit_jax.data import pipeline
 
+        self.refuse_uneven_eval_batch()
         batches = pipeline.eval_batches(
             self.eval_source,
             batch_size=self.config.eval.batch_size,
             **self._pipeline_settings(),
         )
         return self._counting_bad(batches, self.eval_source)
+
+    def eval_images(self, limit: int) -> Selection:
+        """At most so many images of the evaluation split, evenly spaced."""
+        return labelled(
+            self.eval_source,
+            evenly_spaced(len(self.eval_source), limit),
+            split=self.config.data.eval_split,
+        )
+
+    def train_images(self, limit: int) -> Selection:
+        """At most so many images of the training split, evenly spaced."""
+        return labelled(
+            self.train_source,
+            evenly_spaced(len(self.train_source), limit),
+            split=self.config.data.train_split,
+        )
+
+    def measured_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluation images to measure costs and speed on, from the first to the last of the split.
+
+        Returns:
+            Images uint8 `[n <= count, S, S, 3]` and their labels `[n]`.
+
+        Raises:
+            UserError: none can be read.
+        """
+        total = len(self.eval_source)
+        chosen = np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
+        selection = labelled(self.eval_source, chosen, split=self.config.data.eval_split)
+        return read_selection(selection, size=self.model.shape.image_size, augment=self.augment)
+
+    def refuse_uneven_train_batch(self) -> None:
+        """Raises UserError where the microbatches of a training do not divide among devices."""
+        train = self.config.train
+        _refuse_uneven("train.batch_size / accumulation", train.batch_size // train.accumulation)
+
+    def refuse_uneven_eval_batch(self) -> None:
+        """Raises UserError where the batches of an evaluation do not divide among devices."""
+        _refuse_uneven("eval.batch_size", self.config.eval.batch_size)
+
+    def _open(self, split: str) -> Source:
+        data, classes = self.config.data, self.model.shape.num_classes
+        source = open_source(data.name, split=split, data_dir=data.dir)
+        if len(source.class_names) != classes:
+            raise UserError(
+                f"{source.name} has {len(source.class_names)} classes, the model {classes}: write "
+                f"--config.model.num_classes {len(source.class_names)} to train a model for them, "
+                "or the data that this one was trained on."
+            )
+        return source
 
     def _counting_bad(self, batches: Batches, source: Source) -> Batches:
         tally = BadExamples(max_bad_share=self.config.data.max_bad_share)
@@ -110,57 +213,11 @@ class Experiment:
             "hosts": jax.process_count(),
         }
 
-    def _open(self, split: str) -> Source:
-        data, classes = self.config.data, self.model.shape.num_classes
-        source = open_source(data.name, split=split, data_dir=data.dir)
-        if len(source.class_names) != classes:
-            raise UserError(
-                f"{source.name} has {len(source.class_names)} classes, the model {classes}: "
-                f"write --config.model.num_classes {len(source.class_names)}."
-            )
-        return source
 
-    def _check_batch_sizes(self) -> None:
-        devices, train = jax.device_count(), self.config.train
-        sizes = {
-            "train.batch_size / accumulation": train.batch_size // train.accumulation,
-            "eval.batch_size": self.config.eval.batch_size,
-        }
-        for name, size in sizes.items():
-            if size % devices:
-                raise UserError(
-                    f"config.{name} is {size}, which does not divide among {devices} devices: "
-                    f"write a multiple of {devices}."
-                )
-
-
-class Optimization:
-    """Recipe, learning-rate schedule and optimiser of a config, and the state they need."""
-
-    def __init__(self, config: ConfigDict, model: Model, total_steps: int):
-        train = config.train
-        self.model = model
-        self.recipe = Recipe(
-            total_steps=total_steps,
-            seed=config.seed,
-            accumulation=train.accumulation,
-            label_smoothing=train.label_smoothing,
-            ema_decay=train.ema_decay,
-            log_every=config.log.every,
-            mix=Mix(**config.data.mix),
-            teacher=make_teacher(config, model),
+def _refuse_uneven(name: str, size: int) -> None:
+    devices = jax.device_count()
+    if size % devices:
+        raise UserError(
+            f"config.{name} is {size}, which does not divide among {devices} devices: "
+            f"write a multiple of {devices}."
         )
-        self.schedule: optax.Schedule = optimizers.learning_rate(
-            config.optim, batch_size=train.batch_size, total_steps=total_steps
-        )
-        self.optimizer: optax.GradientTransformationExtraArgs = optimizers.build(
-            config.optim, self.schedule, trainable=model.trainable(model.abstract_params())
-        )
-
-    def init_state(self) -> TrainState:
-        """The state in front of the first step."""
-        return init_state(self.model, self.optimizer, self.recipe)
-
-    def abstract_state(self, mesh: Mesh) -> TrainState:
-        """Shapes, dtypes and shardings of the training state."""
-        return abstract_on(mesh, jax.eval_shape(self.init_state))

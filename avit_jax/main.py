@@ -72,19 +72,10 @@ def run_eval(config: ConfigDict, workdir: Path) -> None:
 
 def run_predict(config: ConfigDict, workdir: Path) -> None:
     """Answers for every image of a folder or dataset."""
-    from avit_jax.checkpoints.stored_plans import chosen_execution, chosen_plan
     from avit_jax.prediction.run import predict_run
 
-    predict_run(
-        config,
-        workdir,
-        source=INPUT.value,
-        output=_output(),
-        execution=chosen_execution(config, workdir),
-        batch_size=config.inference.batch_size,
-        plan=chosen_plan(config, workdir),
-        stop=preemption_notice(),
-    )
+    stop = preemption_notice()
+    predict_run(config, workdir, source=INPUT.value, output=_output(), stop=stop)
 
 
 def run_benchmark(config: ConfigDict, workdir: Path) -> None:
@@ -115,10 +106,9 @@ def run_visualize(config: ConfigDict, workdir: Path) -> None:
 
 def run_export(config: ConfigDict, workdir: Path) -> None:
     """A program for other machines."""
-    from avit_jax.checkpoints.stored_plans import chosen_plan
     from avit_jax.export.run import export_run
 
-    export_run(config, workdir, output=_output(), plan=chosen_plan(config, workdir))
+    export_run(config, workdir, output=_output())
 
 
 def run_convert(config: ConfigDict, workdir: Path) -> None:

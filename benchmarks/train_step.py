@@ -48,13 +48,12 @@ import optax
 
 from avit_jax import config as configs
 from avit_jax.benchmark.peers import PEERS, available, vit_config
-from avit_jax.experiment import Optimization
 from avit_jax.models.vit import ViTShape
-from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch
+from avit_jax.runtime.device_mesh import make_mesh, shard_batch
 from avit_jax.runtime.environment import environment, start_again_prepared
 from avit_jax.runtime.files import write_json_atomic
 from avit_jax.runtime.tables import columns
-from avit_jax.training.step import make_train_step
+from avit_jax.training.optimization import Optimization
 
 NAMES = {"dense": "deit_{model}_patch16_224", "avit": "avit_{model}_patch16_224"}
 WARM_UP_STEPS = 2
@@ -102,15 +101,8 @@ def ours(config, batch: dict[str, np.ndarray]) -> Contender:
     """This package's step, jitted as in the trainer."""
     model, mesh = configs.make_model(config), make_mesh()
     optimization = Optimization(config, model, TOTAL_STEPS)
-    places = jax.tree.map(lambda leaf: leaf.sharding, optimization.abstract_state(mesh))
-    step = jax.jit(
-        make_train_step(
-            model, optimization.optimizer, optimization.schedule, optimization.recipe, mesh
-        ),
-        donate_argnums=0,
-        out_shardings=(places, replicated(mesh)),
-    )
-    state = jax.jit(optimization.init_state, out_shardings=places)()
+    step, _ = optimization.compiled_steps(mesh)
+    state = optimization.init_state(mesh)
     rows = shard_batch(batch, mesh)
 
     def run() -> float:

@@ -6,10 +6,9 @@ import pytest
 
 import avit_jax
 from avit_jax import config as configs
-from avit_jax.experiment import Optimization
 from avit_jax.losses import classification
-from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch, state_shardings
-from avit_jax.training import step
+from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch
+from avit_jax.training.optimization import Optimization
 
 MESHES = {"1x1": (1, 1), "8x1": (8, 1), "2x4": (2, 4), "1x8": (1, 8)}
 STEPS, BATCH = 3, 16
@@ -28,19 +27,7 @@ def losses_on(data, fsdp):
     config.optim.clip_norm = 1.0
     optimization = Optimization(config, configs.make_model(config), total_steps=10)
     mesh = make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
-    shardings = state_shardings(jax.eval_shape(optimization.init_state), mesh)
-    state = jax.jit(optimization.init_state, out_shardings=shardings)()
-    train_step = jax.jit(
-        step.make_train_step(
-            optimization.model,
-            optimization.optimizer,
-            optimization.schedule,
-            optimization.recipe,
-            mesh,
-        ),
-        donate_argnums=0,
-        out_shardings=(shardings, replicated(mesh)),
-    )
+    state, (train_step, _) = optimization.init_state(mesh), optimization.compiled_steps(mesh)
     rng = np.random.default_rng(0)
     found = []
     for _ in range(STEPS):

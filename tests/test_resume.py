@@ -9,8 +9,8 @@ import pytest
 
 from avit_jax import config as configs
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.experiment import Optimization
 from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.training.optimization import Optimization
 from tests import commands
 
 STEPS = 24

@@ -5,17 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avit_jax import config as configs
 from avit_jax.benchmark import profiles
-from avit_jax.calibration.fastest_plan import calibration_images
-from avit_jax.checkpoints.stored_plans import chosen_plan
-from avit_jax.checkpoints.weights import chosen_weights
+from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.experiment import Experiment
@@ -54,8 +50,9 @@ class Case:
         return self.images[self.timed]
 
 
-def cases(config: ConfigDict, workdir: Path) -> Iterator[Case]:
+def cases(experiment: Experiment) -> Iterator[Case]:
     """Every combination of image size, dtype, batch size and profile."""
+    config = experiment.config
     settings = config.benchmark
     sizes = settings.image_sizes or (config.model.image_size,)
     dtypes = settings.dtypes or (config.model.dtype,)
@@ -66,13 +63,12 @@ def cases(config: ConfigDict, workdir: Path) -> Iterator[Case]:
         if batch_size % jax.device_count():
             print(f"batch {batch_size} left out: not a multiple of {jax.device_count()} devices")
             continue
-        model = configs.make_model(changed)
-        plan = chosen_plan(changed, workdir) or model.default_plan(
-            max(1, batch_size // jax.device_count())
-        )
+        case = Experiment(changed, experiment.workdir)
+        model = case.model
+        plan = case.plan or model.default_plan(max(1, batch_size // jax.device_count()))
         for name in settings.profiles or profiles.sensible(model):
             if name == "real":
-                yield real_case(changed, workdir, model, plan)
+                yield real_case(case, plan)
             else:
                 yield scripted_case(name, model, plan, batch_size, seed=config.seed)
 
@@ -83,16 +79,16 @@ def scripted_case(name: str, model: Model, plan: Plan, batch_size: int, *, seed:
     return Case(name, model, params, images, np.arange(batch_size), plan)
 
 
-def real_case(config: ConfigDict, workdir: Path, model: Model, plan: Plan) -> Case:
+def real_case(experiment: Experiment, plan: Plan) -> Case:
     """This run's weights on images of its evaluation split, drawn from all of it."""
-    experiment = Experiment(config, workdir)
-    params = chosen_weights(config, workdir, model, make_mesh()).params
-    batch_size = config.inference.batch_size
-    images, labels = calibration_images(experiment, max(batch_size, ANSWERS))
+    params = experiment.weights(make_mesh()).params
+    batch_size = experiment.config.inference.batch_size
+    pixels, labels = experiment.measured_images(max(batch_size, ANSWERS))
+    images = np.asarray(normalise(pixels))
     if len(images) < batch_size:
         raise UserError(
             f"the evaluation split gives {len(images)} images for a batch of {batch_size}: "
             "write smaller config.benchmark.batch_sizes."
         )
     timed = np.linspace(0, len(images) - 1, batch_size).astype(int)
-    return Case("real", model, params, images, timed, plan, labels)
+    return Case("real", experiment.model, params, images, timed, plan, labels)

@@ -5,15 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-# Okabe and Ito's colours, apart for every kind of sight.
-STYLES = {
-    "dense": ("#555555", "s"),
-    "masked": ("#E69F00", "v"),
-    "compact": ("#0072B2", "o"),
-    "capped": ("#009E73", "D"),
-    "torch eager": ("#CC79A7", "x"),
-    "torch compile": ("#D55E00", "+"),
-}
+from avit_jax.viz.palette import EXECUTION_STYLES
 
 
 def plot(cases: list[dict[str, Any]], file: Path) -> Path:
@@ -24,7 +16,7 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     speed, share = figure.subplots(1, 2)
-    for name, (colour, marker) in STYLES.items():
+    for name, (colour, marker) in EXECUTION_STYLES.items():
         points = [case["executions"][name] for case in cases if name in case["executions"]]
         if points:
             speed.scatter(
@@ -41,7 +33,7 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     compact = [case for case in cases if "compact" in case["executions"]]
     labels = [f"{case['profile']}\nbatch {case['batch_size']}" for case in compact]
     heights = [case["executions"]["compact"]["share_of_ideal"] for case in compact]
-    share.bar(range(len(compact)), heights, color=STYLES["compact"][0], width=0.6)
+    share.bar(range(len(compact)), heights, color=EXECUTION_STYLES["compact"][0], width=0.6)
     share.axhline(1.0, color="#555555", linewidth=1, linestyle="--")
     for index, height in enumerate(heights):
         share.text(index, height + 0.01, f"{height:.2f}", ha="center", fontsize=8)

@@ -17,7 +17,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avit_jax import config as configs
 from avit_jax.benchmark import peers
 from avit_jax.benchmark.answers import compare, masked_answers, program_answers
 from avit_jax.benchmark.cases import Case, cases
@@ -30,6 +29,7 @@ from avit_jax.execution.dense import DENSE
 from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan
 from avit_jax.execution.predictor import Predictor
+from avit_jax.experiment import Experiment
 from avit_jax.models import costs
 from avit_jax.runtime.environment import environment
 from avit_jax.runtime.files import write_json_atomic
@@ -50,13 +50,13 @@ def benchmark_run(config: ConfigDict, workdir: Path, *, output: Path | None = No
     Returns:
         The JSON file.
     """
-    configs.validate(config)
-    refuse_unless_adaptive(config, "benchmark")
+    experiment = Experiment(config, workdir)
+    refuse_unless_adaptive(experiment, "benchmark")
     folder = output or workdir
     surroundings = environment(("jax", "flax", *peers.packages(config.benchmark.peers or ())))
     print("\n".join(f"{name}: {value}" for name, value in surroundings.items()), flush=True)
     results = []
-    for case in cases(config, workdir):
+    for case in cases(experiment):
         results.append(run_case(case, config))
         print_case(results[-1])
         # Written after every case, so that a benchmark that is stopped keeps what it has.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avit_jax.benchmark.plot import STYLES
 from avit_jax.checkpoints.operating_points import LEARNT, OperatingPoint
+from avit_jax.viz.palette import EXECUTION_STYLES
 
 LEARNT_COLOUR = "#D55E00"  # of the same palette
 
@@ -16,7 +16,7 @@ LEARNT_COLOUR = "#D55E00"  # of the same palette
 def rows(
     points: Sequence[OperatingPoint], *, top1_dense: float
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows for `writer.columns`: the points, then the same weights with nothing skipped.
+    """Header and rows for `columns`: the points, then the same weights with nothing skipped.
 
     Args:
         points: by rising cost.
@@ -68,13 +68,13 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     gmacs, top1 = (np.array([getattr(point, n) for point in points]) for n in ("gmacs", "top1"))
-    dense_colour, dense_marker = STYLES["dense"]
+    dense_colour, dense_marker = EXECUTION_STYLES["dense"]
     bars = {"capsize": 3, "elinewidth": 1, "zorder": 3}
     axes.errorbar(
         gmacs,
         100 * top1,
         error(top1),
-        color=STYLES["compact"][0],
+        color=EXECUTION_STYLES["compact"][0],
         marker="o",
         label="dialled",
         **bars,

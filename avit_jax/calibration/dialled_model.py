@@ -1,4 +1,4 @@
-"""A trained model on the bench: what it costs and answers at any position of its dial."""
+"""A trained model with its dial: what it costs and answers at any position."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from avit_jax.calibration.budgets import Budget
 from avit_jax.calibration.latency import Stopwatch
 from avit_jax.calibration.position_search import Probes
+from avit_jax.checkpoints.budgets import Budget
 from avit_jax.checkpoints.operating_points import OperatingPoint
-from avit_jax.checkpoints.stored_plans import chosen_plan
 from avit_jax.data import pipeline
-from avit_jax.data.image_selection import Selection, evenly_spaced
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
 from avit_jax.evaluation.evaluate import evaluate, make_eval_step
@@ -31,7 +29,7 @@ CALIBRATION_IMAGES = 1024
 TIMED_BATCHES = 4
 
 
-class Bench:
+class DialledModel:
     """A model with its dial, and the images to try positions on.
 
     Args:
@@ -48,7 +46,7 @@ class Bench:
         config, model = experiment.config, experiment.model
         self._experiment, self._dial, self._params = experiment, dial, params
         self._step = make_eval_step(model, experiment.mesh)
-        self.selection = calibration_selection(experiment)
+        self.selection = experiment.train_images(CALIBRATION_IMAGES)
         self._batches = list(
             pipeline.eval_batches(
                 self.selection,
@@ -140,7 +138,7 @@ class Bench:
         return dataclasses.replace(model, settings=settings).compile(
             self._params,
             batch_size=experiment.config.inference.batch_size,
-            plan=chosen_plan(experiment.config, experiment.workdir),
+            plan=experiment.plan,
             mesh=experiment.mesh,
         )
 
@@ -155,10 +153,3 @@ class Bench:
             )
         chosen = np.linspace(0, len(images) - 1, count * size).astype(int)
         return np.split(np.asarray(normalise(images[chosen])), count)
-
-
-def calibration_selection(experiment: Experiment) -> Selection:
-    """Training images, evenly spaced over the split, which may be sorted by class."""
-    source, split = experiment.train_source, experiment.config.data.train_split
-    chosen = evenly_spaced(len(source), CALIBRATION_IMAGES)
-    return Selection(source, chosen, (True,) * len(chosen), f"{source.name}, {split}")

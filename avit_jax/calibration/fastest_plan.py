@@ -12,22 +12,16 @@ the evaluation split, on which its accuracy is then measured: a little optimisti
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from avit_jax import config as configs
 from avit_jax.checkpoints.stored_plans import save_plan, situation
-from avit_jax.checkpoints.weights import chosen_weights
-from avit_jax.data.augment import eval_image
-from avit_jax.data.example import BadExample, read_example
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
 from avit_jax.evaluation import report
@@ -41,10 +35,9 @@ from avit_jax.methods.base import Model
 from avit_jax.models import costs
 from avit_jax.models.functional import Params
 from avit_jax.runtime.paired_timing import Timing, race, speedup
+from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.tables import columns, table
 from avit_jax.types import Usage
-
-logger = logging.getLogger(__name__)
 
 BATCHES = 4  # of calibration images
 TURNS = 7
@@ -56,12 +49,12 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     Raises:
         UserError: there is nothing to calibrate, or batch and devices do not fit.
     """
-    refuse_unless_adaptive(config, "calibrate")
     experiment = Experiment(config, workdir)
+    refuse_unless_adaptive(experiment, "calibrate")
     model, mesh = experiment.model, experiment.mesh
-    params = chosen_weights(config, workdir, model, mesh).params
+    params = experiment.weights().params
     batch_size = config.inference.batch_size
-    chosen, _ = calibration_images(experiment, BATCHES * batch_size)
+    chosen = np.asarray(normalise(experiment.measured_images(BATCHES * batch_size)[0]))
     images = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
     plans = model.candidate_plans(max(1, batch_size // mesh.size))
     plan, record, usage = fastest(model, params, images, plans, batch_size, mesh)
@@ -75,42 +68,18 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     return plan
 
 
-def refuse_unless_adaptive(config: ConfigDict, mode: str) -> None:
+def refuse_unless_adaptive(experiment: Experiment, mode: str) -> None:
     """Both measuring modes race executions that skip tokens, in one process.
 
     Raises:
         UserError: the method skips nothing, or there are several processes.
     """
-    if not configs.make_model(config).adaptive:
+    if not experiment.model.adaptive:
         raise UserError(
-            f"--mode {mode} races executions that skip tokens, and {config.model.name} skips none: "
-            "write the config of an adaptive model."
+            f"--mode {mode} races executions that skip tokens, and {experiment.config.model.name} "
+            "skips none: write the config of an adaptive model."
         )
-    if jax.process_count() > 1:
-        raise UserError(
-            f"--mode {mode} runs in one process, and there are {jax.process_count()}: "
-            "start it on one machine alone."
-        )
-
-
-def calibration_images(experiment: Experiment, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Evaluation images, evenly spaced over the split, which may be sorted by class.
-
-    Returns:
-        Normalised images `[n, H, W, 3]` and their labels `[n]`.
-    """
-    source, size = experiment.eval_source, experiment.model.shape.image_size
-    images, labels = [], []
-    for index in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int):
-        try:
-            example = read_example(source, int(index))
-            images.append(eval_image(example.image, size=size, augment=experiment.augment))
-            labels.append(example.label)
-        except BadExample as error:
-            logger.warning("%s %s; calibration does without it", source.describe(int(index)), error)
-    if not images:
-        raise UserError(f"{source.name} has no readable image: choose another split.")
-    return np.asarray(normalise(np.stack(images))), np.asarray(labels)
+    refuse_several_processes(mode)
 
 
 def fastest(

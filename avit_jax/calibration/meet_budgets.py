@@ -11,18 +11,16 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
-from avit_jax import config as configs
 from avit_jax.calibration.budget_curve import draw, rows
-from avit_jax.calibration.budgets import Budget, parse_budget
-from avit_jax.calibration.dialled_model import Bench
+from avit_jax.calibration.dialled_model import DialledModel
+from avit_jax.checkpoints.budgets import Budget, parse_budget
 from avit_jax.checkpoints.operating_points import LEARNT, OperatingPoint, measured_with, save_points
-from avit_jax.checkpoints.weights import chosen_weights
 from avit_jax.errors import UserError
 from avit_jax.evaluation import report
 from avit_jax.experiment import Experiment
+from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.tables import columns
 from avit_jax.types import Dial
 
@@ -50,22 +48,21 @@ def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[
             processes, or no weights.
     """
     asked = [parse_budget(text) for text in budgets]
-    dial = _dial(config)
     experiment = Experiment(config, workdir)
-    model, mesh = experiment.model, experiment.mesh
-    params = chosen_weights(config, workdir, model, mesh).params
+    dial = _dial(experiment)
+    params = experiment.weights().params
     measured = measured_with(config, workdir)  # of the checkpoint just read, which was sound
-    bench = Bench(experiment, dial, params)
-    wanted = {budget.name: budget for budget in (*asked, *bench.reachable(CURVE))}
-    positions = {LEARNT: (0.0, None)} | bench.positions(list(wanted.values()))
+    dialled = DialledModel(experiment, dial, params)
+    wanted = {budget.name: budget for budget in (*asked, *dialled.reachable(CURVE))}
+    positions = {LEARNT: (0.0, None)} | dialled.positions(list(wanted.values()))
     points = [
-        bench.point(name, position, wanted.get(name), milliseconds)
+        dialled.point(name, position, wanted.get(name), milliseconds)
         for name, (position, milliseconds) in positions.items()
     ]
     points.sort(key=lambda point: point.gmacs_calibration)
     dense = report.evaluate_as(experiment, params, "dense")
     record = {
-        "calibration": f"{len(bench.selection)} images of {bench.selection.title}",
+        "calibration": f"{len(dialled.selection)} images of {dialled.selection.title}",
         "evaluation": f"{dense['images']} images of {config.data.eval_split}",
         "top1_dense": dense["top1"],
     }
@@ -78,18 +75,14 @@ def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[
     return points
 
 
-def _dial(config: ConfigDict) -> Dial:
-    dial = configs.make_model(config).dial()
+def _dial(experiment: Experiment) -> Dial:
+    dial, name = experiment.model.dial(), experiment.config.model.name
     if dial is None:
         raise UserError(
-            f"{config.model.name} costs the same for every image and has nothing to turn, so no "
-            "--budget can be met: write the config of an adaptive model."
+            f"{name} costs the same for every image and has nothing to turn, so no --budget can be "
+            "met: write the config of an adaptive model."
         )
-    if jax.process_count() > 1:
-        raise UserError(
-            f"--mode calibrate runs in one process, and there are {jax.process_count()}: start it "
-            "on one machine alone."
-        )
+    refuse_several_processes("calibrate")
     return dial
 
 

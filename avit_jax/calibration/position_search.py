@@ -45,7 +45,7 @@ class Probes:
 
     @property
     def most(self) -> float:
-        """The highest."""
+        """The highest cost that can be had."""
         return self.costs[self.high]
 
     def find(self, target: float) -> float:

@@ -20,8 +20,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax.calibration.budgets import normal_name
 from avit_jax.checkpoints import manifest
+from avit_jax.checkpoints.budgets import normal_name
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import write_json_atomic

@@ -14,24 +14,22 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from avit_jax.checkpoints import manifest, state_tree
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import is_local, plain, sync_directory
+from avit_jax.runtime.processes import decided_by_process_zero, gather
 from avit_jax.version import __version__
 
 _logger = logging.getLogger(__name__)
 _UNFINISHED = ".orbax-checkpoint-tmp"  # part of the names of Orbax's own unfinished directories
-_NOTHING, _FAILED = -1, -2  # what process 0 tells the others, beside steps
 _ASIDE = ("corrupt", "superseded")
 
 
@@ -88,7 +86,7 @@ class Checkpoints:
             },
             "extra": plain(extra or {}),
         }
-        if not _decided_by_process_zero(lambda: self._make_room(step)):
+        if not decided_by_process_zero(lambda: self._make_room(step)):
             return
         response = ocp.save_async(self._path(step), state)
         self._pending = step, self._pool.submit(self._finish, response, step, content)
@@ -104,13 +102,8 @@ class Checkpoints:
         step, future = self._pending
         self._pending = None
         error = future.exception()
-        failed = error is not None
-        if jax.process_count() > 1:
-            failed = bool(np.any(multihost_utils.process_allgather(np.bool_(failed))))
-        if failed:
-            found = (
-                "another process failed" if error is None else f"{type(error).__name__}: {error}"
-            )
+        if gather(np.asarray(error is not None)).any():
+            found = f"{type(error).__name__}: {error}" if error else "another process failed"
             raise RuntimeError(
                 f"the checkpoint of step {step} could not be written to {self._directory} "
                 f"({found}): check that the disk has space and can be written to."
@@ -154,7 +147,7 @@ class Checkpoints:
                 `target`.
         """
         self.wait()
-        chosen = _decided_by_process_zero(lambda: self._choose(step))
+        chosen = decided_by_process_zero(lambda: self._choose(step))
         if chosen is None:
             return None
         path = self._path(chosen)
@@ -217,7 +210,7 @@ class Checkpoints:
                 f"there is no complete checkpoint of step {step} in {self._directory}: "
                 f"choose one of {complete}."
             )
-        damages = [f"{path} was moved aside before" for path in self._aside()]
+        damages = [f"{path} was moved aside before" for path in self._moved_aside()]
         for candidate in reversed(complete) if step is None else [step]:
             damage = manifest.find_damage(self._path(candidate))
             if damage is None:
@@ -243,11 +236,9 @@ class Checkpoints:
             )
         return None
 
-    def _aside(self) -> list[epath.Path]:
+    def _moved_aside(self) -> list[epath.Path]:
         """Checkpoints that do not count any more but show that this is not a fresh run."""
-        if not self._directory.exists():
-            return []
-        paths = sorted(self._directory.iterdir())
+        paths = sorted(self._directory.iterdir()) if self._directory.exists() else []
         return [path for path in paths if path.name.partition(".")[2].startswith(_ASIDE)]
 
     def _move_aside(self, step: int, reason: str) -> None:
@@ -256,20 +247,3 @@ class Checkpoints:
             count += 1
             name = f"{step}.{reason}.{count}"
         self._path(step).rename(self._directory / name)
-
-
-def _decided_by_process_zero(decide: Callable[[], int | None]) -> int | None:
-    """Runs `decide` in process 0 and returns its answer, or raises its error, in all processes."""
-    if jax.process_count() == 1:
-        return decide()
-    answer, error = None, None
-    if jax.process_index() == 0:
-        try:
-            answer = decide()
-        except Exception as raised:
-            error = raised
-    code = _FAILED if error else _NOTHING if answer is None else int(answer)
-    code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
-    if code == _FAILED:
-        raise error or UserError("process 0 could not use the checkpoints: read its message.")
-    return None if code == _NOTHING else code

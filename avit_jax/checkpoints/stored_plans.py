@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from avit_jax import config as configs
 from avit_jax.errors import UserError
 from avit_jax.execution.executions import current_name
 from avit_jax.execution.plan import Plan
@@ -59,9 +60,7 @@ def chosen_plan(config: ConfigDict, workdir: Path) -> Plan | None:
     Returns:
         `None` where neither calibration nor config says anything.
     """
-    from avit_jax.config import make_model  # config.py knows the executions, which know plans
-
-    model, settings = make_model(config), config.inference
+    model, settings = configs.make_model(config), config.inference
     entry = _entry(config, workdir)
     names = [field.name for field in dataclasses.fields(Plan)]
     given = {name: settings[name] for name in names if settings[name] is not None}
@@ -94,9 +93,7 @@ def chosen_execution(config: ConfigDict, workdir: Path) -> str:
 
 
 def _entry(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
-    from avit_jax.config import make_model  # config.py knows the executions, which know plans
-
-    where = situation(make_model(config).shape, config.inference.batch_size)
+    where = situation(configs.make_model(config).shape, config.inference.batch_size)
     return next((entry for entry in _read(workdir) if entry["situation"] == where), None)
 
 

@@ -1,11 +1,10 @@
-"""Where a state or its weights come from: a checkpoint, another run, somebody's file, or a seed."""
+"""Where weights come from: a run's checkpoint, another run, or somebody's file."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 from jax.sharding import Mesh
@@ -23,10 +22,6 @@ from avit_jax.pretrained.weights import load_torch
 from avit_jax.runtime.device_mesh import abstract_on, put_on
 from avit_jax.runtime.processes import in_all_or_none
 
-if TYPE_CHECKING:
-    from avit_jax.experiment import Experiment
-    from avit_jax.training.step import TrainState
-
 logger = logging.getLogger(__name__)
 
 
@@ -43,36 +38,6 @@ class Weights:
     params: Params
     origin: str
     step: int | None
-
-
-def restore_or_init(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
-    """The newest sound checkpoint of the run, or a fresh state.
-
-    A fresh state takes the weights of `config.init` where that names any.
-
-    Raises:
-        UserError: the config is made for fine-tuning and names no weights, or they do not fit.
-    """
-    target = experiment.optimization.abstract_state(experiment.mesh)
-    restored = checkpoints.restore(target)
-    if restored is not None:
-        logger.info("going on from step %d in %s", restored[0], experiment.workdir)
-        return restored[1]
-    initial = initial_weights(experiment.config, experiment.model, experiment.mesh)
-    if initial is None and not experiment.config.init.scratch:
-        raise UserError(
-            "this config fine-tunes trained weights and none are named: write "
-            "--config.init.weights FILE (DeiT's own, say) or --config.init.workdir RUN, or "
-            "--config.init.scratch=True to start from random ones all the same."
-        )
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-    state = jax.jit(experiment.optimization.init_state, out_shardings=shardings)()
-    if initial is not None:
-        # The step donates its whole state, so the average may not share buffers with the weights.
-        params, ema = initial.params, state.ema
-        ema = None if ema is None else jax.tree.map(lambda leaf: leaf.copy(), params)
-        state = state.replace(params=params, ema=ema)
-    return state
 
 
 def initial_weights(
@@ -238,8 +203,3 @@ def _nothing_in(workdir: Path) -> UserError:
         f"{workdir} holds no {missing}: write the workdir of a run that has been trained, or "
         "weights to use instead with --config.init.weights FILE."
     )
-
-
-def evaluated_weights(config: ConfigDict, state: TrainState) -> Params:
-    """The parameters that evaluation uses: the moving average, if there is one and it is on."""
-    return state.params if config.eval.weights == "raw" or state.ema is None else state.ema

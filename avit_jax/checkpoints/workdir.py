@@ -45,7 +45,7 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> bool:
     return bool(changed)
 
 
-def claim_workdir(config: ConfigDict, workdir: Path) -> None:
+def write_config(config: ConfigDict, workdir: Path) -> None:
     """Write the config there, once all that it names was found: a mistyped path claims nothing."""
     if jax.process_index() == 0:
         write_text_atomic(workdir / "config.json", configs.to_json(config))

@@ -12,10 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from avit_jax.data.example import BadExample, Example, Source
-from avit_jax.data.sources import open_source
+from avit_jax.data.example import BadExample, Example
 from avit_jax.errors import UserError
 
 
@@ -127,28 +124,3 @@ def _files_below(root: str, below: str, outer: tuple[tuple[int, int], ...]) -> I
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
     return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
-
-
-def evaluation_source(config: ConfigDict) -> Source:
-    """All images of `config.data.eval_split`.
-
-    Raises:
-        UserError: the data are not there, or have another number of classes than the model.
-    """
-    data = config.data
-    source = open_source(data.name, split=data.eval_split, data_dir=data.dir)
-    if len(source.class_names) != config.model.num_classes:
-        raise UserError(
-            f"{source.name} has {len(source.class_names)} classes, the model "
-            f"{config.model.num_classes}: write the data that the model was trained on."
-        )
-    return source
-
-
-def class_names(config: ConfigDict) -> tuple[tuple[str, ...], str | None]:
-    """Names of the model's classes, and why they are numbers where the data are not at hand."""
-    try:
-        return evaluation_source(config).class_names, None
-    except UserError as error:
-        numbers = tuple(f"class {label}" for label in range(config.model.num_classes))
-        return numbers, str(error)

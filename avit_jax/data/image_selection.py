@@ -1,21 +1,24 @@
-"""Which images a report shows: of the evaluation split, of folders, or single files.
+"""Some images of many: those that a report shows, and those that cost and speed are measured on.
 
-A report shows some images of many. They lie evenly over the source, so that a folder sorted by
-class is not shown by its first class alone, and the same command shows the same images again.
+They lie evenly over the source, so that a folder sorted by class is not represented by its first
+class alone, and the same command takes the same images again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ml_collections import ConfigDict
+import numpy as np
 
-from avit_jax.data.example import Example, Source
-from avit_jax.data.image_files import FileSource, class_names, evaluation_source
+from avit_jax.data.augment import Augment, eval_image
+from avit_jax.data.example import BadExample, Example, Source, read_example
+from avit_jax.data.image_files import FileSource
+from avit_jax.errors import UserError
 
-__all__ = ["Selection", "class_names", "evaluation_split", "evenly_spaced", "given_files"]
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +60,9 @@ class Selection:
         return self.source.describe(self.indices[index])
 
 
-def evaluation_split(config: ConfigDict, limit: int) -> Selection:
-    """Images of `config.data.eval_split`.
-
-    Raises:
-        UserError: the data are not there, or have another number of classes than the model.
-    """
-    source = evaluation_source(config)
-    chosen = evenly_spaced(len(source), limit)
-    title = f"{source.name}, {config.data.eval_split}"
-    return Selection(source, chosen, (True,) * len(chosen), title)
+def labelled(source: Source, indices: Sequence[int], *, split: str) -> Selection:
+    """Images of a split of a dataset, whose classes are all known."""
+    return Selection(source, tuple(indices), (True,) * len(indices), f"{source.name}, {split}")
 
 
 def given_files(paths: Sequence[str], limit: int, *, class_names: Sequence[str]) -> Selection:
@@ -82,3 +78,26 @@ def evenly_spaced(total: int, limit: int) -> tuple[int, ...]:
     """At most `limit` of the indices 0..total-1, spread evenly, the first among them."""
     count = min(total, limit)
     return tuple(index * total // count for index in range(count))
+
+
+def read_selection(
+    selection: Selection, *, size: int, augment: Augment
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images uint8 `[n, size, size, 3]` as evaluation cuts them, and their labels `[n]`.
+
+    Images that cannot be read are left out, with a warning.
+
+    Raises:
+        UserError: none can be read.
+    """
+    images, labels = [], []
+    for index in range(len(selection)):
+        try:
+            example = read_example(selection, index)
+            images.append(eval_image(example.image, size=size, augment=augment))
+            labels.append(example.label)
+        except BadExample as error:
+            logger.warning("%s %s and is left out", selection.describe(index), error)
+    if not images:
+        raise UserError(f"{selection.name} has no readable image: choose another split.")
+    return np.stack(images), np.asarray(labels)

@@ -23,6 +23,7 @@ from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.losses import classification
 from avit_jax.methods.base import Model
+from avit_jax.methods.per_image import num_layers, per_image
 from avit_jax.models import skippable_parts
 from avit_jax.models.functional import Params
 from avit_jax.runtime import processes
@@ -68,44 +69,38 @@ def make_predictor_step(
 
 def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str, Array]:
     """Sums over the valid images of a batch, of everything that `summarise` needs."""
-    shape = model.shape
-    targets = classification.soft_targets(labels, shape.num_classes)
-    depth = token_depth(output)
+    num_classes = model.shape.num_classes
+    said = per_image(model, output)
+    depth = said.token_depth
     # Differences from the dense cost keep the sum of squares well conditioned in float32.
-    saved = model.dense_gmacs() - model.gmacs(output)
-    dropped = output.aux.get("dropped", jnp.zeros((1, len(labels))))
-    kept = {
-        f"{name}_kept": share for name, share in skippable_parts.shares(output.usage[0]).items()
-    }
-    per_image = kept | {
+    saved = model.dense_gmacs() - said.gmacs
+    dropped = jnp.zeros(len(labels)) if said.dropped is None else said.dropped
+    kept = {f"{name}_kept": share for name, share in said.kept.items()}
+    targets = classification.soft_targets(labels, num_classes)
+    figures = kept | {
         "top1": classification.hits(output.logits, labels, k=1),
         "top5": classification.hits(output.logits, labels, k=5),
         "cross_entropy": classification.cross_entropy(output.logits, targets),
         "saved_gmacs": saved,
         "saved_gmacs_squared": saved**2,
-        "mean_depth": depth.mean(-1),
-        "dropped_images": (dropped > 0).any(0),
+        "mean_depth": said.depth,
+        "dropped_images": dropped > 0,
     }
     totals = {
         name: jnp.where(valid, values.astype(jnp.float32), 0.0).sum()
-        for name, values in per_image.items()
+        for name, values in figures.items()
     }
-    layers = jnp.arange(1, shape.depth + 1)
+    layers = jnp.arange(1, num_layers(model) + 1)
     counts = (depth[:, :, None] == layers) & valid[:, None, None]
-    in_class = jax.nn.one_hot(labels, shape.num_classes) * valid[:, None]
+    in_class = jax.nn.one_hot(labels, num_classes) * valid[:, None]
     of_class = {f"class_{name}": share for name, share in kept.items()}
-    of_class["class_depth"] = per_image["mean_depth"]
+    of_class["class_depth"] = said.depth
     totals |= {name: (in_class * values[:, None]).sum(0) for name, values in of_class.items()}
     return totals | {
         "count": valid.sum(),
         "depth_histogram": counts.sum((0, 1)),
         "class_count": in_class.sum(0),
     }
-
-
-def token_depth(output: Output) -> Array:
-    """Layers that each token of a batch went through, `[B, N]` int32."""
-    return jnp.round(output.aux.get("depth", output.usage[0].tokens.sum(0))).astype(jnp.int32)
 
 
 def evaluate(
@@ -172,7 +167,7 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
         token-layers that did not run), `gmacs`, `gmacs_std` (per image, over images),
         `gmacs_dense`, `depth_histogram` (share of the tokens that went through 1, 2, ..., L layers;
         what is missing to 1 went through none), `class_mean_depth` (`None` for a class without an
-        image). For each part that the method may leave out (`parts.py`: tokens, heads, halves) also
+        image). For each part that the method may leave out (`skippable_parts.PARTS`) also
         `PART_kept`, the share that ran over all blocks and images, and `class_PART_kept`.
     """
     count = float(totals["count"])
@@ -192,7 +187,7 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
         "cross_entropy": mean["cross_entropy"],
         "mean_depth": mean["mean_depth"],
         "dropped_images": mean["dropped_images"],
-        "halted": 1.0 - mean["mean_depth"] / model.shape.depth,
+        "halted": 1.0 - mean["mean_depth"] / num_layers(model),
         "gmacs": model.dense_gmacs() - mean["saved_gmacs"],
         "gmacs_std": variance**0.5,
         "gmacs_dense": model.dense_gmacs(),

@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from avit_jax.checkpoints.weights import chosen_weights
 from avit_jax.evaluation import report
 from avit_jax.experiment import Experiment
 from avit_jax.runtime.files import write_json_atomic
@@ -15,7 +14,7 @@ from avit_jax.runtime.tables import columns, table
 
 
 def evaluate_run(config: ConfigDict, workdir: Path) -> dict:
-    """Evaluate the weights of `restore.chosen_weights` on `config.data.eval_split`.
+    """Evaluate the weights of `Experiment.weights` on `config.data.eval_split`.
 
     Method settings, data and batch size may differ from those of the training; the sizes of the
     model may not. `config.eval.weights` chooses between the moving average and the raw weights.
@@ -24,7 +23,7 @@ def evaluate_run(config: ConfigDict, workdir: Path) -> dict:
         UserError: there is nothing to evaluate, or the weights do not fit the model.
     """
     experiment = Experiment(config, workdir)
-    chosen = chosen_weights(config, workdir, experiment.model, experiment.mesh)
+    chosen = experiment.weights()
     results, dense = (
         report.evaluate_as(experiment, chosen.params, execution)
         for execution in ("masked", "dense")

@@ -8,14 +8,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from avit_jax.data.augment import Augment
-from avit_jax.data.image_selection import evaluation_split
-from avit_jax.data.inference_batches import load_ahead
+from avit_jax.data.image_selection import read_selection
 from avit_jax.execution.execution import Execution
 from avit_jax.execution.masked import MASKED
 from avit_jax.execution.plan import Plan
+from avit_jax.experiment import Experiment
 from avit_jax.export.program import answers
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
@@ -37,28 +35,15 @@ class Comparison(NamedTuple):
     tokens: int
 
 
-def check_images(config: ConfigDict, model: Model, *, at_hand: bool) -> tuple[np.ndarray, str]:
-    """Images to compare on, uint8 `[B, S, S, 3]`, and what they are.
-
-    Args:
-        config: names the data and how they are cropped.
-        model: that will see them.
-        at_hand: the data can be read; otherwise the images are noise.
-    """
-    size = model.shape.image_size
-    if not at_hand:
+def check_images(experiment: Experiment) -> tuple[np.ndarray, str]:
+    """Images to compare on, uint8 `[B, S, S, 3]`, and what they are: noise, without the data."""
+    size = experiment.model.shape.image_size
+    if not experiment.class_names()[1]:
         noise = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), np.uint8)
         return noise, f"{IMAGES} images of noise, for the data are not at hand"
-    chosen = evaluation_split(config, IMAGES)
-    augment = Augment.from_config(config.data.augment)
-    (loaded,) = load_ahead(
-        chosen,
-        range(len(chosen)),
-        batch_size=len(chosen),
-        image_size=size,
-        augment=augment,
-    )
-    return loaded.images, f"{len(chosen)} images of {chosen.title}"
+    chosen = experiment.eval_images(IMAGES)
+    images, _ = read_selection(chosen, size=size, augment=experiment.augment)
+    return images, f"{len(images)} images of {chosen.title}"
 
 
 def compare(

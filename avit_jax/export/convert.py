@@ -19,14 +19,16 @@ from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.weights import Weights, chosen_weights, weights_of_file
+from avit_jax.checkpoints.weights import Weights, weights_of_file
 from avit_jax.checkpoints.workdir import CONVERTED
 from avit_jax.errors import UserError
+from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.pretrained import hub
 from avit_jax.pretrained.torch_writer import ENDINGS, save_torch
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.files import is_local, sync_directory, write_json_atomic, write_text_atomic
+from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.tables import table
 
 logger = logging.getLogger(__name__)
@@ -52,12 +54,7 @@ def convert_run(
     Raises:
         UserError: the two are the same kind of folder, `output` exists, or the weights do not fit.
     """
-    configs.validate(config)
-    if jax.process_count() > 1:
-        raise UserError(
-            f"weights are converted by one process, but {jax.process_count()} were started: start "
-            "--mode convert without the launcher of several."
-        )
+    refuse_several_processes("convert")
     target = Path(output) if output is not None else workdir
     from_file, to_file = (is_weight_file(os.fspath(end)) for end in (source or workdir, target))
     if not from_file and not to_file:
@@ -69,13 +66,14 @@ def convert_run(
     if not is_local(target):
         raise UserError(f"{output} is not a local path: write a local --output.")
     _refuse_existing(target)
-    model, mesh = configs.make_model(config), make_mesh(devices=jax.devices()[:1])
+    experiment = Experiment(config, workdir if from_file or source is None else Path(source))
+    model, mesh = experiment.model, make_mesh(devices=jax.devices()[:1])
     if from_file:
         weights = weights_of_file(
             str(source), model, mesh, pixels=config.init.pixels, weights=config.eval.weights
         )
     else:
-        weights = chosen_weights(config, Path(source or workdir), model, mesh)
+        weights = experiment.weights(mesh)
     if to_file:
         save_torch(target, model.to_torch(weights.params))
     else:

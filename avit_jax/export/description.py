@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax.data.augment import Augment
 from avit_jax.data.mix import MEAN, STD
-from avit_jax.methods.base import Model
+from avit_jax.experiment import Experiment
 from avit_jax.version import __version__
 
 FORMAT = 1
@@ -25,31 +22,29 @@ OUTPUTS = {
 }
 
 
-def describe(
-    config: ConfigDict, model: Model, labels: Sequence[str], *, execution: str
-) -> dict[str, Any]:
-    """The content of `export.json`, as far as the config and the model determine it.
+def describe(experiment: Experiment) -> dict[str, Any]:
+    """The content of `export.json`, as far as the experiment determines it.
 
     Names of places on this machine are left out of the config, for they concern nobody else.
     """
-    size = model.shape.image_size
-    augment = Augment.from_config(config.data.augment)
-    experiment = json.loads(configs.to_json(config))
-    experiment["data"]["dir"] = None
-    experiment["init"] = dict.fromkeys(experiment["init"])
-    experiment["dense_twin"] = None
+    config, shape = experiment.config, experiment.model.shape
+    size, (labels, _) = shape.image_size, experiment.class_names()
+    settings = json.loads(configs.to_json(config))
+    settings["data"]["dir"] = None
+    settings["init"] = dict.fromkeys(settings["init"])
+    settings["dense_twin"] = None
     return {
         "format": FORMAT,
         "model": config.model.name,
-        "execution": execution,
+        "execution": experiment.execution,
         "batch_size": config.inference.batch_size,
-        "dtype": model.shape.dtype,
+        "dtype": shape.dtype,
         "labels": list(labels),
         "preprocessing": {
             "outside": {
                 "decode": "RGB, turned upright as EXIF says",
                 "resize": {
-                    "shorter_side": round(size / augment.crop_ratio),
+                    "shorter_side": round(size / experiment.augment.crop_ratio),
                     "interpolation": "bicubic, antialiased (Pillow)",
                     "longer_side": "rounded down",
                 },
@@ -65,5 +60,5 @@ def describe(
         },
         "outputs": OUTPUTS,
         "versions": {"avit_jax": __version__, "jax": jax.__version__},
-        "config": experiment,
+        "config": settings,
     }

@@ -20,6 +20,7 @@ from avit_jax.data.mix import normalise
 from avit_jax.execution.execution import Execution
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
+from avit_jax.methods.per_image import per_image
 from avit_jax.models.functional import Params
 
 logger = logging.getLogger(__name__)
@@ -86,14 +87,13 @@ def answers(
     if not execution.fixed_batch:  # then groups of a fixed size are of no use either
         plan = dataclasses.replace(plan, dense_images=None)
     output = model.program(execution, plan)(params, normalise(images), exists)
+    said = per_image(model, output)
     result = {
         "logits": output.logits,
-        "depth": output.usage[0].tokens.sum(0, dtype=jnp.float32),
-        "gmacs": model.gmacs(output),
+        "depth": said.token_depth.astype(jnp.float32),
+        "gmacs": said.gmacs,
     }
-    if "dropped" in output.aux:
-        result["dropped"] = output.aux["dropped"].sum(0)
-    return result
+    return result if said.dropped is None else result | {"dropped": said.dropped}
 
 
 def plans_for(model: Model, batch_size: int, chosen: Plan | None) -> dict[str, Plan]:

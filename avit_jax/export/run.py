@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avit_jax import config as configs
-from avit_jax.checkpoints.stored_plans import chosen_execution
-from avit_jax.checkpoints.weights import chosen_weights
-from avit_jax.data.image_files import class_names
 from avit_jax.errors import UserError
 from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan
+from avit_jax.experiment import Experiment
 from avit_jax.export import load
 from avit_jax.export.check import Comparison, check_images, compare
 from avit_jax.export.description import describe
@@ -27,10 +23,9 @@ from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.files import write_bytes_atomic, write_json_atomic
+from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.replaced_folder import replaced_folder
 from avit_jax.runtime.tables import table
-
-logger = logging.getLogger(__name__)
 
 Rows = list[tuple[str, str]]
 
@@ -44,7 +39,8 @@ def export_run(
         config: of the run; `config.inference` says how the program computes.
         workdir: of the run.
         output: a new folder, or a new file that ends in `.onnx`; `None` takes `workdir/export`.
-        plan: static sizes for this kind of machine; sensible ones by default.
+        plan: static sizes for this kind of machine; `None` takes those that calibration and config
+            chose, or sensible ones.
 
     Returns:
         The folder or file.
@@ -52,33 +48,22 @@ def export_run(
     Raises:
         UserError: there is nothing to export, the place is taken, or the model has no such form.
     """
-    if jax.process_count() > 1:
-        raise UserError(
-            f"a model is exported by one process, but {jax.process_count()} were started: start "
-            "--mode export without the launcher of several."
-        )
-    configs.validate(config)
+    refuse_several_processes("export")
+    experiment = Experiment(config, workdir)
     target = output or workdir / "export"
     if target.exists():
         raise UserError(f"{target} exists already: remove it, or write another --output.")
     as_onnx = target.suffix == ".onnx"
     if as_onnx:
         _require_onnx()
-    model, mesh = configs.make_model(config), make_mesh(devices=jax.devices()[:1])
-    weights = chosen_weights(config, workdir, model, mesh)
+    model, weights = experiment.model, experiment.weights(make_mesh(devices=jax.devices()[:1]))
     params = jax.tree.map(np.asarray, weights.params)
-    execution = chosen_execution(config, workdir)
-    labels, problem = class_names(config)
-    if problem is not None:
-        logger.warning(
-            "classes are written by number, for their names are not at hand: %s", problem
-        )
-    images, title = check_images(config, model, at_hand=problem is None)
-    description = describe(config, model, labels, execution=execution) | {"step": weights.step}
+    images, title = check_images(experiment)
+    description = describe(experiment) | {"step": weights.step}
     if as_onnx:
         rows = write_onnx(target, model, params, description, images)
     else:
-        rows = write_folder(target, model, params, description, images, plan)
+        rows = write_folder(target, model, params, description, images, plan or experiment.plan)
     rows = [("weights", weights.origin), *rows]
     rows += [("compared on", title), ("written to", str(target))]
     print(table(rows, "Export"), flush=True)

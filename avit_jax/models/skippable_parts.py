@@ -6,6 +6,9 @@ without being named. Shapes as in `types.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import jax.numpy as jnp
 from jax import Array
 
 from avit_jax.types import Usage
@@ -29,6 +32,10 @@ def ran(usage: Usage) -> dict[str, Array]:
     return result
 
 
-def shares(usage: Usage) -> dict[str, Array]:
-    """Share of each part that ran, over all blocks, of each image: `[B]`, 0..1."""
-    return {name: part.mean((0, 2)) for name, part in ran(usage).items()}
+def shares(stages: Sequence[Usage]) -> dict[str, Array]:
+    """Share of each part that ran, over the blocks of all stages, of each image: `[B]`, 0..1."""
+    found: dict[str, list[Array]] = {}
+    for usage in stages:
+        for name, part in ran(usage).items():
+            found.setdefault(name, []).append(jnp.moveaxis(part, 1, 0).reshape(part.shape[1], -1))
+    return {name: jnp.concatenate(parts, 1).mean(1) for name, parts in found.items()}

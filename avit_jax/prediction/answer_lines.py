@@ -27,8 +27,9 @@ def make_lines(source: Source, loaded: Loaded, answers: dict[str, np.ndarray]) -
     """One line for each image of a batch.
 
     A line is `{"image", "label", "class_index", "confidence", "depth", "gmacs"}`, with
-    `"true_label"` and `"true_class_index"` where the true class is known and `"dropped"` (tokens)
-    where execution is capped; or `{"image", "error"}`.
+    `"true_label"` and `"true_class_index"` where the true class is known, `"dropped"` (tokens)
+    where execution is capped and `"exit"` (from 0) where the model has several; or
+    `{"image", "error"}`.
 
     Args:
         source: of the images.
@@ -58,8 +59,7 @@ def _line(
     names = source.class_names
     line |= {"label": names[answer["class_index"]], "class_index": answer["class_index"]}
     line |= {name: significant(answer[name]) for name in ("confidence", "depth", "gmacs")}
-    if "dropped" in answer:
-        line["dropped"] = answer["dropped"]
+    line |= {name: answer[name] for name in ("dropped", "exit") if name in answer}
     if is_labelled(source, index):
         line |= {"true_label": names[true_class], "true_class_index": true_class}
     return line

@@ -27,6 +27,7 @@ from avit_jax.data.mix import normalise
 from avit_jax.errors import Preempted
 from avit_jax.execution.predictor import Predictor
 from avit_jax.methods.base import Model
+from avit_jax.methods.per_image import per_image
 from avit_jax.prediction.answer_lines import Totals, make_lines
 from avit_jax.runtime.device_mesh import batch_sharding
 from avit_jax.runtime.json_lines import JsonLines
@@ -41,16 +42,16 @@ Answered = tuple[Loaded, dict[str, np.ndarray]]
 
 
 def answers(
-    predictor: Predictor, mesh: Mesh, batches: Generator[Loaded, None, None]
+    model: Model, predictor: Predictor, mesh: Mesh, batches: Generator[Loaded, None, None]
 ) -> Generator[Answered, None, None]:
-    """Yield each batch with what the model says about it (see `predictions.make_lines`), in order.
+    """Yield each batch with what the model says about it (see `make_lines`), in order.
 
     The device works on the next batch while the caller writes the lines of the last one. An image
     that cannot be used costs nothing when compact.
     """
     place = batch_sharding(mesh)
     prepare = jax.jit(normalise, out_shardings=place)
-    read = jax.jit(functools.partial(_answer, predictor.model))
+    read = jax.jit(functools.partial(_answer, model))
     pending: list[tuple[Loaded, dict[str, Array]]] = []
     with contextlib.closing(batches):
         for loaded in batches:
@@ -73,17 +74,10 @@ def no_answers() -> Generator[Answered, None, None]:
 
 
 def _answer(model: Model, output: Output) -> dict[str, Array]:
-    probabilities = jax.nn.softmax(output.logits)
-    answer = {
-        "class_index": probabilities.argmax(-1),
-        "confidence": probabilities.max(-1),
-        # Layers that ran: the same for every execution, and nothing runs for a finished image.
-        "depth": output.usage[0].tokens.sum(0).mean(-1),
-        "gmacs": model.gmacs(output),
-    }
-    if "dropped" in output.aux:
-        answer["dropped"] = output.aux["dropped"].sum(0)
-    return answer
+    said = per_image(model, output)
+    names = ("class_index", "confidence", "depth", "gmacs", "dropped", "exit")
+    values = {name: getattr(said, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def write_rounds(

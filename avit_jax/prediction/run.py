@@ -20,15 +20,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avit_jax import config as configs
-from avit_jax.checkpoints.weights import chosen_weights
-from avit_jax.data.augment import Augment
 from avit_jax.data.example import Source
-from avit_jax.data.image_files import FileSource, class_names, evaluation_source
+from avit_jax.data.image_files import FileSource
 from avit_jax.data.inference_batches import load_ahead
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
+from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
+from avit_jax.methods.per_image import num_layers
 from avit_jax.models.functional import Params
 from avit_jax.prediction import answer_lines
 from avit_jax.prediction.answer_lines import Totals
@@ -47,24 +46,23 @@ def predict_run(
     *,
     source: str | None = None,
     output: Path | None = None,
-    execution: str = "compact",
-    batch_size: int | None = None,
+    execution: str | None = None,
     plan: Plan | None = None,
     stop: Callable[[int], bool] = lambda step: False,
 ) -> Path:
-    """Write the answers of `restore.chosen_weights`, or go on where a call was stopped.
+    """Write the answers of `Experiment.weights`, or go on where a call was stopped.
 
     Args:
-        config: of the run.
+        config: of the run; `config.inference.batch_size` images go through the model together,
+            over all processes, rounded up to whole devices.
         workdir: of the run.
         source: an image file, or a folder, which is walked to the bottom; `None` takes
             `config.data.eval_split`.
         output: local file of JSON lines; `None` takes `workdir/predictions.jsonl`. Several
             processes write `NAME.part-00000-of-00008` and so on.
-        execution: see `Model.compile`.
-        batch_size: images that go through the model together, over all processes; `None` takes
-            `config.eval.batch_size`. Rounded up to whole devices.
-        plan: static sizes of the compiled program; sensible ones by default.
+        execution: see `Model.compile`; `None` takes what config or calibration chose.
+        plan: static sizes of the compiled program; `None` takes those that calibration and config
+            chose, or sensible ones.
         stop: asked after every round of batches, in all processes in the same round, whether the
             machines are about to be taken away.
 
@@ -75,18 +73,16 @@ def predict_run(
         UserError: nothing to predict with or from, or an output that holds other work.
         Preempted: `stop` said so; every line so far is safe.
     """
-    configs.validate(config)
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"the batch size is {batch_size}: write a number of images, at least 1.")
-    model = configs.make_model(config)
-    augment = Augment.from_config(config.data.augment)
-    target = output or workdir / "answer_lines.jsonl"
+    experiment = Experiment(config, workdir)
+    model = experiment.model
+    execution, plan = execution or experiment.execution, plan or experiment.plan
+    target = output or workdir / "predictions.jsonl"
     images, path = in_all_or_none(
-        lambda: (open_input(config, source), output_path(target, source=source))
+        lambda: (open_input(experiment, source), output_path(target, source=source))
     )
     part = share(len(images))
-    size = local_batch_size(batch_size or config.eval.batch_size, len(part))
-    params, step = _local_weights(config, workdir, model)
+    size = local_batch_size(config.inference.batch_size, len(part))
+    params, step = _local_weights(experiment)
     identity = answer_lines.identity(
         config,
         images,
@@ -119,9 +115,9 @@ def predict_run(
                 range(first, part.stop),
                 batch_size=size,
                 image_size=model.shape.image_size,
-                augment=augment,
+                augment=experiment.augment,
             )
-            results = answers(predictor, mesh, batches)
+            results = answers(model, predictor, mesh, batches)
         totals, rate = write_rounds(
             results, lines, totals, source=images, part=part, batch_size=size, stop=stop
         )
@@ -130,19 +126,15 @@ def predict_run(
     return path
 
 
-def open_input(config: ConfigDict, source: str | None) -> Source:
+def open_input(experiment: Experiment, source: str | None) -> Source:
     """The images of a file or folder, or of the evaluation split.
 
     Raises:
         UserError: they are not there.
     """
     if source is None:
-        return evaluation_source(config)
-    names, problem = class_names(config)
-    if problem is not None:
-        logger.warning(
-            "classes are written by number, for their names are not at hand: %s", problem
-        )
+        return experiment.eval_source
+    names, _ = experiment.class_names()
     return FileSource([source], class_names=names)
 
 
@@ -188,7 +180,7 @@ def local_batch_size(batch_size: int, images: int) -> int:
 def summary_rows(
     totals: Totals, model: Model, rate: float | None, path: Path
 ) -> list[tuple[str, str]]:
-    """What the run comes to, for `writer.table`."""
+    """What the run comes to, for `table`."""
     rows = [
         ("images", f"{totals.lines:,}"),
         ("bad files", f"{totals.bad:,}"),
@@ -197,7 +189,7 @@ def summary_rows(
     if totals.bad < totals.lines:
         depth, gmacs = totals.mean(totals.depth), totals.mean(totals.gmacs)
         rows += [
-            ("mean token depth", f"{depth:.2f} of {model.shape.depth} layers"),
+            ("mean token depth", f"{depth:.2f} of {num_layers(model)} layers"),
             ("GMACs per image, used of dense", f"{gmacs:.4g} of {model.dense_gmacs():.4g}"),
         ]
     if totals.labelled:
@@ -212,8 +204,8 @@ def summary_rows(
     return [*rows, ("written to", str(path))]
 
 
-def _local_weights(config: ConfigDict, workdir: Path, model: Model) -> tuple[Params, int | None]:
+def _local_weights(experiment: Experiment) -> tuple[Params, int | None]:
     """The weights in this process's memory, whatever the others do with theirs, and their step."""
-    chosen = chosen_weights(config, workdir, model, make_mesh())
+    chosen = experiment.weights(make_mesh())  # on which every device holds them whole
     params = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), chosen.params)
     return params, chosen.step

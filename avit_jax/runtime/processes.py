@@ -15,7 +15,7 @@ from avit_jax.errors import UserError
 
 Result = TypeVar("Result")
 
-
+_NOTHING, _FAILED = -1, -2  # what process 0 tells the others, beside numbers from 0
 _JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -46,6 +46,15 @@ def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
         raise UserError(
             f"of {', '.join(_JAX)}, {' and '.join(missing)} is not set: set all three, or none for "
             "a single process."
+        )
+
+
+def refuse_several_processes(mode: str) -> None:
+    """Raises UserError where several processes were started for a mode that runs in one."""
+    if jax.process_count() > 1:
+        raise UserError(
+            f"--mode {mode} runs in one process, but {jax.process_count()} were started: start it "
+            "on one machine alone, without the launcher of several."
         )
 
 
@@ -105,3 +114,23 @@ def in_all_or_none(prepare: Callable[[], Result]) -> Result:
     if failed.size:
         raise UserError(f"process {failed[0]} could not begin: read its message.")
     return result
+
+
+def decided_by_process_zero(decide: Callable[[], int | None]) -> int | None:
+    """Runs `decide` in process 0 and returns its answer, or raises its error, in all processes.
+
+    The answer is `None` or a number of 0 or more, such as the step of a checkpoint.
+    """
+    if jax.process_count() == 1:
+        return decide()
+    answer, error = None, None
+    if jax.process_index() == 0:
+        try:
+            answer = decide()
+        except Exception as raised:
+            error = raised
+    code = _FAILED if error else _NOTHING if answer is None else int(answer)
+    code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+    if code == _FAILED:
+        raise error or UserError("process 0 failed: read its message.")
+    return None if code == _NOTHING else code

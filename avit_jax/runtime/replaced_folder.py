@@ -5,26 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import is_local, sync_directory
-from avit_jax.viz.html_report import GENERATOR
 
 
 @contextlib.contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
+def replaced_folder(
+    target: Path, *, may_replace: Callable[[Path], bool] = lambda folder: False
+) -> Iterator[Path]:
     """A new folder to write into, which becomes `target` if nothing is raised.
 
-    Only an older report is replaced, so that a mistyped path cannot cost a folder of photographs.
+    An empty folder is always replaced, and another only if it is known for something that may go,
+    so that a mistyped path cannot cost a folder of photographs.
+
+    Args:
+        target: the place to take.
+        may_replace: whether this existing folder, which is not empty, may be replaced.
 
     Raises:
         UserError: `target` is something else, or not on a local disk.
     """
     if not is_local(target):
         raise UserError(f"--output {os.fspath(target)!r} is no local folder: write a local path.")
-    if target.exists() and not _is_replaceable(target):
+    if target.exists() and not (_is_empty(target) or (target.is_dir() and may_replace(target))):
         raise UserError(
             f"--output {os.fspath(target)!r} exists and is no earlier report: write the path of a "
             "new folder."
@@ -47,11 +53,5 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_replaceable(target: Path) -> bool:
-    if not target.is_dir():
-        return False
-    page = target / "index.html"
-    if page.is_file():
-        with page.open("rb") as file:
-            return GENERATOR.encode() in file.read(2000)
-    return not any(target.iterdir())
+def _is_empty(target: Path) -> bool:
+    return target.is_dir() and not any(target.iterdir())

@@ -20,18 +20,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.weights import evaluated_weights, restore_or_init
-from avit_jax.checkpoints.workdir import claim_workdir, refuse_other_run
+from avit_jax.checkpoints.workdir import refuse_other_run, write_config
 from avit_jax.errors import Preempted, UserError
 from avit_jax.evaluation import report
 from avit_jax.evaluation.evaluate import evaluate, last_logged, make_eval_step
 from avit_jax.experiment import Experiment
-from avit_jax.runtime.device_mesh import replicated, shard_batch
+from avit_jax.models.functional import Params
+from avit_jax.runtime.device_mesh import shard_batch
 from avit_jax.runtime.metrics_log import MetricsWriter
 from avit_jax.runtime.progress import Progress
 from avit_jax.runtime.training_clock import Effort, TrainingClock
 from avit_jax.training import step
+from avit_jax.training.optimization import Optimization
+from avit_jax.training.settings import LoopSettings
 from avit_jax.training.skipped_steps import SkippedSteps
+from avit_jax.training.start import evaluated_weights, restore_or_init
 from avit_jax.training.teacher import refuse_other_teacher, teacher_weights
 
 logger = logging.getLogger(__name__)
@@ -54,12 +57,13 @@ def train(
     """
     clock = TrainingClock()
     experiment = Experiment(config, workdir)
+    settings = LoopSettings.of(experiment)
     skipped = SkippedSteps(workdir, anew=refuse_other_run(config, workdir))
     report.print_model(experiment)
 
-    run = Run(experiment, skipped, clock)
+    run = Run(experiment, settings, skipped, clock)
     try:
-        claim_workdir(config, workdir)
+        write_config(config, workdir)
         skipped.write()
         while not run.is_done():
             try:
@@ -69,82 +73,69 @@ def train(
                 run.roll_back(problem)
     finally:
         run.close()
-    weights = evaluated_weights(config, run.state)
-    return report.finish(experiment, weights, run.results, step=run.step, effort=run.effort)
+    return report.finish(experiment, run.weights(), run.results, step=run.step, effort=run.effort)
 
 
 class Run:
     """The loop and what it has in hand: state, step, writers, and what waits to be logged."""
 
-    def __init__(self, experiment: Experiment, skipped: SkippedSteps, clock: TrainingClock):
-        config, optimization = experiment.config, experiment.optimization
-        self.experiment, self.config = experiment, config
+    def __init__(
+        self,
+        experiment: Experiment,
+        settings: LoopSettings,
+        skipped: SkippedSteps,
+        clock: TrainingClock,
+    ):
+        self.experiment, self.settings = experiment, settings
         self.skipped, self.clock = skipped, clock
         self.checkpoints = Checkpoints(
-            experiment.workdir / "checkpoints", keep=config.checkpoint.keep
+            experiment.workdir / "checkpoints", keep=settings.checkpoints_kept
         )
-        abstract = optimization.abstract_state(experiment.mesh)
-        placed = (jax.tree.map(lambda leaf: leaf.sharding, abstract), replicated(experiment.mesh))
-        self.train_step = jax.jit(
-            step.make_train_step(
-                experiment.model,
-                optimization.optimizer,
-                optimization.schedule,
-                optimization.recipe,
-                experiment.mesh,
-            ),
-            donate_argnums=0,
-            out_shardings=placed,
-        )
-        self.skip_step = jax.jit(
-            step.make_skip_step(optimization.recipe), donate_argnums=0, out_shardings=placed
-        )
-        self.of_teacher, self.taught_by = teacher_weights(
-            config, optimization.recipe.teacher, experiment.mesh
+        self.optimization = Optimization(experiment.config, experiment.model, settings.total_steps)
+        self.train_step, self.skip_step = self.optimization.compiled_steps(experiment.mesh)
+        self.teacher_params, self.teacher_origin = teacher_weights(
+            experiment.config, self.optimization.recipe.teacher, experiment.mesh
         )
         self.eval_step = make_eval_step(experiment.model, experiment.mesh)
-        self.evaluate_every = experiment.steps(config.eval.every)
-        self.save_every = experiment.steps(config.checkpoint.every)
         self._start()
         kept = self.checkpoints.extra(self.step).get("effort", {}) if self.step else {}
         self.before = self.effort = Effort(**kept)  # up to this process, and up to the last save
 
     def _start(self) -> None:
         """From the newest checkpoint or from the beginning."""
-        self.state = restore_or_init(self.experiment, self.checkpoints)
+        self.state = restore_or_init(self.experiment, self.optimization, self.checkpoints)
         self.step = int(self.state.step)
         if self.step:
             learnt_from = self.checkpoints.extra(self.step).get("teacher")
-            refuse_other_teacher(learnt_from, self.taught_by)
+            refuse_other_teacher(learnt_from, self.teacher_origin)
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.results: dict[str, Any] | None = None
         self.writer = MetricsWriter(
             self.experiment.workdir,
             restored_step=self.step,
-            tensorboard=self.config.log.tensorboard,
+            tensorboard=self.settings.tensorboard,
         )
         self.evaluated = last_logged(self.experiment.workdir / "metrics.jsonl")
         self.progress = Progress(
-            self.experiment.total_steps,
+            self.settings.total_steps,
             start=self.step,
-            batch_size=self.config.train.batch_size,
+            batch_size=self.settings.batch_size,
             images_per_second=self.clock.images_per_second,
         )
 
     def is_done(self) -> bool:
         """Whether neither a step nor an evaluation is left."""
-        return self.step >= self.experiment.total_steps and not self.evaluation_is_due()
+        return self.step >= self.settings.total_steps and not self.evaluation_is_due()
 
     def evaluation_is_due(self) -> bool:
         """Whether the state in hand has to be evaluated, and was not."""
-        is_due = due(self.step, self.evaluate_every, self.experiment.total_steps)
-        return is_due and 0 < self.step != self.evaluated
+        return self.settings.evaluates_at(self.step) and 0 < self.step != self.evaluated
 
     def through(
         self, batches: Iterator[dict[str, np.ndarray]], stop: Callable[[int], bool]
     ) -> None:
         """Run steps until the training is done; raises `NonFinite`, `Preempted` or `UserError`."""
-        total, averages = self.experiment.total_steps, None
+        total, averages = self.settings.total_steps, None
         if self.evaluation_is_due():  # an earlier process was interrupted in it
             self.evaluate()
         while self.step < total:
@@ -157,11 +148,11 @@ class Run:
                 raise
             averages = self.advance(batch)
             self.flush_log()  # the line of an earlier step: its numbers have arrived by now
-            if due(self.step, self.config.log.every, total):
+            if self.settings.logs_at(self.step):
                 jax.tree.map(lambda leaf: leaf.copy_to_host_async(), averages)
                 self.pending = (self.step, averages)
             preempted = stop(self.step)
-            if preempted or self.evaluation_is_due() or due(self.step, self.save_every, total):
+            if preempted or self.settings.saves_at(self.step):
                 self.save(averages)
             if preempted and self.step < total:
                 raise Preempted(f"stopped after step {self.step}, which is saved")
@@ -178,8 +169,8 @@ class Run:
         rows = {name: batch[name] for name in ("image", "label")}
         rows["substituted"] = batch["index"] != batch["requested"]
         rows = shard_batch(rows, self.experiment.mesh)
-        self.state, averages = self.train_step(self.state, rows, self.of_teacher)
-        self.clock.follow(averages["loss"], images=self.config.train.batch_size)
+        self.state, averages = self.train_step(self.state, rows, self.teacher_params)
+        self.clock.follow(averages["loss"], images=self.settings.batch_size)
         return averages
 
     def flush_log(self) -> None:
@@ -200,7 +191,7 @@ class Run:
         with self.clock.paused():
             results = evaluate(
                 self.eval_step,
-                evaluated_weights(self.config, self.state),
+                self.weights(),
                 self.experiment.eval_batches(),
                 self.experiment.mesh,
                 model=self.experiment.model,
@@ -211,6 +202,10 @@ class Run:
         self.writer.write(self.step, "eval", logged)
         self.progress.write(report.eval_line(self.step, results, speed))
 
+    def weights(self) -> Params:
+        """Those of the state in hand that are evaluated."""
+        return evaluated_weights(self.state, weights=self.settings.evaluated_weights)
+
     def save(self, averages: dict[str, jax.Array]) -> None:
         """Save the state if it is sound; what has been logged so far is on disk before."""
         with self.clock.paused():
@@ -218,14 +213,14 @@ class Run:
             check_finite(averages)
             self.writer.flush()
             self.effort = self.clock.effort(self.before)
-            extra = {"effort": dataclasses.asdict(self.effort), "teacher": self.taught_by}
+            extra = {"effort": dataclasses.asdict(self.effort), "teacher": self.teacher_origin}
             self.checkpoints.save(self.step, self.state, extra=extra)
 
     def roll_back(self, problem: step.NonFinite) -> None:
         """Go back to the newest checkpoint and leave out the step that failed, if so configured."""
         self.checkpoints.wait()
         saved = max(self.checkpoints.steps(), default=None)
-        self.skipped.add(problem, self.config.train, saved=saved)
+        self.skipped.add(problem, self.settings, saved=saved)
         with self.clock.paused():
             self.close()
             self._start()
@@ -243,8 +238,3 @@ def check_finite(averages: dict[str, jax.Array]) -> None:
     first = int(averages["nonfinite"])
     if first != step.NEVER:
         raise step.NonFinite(first)
-
-
-def due(at: int, every: int, total: int) -> bool:
-    """Whether something done every so many steps, and at the end, is due at step `at`."""
-    return at == total or at % every == 0

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import write_json_atomic
+from avit_jax.training.settings import LoopSettings
 from avit_jax.training.step import NonFinite
 
 
@@ -39,19 +39,19 @@ class SkippedSteps:
         else:
             self._file.unlink(missing_ok=True)
 
-    def add(self, problem: NonFinite, train: ConfigDict, *, saved: int | None) -> None:
+    def add(self, problem: NonFinite, settings: LoopSettings, *, saved: int | None) -> None:
         """Leave out the step of `problem` from now on.
 
         Args:
             problem: what happened.
-            train: `config.train`.
+            settings: say whether steps may be left out, and how many.
             saved: step of the newest checkpoint; `None` if there is none.
 
         Raises:
-            UserError: `train` wants the run to stop there, or allows no more rollbacks.
+            UserError: the settings want the run to stop there, or allows no more rollbacks.
         """
-        stops = train.on_nonfinite == "stop"
-        if not stops and len(self._steps) < train.max_rollbacks:
+        stops = not settings.rolls_back
+        if not stops and len(self._steps) < settings.max_rollbacks:
             self._steps |= {problem.step}
             self.write()
             return

@@ -26,6 +26,7 @@ from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
+from avit_jax.training.loss import loss_function
 
 NEVER = -1
 
@@ -82,6 +83,7 @@ class NonFinite(Exception):
 
 
 TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]
+SkipStep = Callable[[TrainState], tuple[TrainState, dict[str, Array]]]
 
 
 def init_state(
@@ -114,7 +116,9 @@ def make_train_step(
     (rows that stand in for an unreadable example; only counted), sharded over the mesh.
     """
 
-    def train_step(state: TrainState, batch: dict[str, Array], of_teacher: Params | None = None):
+    def train_step(
+        state: TrainState, batch: dict[str, Array], teacher_params: Params | None = None
+    ):
         key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
         mix_key, model_key = jax.random.split(key)
         progress = state.step / recipe.total_steps
@@ -123,7 +127,9 @@ def make_train_step(
         )
         images, targets = mix(normalise(batch["image"]), targets, recipe.mix, mix_key)
 
-        loss = functools.partial(loss_function(model, recipe.teacher), of_teacher=of_teacher)
+        loss = functools.partial(
+            loss_function(model, recipe.teacher), teacher_params=teacher_params
+        )
         gradient = jax.value_and_grad(loss, has_aux=True)
         if recipe.accumulation == 1:
             (_, logged), grads = gradient(state.params, images, targets, model_key, progress)
@@ -157,7 +163,7 @@ def make_train_step(
     return train_step
 
 
-def make_skip_step(recipe: Recipe) -> Callable[[TrainState], tuple[TrainState, dict[str, Array]]]:
+def make_skip_step(recipe: Recipe) -> SkipStep:
     """Like a train step that changes nothing: for steps that a rollback leaves out."""
 
     def skip_step(state: TrainState):
@@ -178,32 +184,6 @@ def _averages(state: TrainState) -> dict[str, Array]:
     count = state.window["count"]
     averages = {name: value / jnp.maximum(count, 1.0) for name, value in state.window.items()}
     return averages | {"count": count, "nonfinite": state.nonfinite}
-
-
-def loss_function(model: Model, teacher: Teacher | None = None) -> Callable:
-    """Task loss (summed over all exits of a cascade) plus the penalties of model and teacher.
-
-    The function returned takes `(params, images, targets, key, progress)`, and with a teacher
-    `of_teacher=` its parameters; it returns the loss and what to log of it.
-    """
-    features = teacher is not None and teacher.distillation.features
-
-    def loss(params, images, targets, key, progress, of_teacher=None):
-        output = model.apply(
-            params, images, train=True, key=key, progress=progress, features=features
-        )
-        answers = output.logits[None] if output.exits is None else output.exits
-        task = classification.cross_entropy(answers, targets).mean(-1).sum()
-        penalties = dict(output.penalties)
-        if teacher is not None:
-            found = teacher.penalties(of_teacher, images, output)
-            penalties |= {f"teacher_{name}": value for name, value in found.items()}
-        total = task + sum(penalties.values())
-        logged = {"loss": total, "task_loss": task}
-        logged |= {f"{name}_penalty": value for name, value in penalties.items()}
-        return total, logged | output.metrics | {"gmacs": model.gmacs(output).mean()}
-
-    return loss
 
 
 def _accumulate(gradient, params, data, key, progress, recipe: Recipe, mesh: Mesh):

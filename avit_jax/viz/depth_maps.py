@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from avit_jax.data.mix import normalise
-from avit_jax.evaluation.evaluate import token_depth
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
+from avit_jax.methods.per_image import num_layers, per_image
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
 from avit_jax.viz.palette import LEGEND
@@ -48,7 +47,7 @@ def write(experiment: Experiment, params: Params, path: Path) -> dict[str, Any]:
         images[chosen],
         maps[chosen],
         [titles[i] for i in chosen],
-        depth=experiment.model.shape.depth,
+        depth=num_layers(experiment.model),
         path=path,
     )
     return statistics(images, maps)
@@ -74,7 +73,8 @@ def collect(experiment: Experiment, params: Params) -> tuple[np.ndarray, ...]:
 
 def _look(model: Model, params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     output = model.apply(params, normalise(images))
-    return jnp.argmax(output.logits, -1), token_depth(output)
+    said = per_image(model, output)
+    return said.class_index, said.token_depth
 
 
 def spread(labels: np.ndarray, count: int) -> list[int]:

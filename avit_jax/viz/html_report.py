@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,15 @@ from avit_jax.viz.page_assets import SCRIPT, STYLE
 GENERATOR = "avit_jax --mode visualize"  # by which an older report is known
 # What shares are of; that of tokens is the mean depth.
 _OF_PART = {"heads": "of all heads of all blocks", "halves": "of all attention and MLP halves"}
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds a report, which another may replace."""
+    page = folder / "index.html"
+    if not page.is_file():
+        return False
+    with page.open("rb") as file:
+        return GENERATOR.encode() in file.read(2000)
 
 
 def page(

@@ -23,8 +23,8 @@ from avit_jax.data.bad_examples import reason_bad
 from avit_jax.data.example import BadExample, read_example
 from avit_jax.data.image_selection import Selection
 from avit_jax.data.mix import normalise
-from avit_jax.evaluation.evaluate import token_depth
 from avit_jax.methods.base import Model
+from avit_jax.methods.per_image import per_image, tokens_run
 from avit_jax.models import costs, skippable_parts
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
@@ -66,7 +66,7 @@ class Looked:
 
     @property
     def ran(self) -> dict[str, np.ndarray]:
-        """Everything that the method may leave out, `[L, K]` bool by `parts.PARTS`."""
+        """Everything that the method may leave out, `[L, K]` bool by `skippable_parts.PARTS`."""
         found = {"tokens": self.live, "heads": self.heads, "halves": self.halves}
         return {name: part for name, part in found.items() if part is not None}
 
@@ -114,19 +114,24 @@ def look(
 def _see(model: Model, params: Params, images: Array) -> dict[str, Array]:
     """The arrays behind `Looked`, the batch in front."""
     output = model.apply(params, normalise(images))
-    usage = output.usage[0]
-    probabilities = jax.nn.softmax(output.logits)
-    layers = costs.per_layer(model.shape, usage) / costs.GIGA
-    gmacs = model.gmacs(output)
-    seen = {
-        "answer": jnp.argmax(probabilities, -1),
-        "confidence": probabilities.max(-1),
-        "depth": token_depth(output),
-        "gmacs": gmacs,
-        "gmacs_until": (gmacs - layers.sum(0) + jnp.cumsum(layers, 0)).T,
+    said = per_image(model, output)
+    stages = [skippable_parts.ran(usage) for usage in output.usage]
+    ran = {
+        name: jnp.concatenate([stage[name] for stage in stages])
+        for name in stages[0]
+        if name != "tokens"  # of which there may be more in a later stage
     }
-    ran = {name: jnp.moveaxis(part, 0, 1) for name, part in skippable_parts.ran(usage).items()}
-    return seen | ran | {"live": ran["tokens"]}
+    ran["live"] = tokens_run(model, output)
+    costs_by_layer = map(costs.per_layer, model.stages, output.usage)
+    layers = jnp.concatenate(list(costs_by_layer)) / costs.GIGA
+    return {
+        "answer": said.class_index,
+        "confidence": said.confidence,
+        "depth": said.token_depth,
+        "gmacs": said.gmacs,
+        "gmacs_until": (said.gmacs - layers.sum(0) + jnp.cumsum(layers, 0)).T,
+        **{name: jnp.moveaxis(part, 0, 1) for name, part in ran.items()},
+    }
 
 
 def _looked(

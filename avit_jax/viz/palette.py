@@ -10,6 +10,15 @@ from __future__ import annotations
 import numpy as np
 
 COLOUR_MAP = "viridis"
+# Colour and marker of each execution in plots: Okabe and Ito's, apart for every kind of sight.
+EXECUTION_STYLES = {
+    "dense": ("#555555", "s"),
+    "masked": ("#E69F00", "v"),
+    "compact": ("#0072B2", "o"),
+    "capped": ("#009E73", "D"),
+    "torch eager": ("#CC79A7", "x"),
+    "torch compile": ("#D55E00", "+"),
+}
 LEGEND = "layers computed per patch (dark: few, bright: many)"
 
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-from avit_jax import config as configs
-from avit_jax.checkpoints.weights import chosen_weights
-from avit_jax.data import image_selection
-from avit_jax.data.augment import Augment
+from avit_jax.data.image_selection import Selection, given_files
 from avit_jax.errors import UserError
-from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.experiment import Experiment
+from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.replaced_folder import replaced_folder
 from avit_jax.runtime.tables import table
 from avit_jax.viz import difficulty
+from avit_jax.viz.html_report import is_report
 from avit_jax.viz.look import look
 from avit_jax.viz.report_folder import write_report
-
-logger = logging.getLogger(__name__)
 
 LIMIT = 48
 
@@ -35,7 +30,7 @@ def visualize_run(
     output: Path | None = None,
     limit: int = LIMIT,
 ) -> Path:
-    """Draw what the model does with images, with the weights of `restore.chosen_weights`.
+    """Draw what the model does with images, with the weights of `Experiment.weights`.
 
     Args:
         config: of the run.
@@ -51,29 +46,30 @@ def visualize_run(
     Raises:
         UserError: there is nothing to draw, nothing to draw it with, or no place to put it.
     """
-    if jax.process_count() > 1:
-        raise UserError(
-            f"a report is drawn by one process, but {jax.process_count()} were started: start "
-            "--mode visualize without the launcher of several."
-        )
+    refuse_several_processes("visualize")
     if limit < 1:
         raise UserError(f"the limit is {limit} images: write how many to draw, at least 1.")
-    configs.validate(config)
+    experiment = Experiment(config, workdir)
     target = output or workdir / "visualize"
-    selection, notes = _select(config, source, limit)
-    model, mesh = configs.make_model(config), make_mesh(**config.mesh)
-    augment = Augment.from_config(config.data.augment)
-    chosen = chosen_weights(config, workdir, model, mesh)
-    params = chosen.params
-    with replaced_folder(target) as folder:
+    selection, notes = _select(experiment, source, limit)
+    model, chosen = experiment.model, experiment.weights()
+    looked = look(
+        model,
+        chosen.params,
+        selection,
+        experiment.mesh,
+        augment=experiment.augment,
+        batch=config.eval.batch_size,
+    )
+    with replaced_folder(target, may_replace=is_report) as folder:
         summary = write_report(
-            look(model, params, selection, mesh, augment=augment, batch=config.eval.batch_size),
+            looked,
             folder,
             model=config.model.name,
             grid=model.shape.grid,
             gmacs_dense=model.dense_gmacs(),
             step=chosen.step,
-            class_names=image_selection.class_names,
+            class_names=selection.class_names,
             data=selection.title,
             total=len(selection.source),
             notes=notes,
@@ -84,18 +80,17 @@ def visualize_run(
 
 
 def _select(
-    config: ConfigDict, source: str | Sequence[str] | None, limit: int
-) -> tuple[image_selection.Selection, list[str]]:
+    experiment: Experiment, source: str | Sequence[str] | None, limit: int
+) -> tuple[Selection, list[str]]:
     """The images, and what the reader has to know about them."""
     if source is None or source == []:
-        return image_selection.evaluation_split(config, limit), []
+        return experiment.eval_images(limit), []
     paths = [source] if isinstance(source, str) else list(source)
-    names, problem = image_selection.class_names(config)
-    selection = image_selection.given_files(paths, limit, class_names=names)
-    if problem is None:
+    names, are_known = experiment.class_names()
+    selection = given_files(paths, limit, class_names=names)
+    if are_known:
         return selection, []
     # The reason names places of this machine, which are nobody's business where the page goes.
-    logger.warning("classes are shown by number, for their names are not at hand: %s", problem)
     return selection, ["Classes are shown by number because their names were not at hand."]
 
 

@@ -10,6 +10,7 @@ from avit_jax import config as configs
 from avit_jax.benchmark import peers
 from avit_jax.benchmark.cases import cases
 from avit_jax.benchmark.run import benchmark_run
+from avit_jax.experiment import Experiment
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_method_that_skips_nothing_is_refused(tmp_path):
 
 def test_batches_that_the_devices_cannot_share_are_left_out_and_named(config, tmp_path, capsys):
     config.benchmark.batch_sizes = (1, 8)
-    assert [len(case.batch) for case in cases(config, tmp_path)] == [8]
+    assert [len(case.batch) for case in cases(Experiment(config, tmp_path))] == [8]
     assert "batch 1 left out: not a multiple of 8 devices" in capsys.readouterr().out
 
 

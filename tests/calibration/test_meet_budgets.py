@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from avit_jax import config as configs
 from avit_jax import main
 from avit_jax.calibration import dialled_model, meet_budgets
-from avit_jax.calibration.budgets import Budget
+from avit_jax.checkpoints.budgets import Budget
 from avit_jax.checkpoints.operating_points import FILE, at_operating_point
 from avit_jax.checkpoints.weights import load_weights
 from avit_jax.evaluation import evaluate, report

@@ -12,13 +12,15 @@ import pytest
 from avit_jax import config as configs
 from avit_jax import save_torch
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.weights import Weights, chosen_weights, initial_weights, restore_or_init
+from avit_jax.checkpoints.weights import Weights, chosen_weights, initial_weights
 from avit_jax.errors import UserError
 from avit_jax.evaluation.run import evaluate_run
 from avit_jax.experiment import Experiment
 from avit_jax.pretrained.pixels import for_our_pixels
 from avit_jax.runtime.device_mesh import make_mesh, state_shardings
 from avit_jax.training.loop import train
+from avit_jax.training.optimization import Optimization
+from avit_jax.training.start import restore_or_init
 from tests.pretrained.files import checkpoint_of, google_research
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +65,13 @@ def drawn(model, seed):
     )
 
 
+def first_state(experiment):
+    """What a training of the experiment begins with."""
+    optimization = Optimization(experiment.config, experiment.model, experiment.total_steps)
+    checkpoints = Checkpoints(experiment.workdir / "checkpoints")
+    return restore_or_init(experiment, optimization, checkpoints)
+
+
 def assert_same(found, wanted):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
@@ -91,8 +100,7 @@ def run(tmp_path_factory):
 
 def test_a_training_starts_from_a_file_and_a_mistyped_path_claims_no_workdir(file, tmp_path):
     experiment = Experiment(tiny(**{"init.weights": file}), tmp_path / "run")
-    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
-    state = restore_or_init(experiment, checkpoints)
+    state = first_state(experiment)
     assert int(state.step) == 0
     assert_same(state.params, THEIRS)
     assert_same(state.ema, THEIRS)
@@ -104,7 +112,7 @@ def test_a_training_starts_from_a_file_and_a_mistyped_path_claims_no_workdir(fil
 def test_a_training_starts_from_a_release_of_nothing_but_an_average(tmp_path):
     release = checkpoint_of(tmp_path / "x.pth.tar", state_dict_ema=MODEL.to_torch(THEIRS))
     experiment = Experiment(tiny(**{"init.weights": str(release)}), tmp_path / "run")
-    state = restore_or_init(experiment, Checkpoints(tmp_path / "run" / "checkpoints"))
+    state = first_state(experiment)
     assert_same(state.params, THEIRS)
     config = tiny(**{"init.weights": str(release), "eval.weights": "raw"})
     with pytest.raises(UserError, match=r"no weights but .* write .*--config\.eval\.weights auto"):
@@ -240,7 +248,7 @@ def test_plain_weights_start_a_method_that_has_parameters_of_its_own(source, fil
 def test_a_training_starts_with_policies_beside_the_weights_of_a_plain_run(run, tmp_path):
     config, _ = policies(**{"init.workdir": str(run), "train.ema_decay": 0.9})
     experiment = Experiment(config, tmp_path)
-    state = restore_or_init(experiment, Checkpoints(tmp_path / "checkpoints"))
+    state = first_state(experiment)
     assert set(state.params) == set(state.ema) == {*AVERAGE, "policies"}
     assert_same({name: state.params[name] for name in AVERAGE}, AVERAGE)
 

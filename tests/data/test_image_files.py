@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from avit_jax.config import base, debug
 from avit_jax.data import image_files
 from avit_jax.data.example import BadExample
 from avit_jax.errors import UserError
@@ -105,12 +104,3 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(UserError, match=r"locked' cannot be listed \(Permission denied\)"):
         list(image_files.files_below(tmp_path))
-
-
-def test_without_the_data_classes_have_numbers_and_the_reason_is_kept(tmp_path):
-    config = debug(base(model="avit_micro_patch4_32").unlock())
-    assert image_files.class_names(config) == (tuple("0123456789"), None)
-    config.data.update(name="folder", dir=str(tmp_path / "nowhere"))
-    names, reason = image_files.class_names(config)
-    assert names[3] == "class 3"
-    assert "nowhere" in reason

@@ -1,13 +1,10 @@
 """Which images of many a report shows, under which name."""
 
 import itertools
-import pickle
 
 import pytest
 
-from avit_jax.config import base, debug
 from avit_jax.data import image_selection
-from avit_jax.errors import UserError
 
 NAMES = ("ant", "bee")
 
@@ -36,20 +33,3 @@ def test_the_chosen_are_spread_over_all(total, limit):
     gaps = {after - before for before, after in itertools.pairwise(chosen)}
     assert len(gaps) <= 2
     assert total - chosen[-1] <= max(gaps, default=1)
-
-
-def test_the_evaluation_split_knows_all_labels_and_travels_to_other_processes():
-    config = debug(base(model="avit_micro_patch4_32", method=None).unlock())
-    selection = pickle.loads(pickle.dumps(image_selection.evaluation_split(config, 5)))
-    assert len(selection) == 5
-    assert selection.labelled == (True,) * 5
-    assert selection[1].label == selection.source[102].label
-    assert "validation[102]" in selection.describe(1)
-    assert selection.title == "digits, validation"
-
-
-def test_data_of_another_number_of_classes_are_refused():
-    config = debug(base(model="avit_micro_patch4_32").unlock())
-    config.model.num_classes = 7
-    with pytest.raises(UserError, match="10 classes, the model 7"):
-        image_selection.evaluation_split(config, 5)

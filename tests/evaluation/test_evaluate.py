@@ -2,7 +2,6 @@
 
 import json
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +10,9 @@ import pytest
 from avit_jax import create_model
 from avit_jax.data.mix import normalise
 from avit_jax.evaluation import report
-from avit_jax.evaluation.evaluate import evaluate, make_eval_step, summarise, token_depth
+from avit_jax.evaluation.evaluate import evaluate, make_eval_step, summarise
 from avit_jax.models import skippable_parts
 from avit_jax.runtime.device_mesh import make_mesh
-from avit_jax.types import Output, Usage
 
 IMAGES, CLASSES, LAYERS = 37, 7, 3
 
@@ -35,7 +33,7 @@ def model():
 @pytest.fixture(scope="module")
 def params(model):
     """Weights spread out enough for the answers and the depths to differ."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(1)
     return jax.tree.map(
         lambda leaf: jnp.asarray(generator.normal(0, 0.3, leaf.shape), jnp.float32),
         model.abstract_params(),
@@ -82,7 +80,7 @@ def expected(model, params, split):
     labels = split["label"][valid]
     output = jax.jit(model.apply)(params, normalise(jnp.asarray(split["image"][valid])))
     logits = np.asarray(output.logits, np.float64)
-    depth = np.asarray(output.aux["depth"])
+    depth = np.asarray(output.usage[0].tokens).sum(0)
     gmacs = np.asarray(model.gmacs(output), np.float64)
     live = np.asarray(output.usage[0].tokens).mean((0, 2))
     top1 = top5 = nats = 0.0
@@ -198,15 +196,6 @@ def test_rounding_never_makes_the_spread_imaginary(model):
     assert found["gmacs"] == pytest.approx(model.dense_gmacs() - 1)
 
 
-def test_token_depth_counts_live_layers_unless_the_method_says_more():
-    tokens = jnp.array([[[1, 1, 1]], [[1, 0, 1]], [[1, 0, 0]]], bool)
-    plain = Output(logits=jnp.zeros((1, 2)), usage=(Usage(tokens=tokens),))
-    np.testing.assert_array_equal(token_depth(plain), [[3, 1, 2]])
-    said = plain.replace(aux={"depth": jnp.array([[3.0, 2.0, 2.0]])})
-    np.testing.assert_array_equal(token_depth(said), [[3, 2, 2]])
-    chex.assert_type(token_depth(said), jnp.int32)
-
-
 def test_tokens_that_went_through_no_layer_are_missing_in_the_histogram(model):
     found = summarise(totals(depth_histogram=np.array([0, 0, 25.5])), model)
     assert found["depth_histogram"] == [0, 0, 0.5]
@@ -245,7 +234,7 @@ def test_heads_and_halves_are_counted_where_a_method_chooses_them(choosing, spli
     found = evaluate(make_eval_step(model, mesh), params, batches(split, 10), mesh, model=model)
     valid = split["valid"]
     images = normalise(jnp.asarray(split["image"][valid]))
-    shares = jax.device_get(skippable_parts.shares(jax.jit(model.apply)(params, images).usage[0]))
+    shares = jax.device_get(skippable_parts.shares(jax.jit(model.apply)(params, images).usage))
     assert shares.keys() == set(skippable_parts.PARTS)
     for name, share in shares.items():
         assert 0.1 < share.mean() < 0.95, name

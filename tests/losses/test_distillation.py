@@ -129,14 +129,14 @@ def test_the_parameters_of_a_teacher_get_no_gradient():
     )
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
 
-    def loss(params, of_teacher):
+    def loss(params, teacher_params):
         shown = student.apply(
             params, images, train=True, key=jax.random.key(2), features=PUBLISHED.features
         )
-        return sum(Teacher(teacher, PUBLISHED).penalties(of_teacher, images, shown).values())
+        return sum(Teacher(teacher, PUBLISHED).penalties(teacher_params, images, shown).values())
 
-    params, of_teacher = student.init(jax.random.key(0)), teacher.init(jax.random.key(3))
-    ours, theirs = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, of_teacher)
+    params, teacher_params = student.init(jax.random.key(0)), teacher.init(jax.random.key(3))
+    ours, theirs = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, teacher_params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ours))
     assert any(np.any(leaf) for leaf in jax.tree.leaves(ours["blocks"]))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(theirs))

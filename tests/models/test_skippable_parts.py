@@ -28,7 +28,7 @@ def test_a_head_ran_where_its_attention_did(usage):
 
 
 def test_shares_are_over_all_layers_of_an_image(usage):
-    found = {name: share.tolist() for name, share in skippable_parts.shares(usage).items()}
+    found = {name: share.tolist() for name, share in skippable_parts.shares((usage,)).items()}
     assert found["tokens"] == [6 / 8, 4 / 8]
     assert found["heads"] == pytest.approx([5 / 6, 0])
     assert found["halves"] == [1.0, 1 / 4]

@@ -63,7 +63,7 @@ def _forward(golden: Mapping[str, np.ndarray], output: avit_jax.Output) -> Itera
         "c_token": (aux["cumulative"], 5e-5),
         "R_token": (aux["remainder"], 5e-5),
         "rho_token": (aux["ponder"], 5e-5),
-        "counter_token": (aux["depth"], 0.0),
+        "counter_token": (aux["halting_depth"], 0.0),
         "block_out": (aux["features"], 1e-4),
         "output_prenorm": (answer, 1e-4),
     }

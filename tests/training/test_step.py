@@ -16,6 +16,7 @@ from avit_jax.methods import dense
 from avit_jax.runtime.device_mesh import make_mesh, replicated
 from avit_jax.training import optimizers
 from avit_jax.training import step as steps
+from avit_jax.training.loss import loss_function
 
 RATE = 0.01
 WITHOUT_RATE = 7  # the one step whose learning rate is NaN
@@ -190,7 +191,7 @@ def test_penalties_and_all_exits_are_part_of_the_loss():
     images = normalise(batch(1)["image"])
     targets = classification.soft_targets(batch(1)["label"], 5)
     arguments = (params, images, targets, jax.random.key(0), 1.0)
-    total, logged = jax.jit(steps.loss_function(model))(*arguments)
+    total, logged = jax.jit(loss_function(model))(*arguments)
     output = jax.jit(adaptive.apply)(params, images)
     task = sum(classification.cross_entropy(k * output.logits, targets).mean() for k in (1, 2))
     np.testing.assert_allclose(logged["task_loss"], task, rtol=1e-5)

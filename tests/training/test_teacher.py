@@ -12,12 +12,13 @@ from avit_jax import create_model, save_torch
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.data.mix import Mix, normalise
 from avit_jax.errors import Preempted, UserError
-from avit_jax.experiment import Experiment, Optimization
+from avit_jax.experiment import Experiment
 from avit_jax.losses.distillation import Distillation, Teacher
-from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch, state_shardings
+from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch
 from avit_jax.training import loop as train
 from avit_jax.training import optimizers
 from avit_jax.training import step as steps
+from avit_jax.training.optimization import Optimization
 from avit_jax.training.teacher import make_teacher, refuse_other_teacher, teacher_weights
 from tests import commands
 
@@ -180,30 +181,30 @@ def test_a_method_that_does_not_show_its_attention_says_what_to_write():
     assert "teacher_hidden_penalty" in state.window
 
 
+def optimization_of(config, workdir):
+    experiment = Experiment(config, workdir)
+    return Optimization(config, experiment.model, experiment.total_steps)
+
+
 def losses_on(data, fsdp, file):
     """A step of the trainer's own on some of the devices."""
     changes = {"teacher.weights": file, "train.accumulation": 2, "model.embed_dim": 64}
     config = tiny("deit_micro_patch4_32", **changes)
     mesh = make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
     optimization = Optimization(config, configs.make_model(config), total_steps=10)
-    of_teacher, _ = teacher_weights(config, optimization.recipe.teacher, mesh)
-    shardings = state_shardings(jax.eval_shape(optimization.init_state), mesh)
-    state = jax.jit(optimization.init_state, out_shardings=shardings)()
-    step = steps.make_train_step(
-        optimization.model, optimization.optimizer, optimization.schedule, optimization.recipe, mesh
-    )
-    step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
-    _, averages = step(state, shard_batch(rows(16), mesh), of_teacher)
-    return {name: float(value) for name, value in averages.items()}, of_teacher
+    teacher_params, _ = teacher_weights(config, optimization.recipe.teacher, mesh)
+    state, (step, _) = optimization.init_state(mesh), optimization.compiled_steps(mesh)
+    _, averages = step(state, shard_batch(rows(16), mesh), teacher_params)
+    return {name: float(value) for name, value in averages.items()}, teacher_params
 
 
 def test_losses_are_the_same_on_any_mesh_and_the_teacher_is_spread_over_it(tmp_path):
     wide = create_model("deit_micro_patch4_32", **SIZES | {"embed_dim": 64})
     save_torch(tmp_path / "wide.safetensors", wide.to_torch(drawn(wide)))
     single, _ = losses_on(1, 1, str(tmp_path / "wide.safetensors"))
-    spread, of_teacher = losses_on(2, 4, str(tmp_path / "wide.safetensors"))
+    spread, teacher_params = losses_on(2, 4, str(tmp_path / "wide.safetensors"))
     assert spread == pytest.approx(single, rel=1e-5, abs=1e-5)
-    assert not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(of_teacher))
+    assert not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(teacher_params))
 
 
 @pytest.mark.slow
@@ -216,7 +217,7 @@ def test_an_interrupted_training_ends_like_one_that_was_not(file, tmp_path):
     with pytest.raises(UserError, match=r"teacher.temperature: 5.0 -> 4.0"):
         train.train(tiny(**{"teacher.weights": file, "teacher.temperature": 4.0}), parts)
     train.train(config, parts)
-    target = Experiment(config, whole).optimization.abstract_state(make_mesh())
+    target = optimization_of(config, whole).abstract_state(make_mesh())
     ends = [Checkpoints(workdir / "checkpoints").restore(target) for workdir in (whole, parts)]
     assert ends[0][0] == 5
     chex.assert_trees_all_equal(*ends)
@@ -249,7 +250,7 @@ def test_a_run_says_itself_of_which_sizes_it_is_and_a_file_is_told(run):
     assert (shape.embed_dim, shape.depth, shape.image_size, shape.num_classes) == (192, 12, 32, 10)
     deeper = Optimization(tiny(**{"teacher.workdir": str(run)}), student, 10)
     with pytest.raises(UserError, match=r"attention is \(2, 2, 2, 5\) in the teacher and \(3,"):
-        deeper.init_state()
+        deeper.abstract_state(make_mesh())
 
 
 def test_a_teacher_that_cannot_teach_is_named(file, run, tmp_path):
@@ -290,6 +291,6 @@ def test_a_teacher_that_was_trained_on_is_another(file):
 
 
 def test_a_mode_other_than_training_does_not_ask_for_the_teacher(tmp_path):
-    experiment = Experiment(tiny(**{"teacher.workdir": str(tmp_path / "gone")}), tmp_path)
+    config = tiny(**{"teacher.workdir": str(tmp_path / "gone")})
     with pytest.raises(UserError, match=r"holds no config\.json of a run"):
-        _ = experiment.optimization
+        optimization_of(config, tmp_path)

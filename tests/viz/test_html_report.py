@@ -10,7 +10,7 @@ import pytest
 
 from avit_jax.viz import image_statistics, palette
 from avit_jax.viz.html_card import card
-from avit_jax.viz.html_report import page
+from avit_jax.viz.html_report import is_report, page
 from avit_jax.viz.look import Unreadable
 
 EVIL = '<script>alert(\'x\')</script> & " onerror="alert(1)" \udcff.png'
@@ -197,3 +197,11 @@ def test_the_legend_has_a_black_entry_where_patches_went_through_no_layer(write)
     depth = np.array([5] * 9 + [0] * 8)
     legend = re.search(r'<ol class="legend".*?</ol>', write("one.png", depth=depth)).group(0)
     assert 'background:#000000;color:#ffffff">0</li>' in legend
+
+
+def test_a_report_is_known_from_other_folders(write, tmp_path):
+    assert not is_report(tmp_path)
+    (tmp_path / "index.html").write_text("<html>my own page</html>")
+    assert not is_report(tmp_path)
+    (tmp_path / "index.html").write_text(write("ant"), encoding="utf-8", errors="replace")
+    assert is_report(tmp_path)

@@ -2,18 +2,20 @@
 
 import json
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from avit_jax.data import image_selection
 from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.example import BadExample
+from avit_jax.data.image_selection import Selection
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
-from avit_jax.evaluation.evaluate import token_depth
+from avit_jax.experiment import Experiment
+from avit_jax.methods.per_image import token_depth
 from avit_jax.models import skippable_parts
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.viz import report_folder
@@ -64,11 +66,11 @@ def test_the_report_of_a_run_is_complete_and_leaves_nothing_else(report, run):
 
 def test_the_numbers_are_those_of_the_model(report, run):
     config, _, model, params = run
-    selection = image_selection.evaluation_split(config, LIMIT)
+    selection = Experiment(config, Path()).eval_images(LIMIT)
     augment = Augment.from_config(config.data.augment)
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(LIMIT)]
     output = jax.jit(model.apply)(params, normalise(np.stack(pixels)))
-    depths, gmacs = np.asarray(token_depth(output)), np.asarray(model.gmacs(output))
+    depths, gmacs = np.asarray(token_depth(model, output)), np.asarray(model.gmacs(output))
     summary = json.loads((report.parent / "summary.json").read_text())
     assert [row["mean_depth"] for row in summary["rows"]] == pytest.approx(depths.mean(1))
     assert [row["gmacs"] for row in summary["rows"]] == pytest.approx(gmacs, rel=1e-5)
@@ -147,7 +149,7 @@ def test_file_names_of_any_kind_become_safe_ones():
 
 def test_images_that_vanish_on_the_way_are_unreadable(run):
     config, _, model, params = run
-    whole = image_selection.evaluation_split(config, 2)
+    whole = Experiment(config, Path()).eval_images(2)
 
     class Vanishing:
         """Gives every example once."""
@@ -169,7 +171,7 @@ def test_images_that_vanish_on_the_way_are_unreadable(run):
         def describe(self, index):
             return f"image {index}"
 
-    selection = image_selection.Selection(Vanishing(), (0, 1), (True, True), "vanishing")
+    selection = Selection(Vanishing(), (0, 1), (True, True), "vanishing")
     mesh = make_mesh(devices=jax.devices()[:1])
     seen = list(look(model, params, selection, mesh, augment=Augment(), batch=2))
     assert seen == [Unreadable(f"image {index}", "cannot be read: gone") for index in (0, 1)]
@@ -178,13 +180,13 @@ def test_images_that_vanish_on_the_way_are_unreadable(run):
 @pytest.mark.parametrize("batch", [2, 100])
 def test_the_batch_size_does_not_change_what_is_seen(batch, run):
     config, _, model, params = run
-    selection = image_selection.evaluation_split(config, 3)
+    selection = Experiment(config, Path()).eval_images(3)
     mesh = make_mesh(devices=jax.devices()[:1])
     augment = Augment.from_config(config.data.augment)
     seen = list(look(model, params, selection, mesh, augment=augment, batch=batch))
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(3)]
     output = jax.jit(model.apply)(params, normalise(np.stack(pixels)))
-    np.testing.assert_array_equal(np.stack([one.depth for one in seen]), token_depth(output))
+    np.testing.assert_array_equal(np.stack([one.depth for one in seen]), token_depth(model, output))
     np.testing.assert_array_equal(np.stack([one.live for one in seen], 1), output.usage[0].tokens)
     assert [one.label for one in seen] == [selection[index].label for index in range(3)]
     for one in seen:
@@ -199,12 +201,12 @@ def test_a_method_that_chooses_heads_and_halves_gets_them_shown(tmp_path):
     page = visualize_run(config, tmp_path, limit=LIMIT)
     charts = {path.stem for path in (page.parent / "charts").iterdir()}
     assert {"kept_per_layer", "class_kept", "cost_and_difficulty"} <= charts
-    selection = image_selection.evaluation_split(config, LIMIT)
+    selection = Experiment(config, Path()).eval_images(LIMIT)
     augment = Augment.from_config(config.data.augment)
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(LIMIT)]
     usage = jax.jit(model.apply)(params, normalise(np.stack(pixels))).usage[0]
     summary = json.loads((page.parent / "summary.json").read_text())
-    for name, share in jax.device_get(skippable_parts.shares(usage)).items():
+    for name, share in jax.device_get(skippable_parts.shares((usage,))).items():
         assert 0.05 < share.mean() < 0.95, name
         assert [row["kept"][name] for row in summary["rows"]] == pytest.approx(share, abs=1e-6)
         assert summary["kept"][name] == pytest.approx(share.mean(), abs=1e-6)

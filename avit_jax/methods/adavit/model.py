@@ -122,7 +122,7 @@ class Model(base.Model):
             logits=heads.mean(0),
             usage=(usage,),
             penalties=penalties,
-            metrics=metrics | {"mean_depth": usage.tokens.sum(0).mean(dtype=jnp.float32)},
+            metrics=metrics,
             aux=decisions.shown(record)
             | {"head_logits": heads, "margin": decisions.margin(settings, record, images.shape[0])},
         )

@@ -24,14 +24,15 @@ class Halting:
         cumulative: sum of the scores so far; goes on growing after the token has halted.
         remainder: 1 minus the scores spent so far; frozen once the token has halted.
         ponder: layers executed, plus the remainder once the token has halted.
-        depth: layers executed, from 1: the token's last layer once it has halted.
+        halting_depth: the layer that the token halts behind, from 1, whether or not an image that
+          is finished earlier lets it get there.
     """
 
     live: Array
     cumulative: Array
     remainder: Array
     ponder: Array
-    depth: Array
+    halting_depth: Array
 
 
 def start(shape: tuple[int, int]) -> Halting:
@@ -39,7 +40,11 @@ def start(shape: tuple[int, int]) -> Halting:
     ones = jnp.ones(shape, jnp.float32)
     zeros = jnp.zeros(shape, jnp.float32)
     return Halting(
-        live=jnp.ones(shape, bool), cumulative=zeros, remainder=ones, ponder=zeros, depth=ones
+        live=jnp.ones(shape, bool),
+        cumulative=zeros,
+        remainder=ones,
+        ponder=zeros,
+        halting_depth=ones,
     )
 
 
@@ -68,6 +73,6 @@ def step(halting: Halting, score: Array, *, eps: float) -> tuple[Halting, Array]
         cumulative=cumulative,
         remainder=halting.remainder - score * goes_on_,
         ponder=halting.ponder + live + halting.remainder * halts_,
-        depth=halting.depth + goes_on_,
+        halting_depth=halting.halting_depth + goes_on_,
     )
     return after, weight

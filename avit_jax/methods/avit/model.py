@@ -178,19 +178,20 @@ class Model(base.Model):
         )
         mask = jnp.concatenate([record["mask"], state.live[None]])
         distance = jnp.abs(record["cumulative"] - (1.0 - self.settings.eps))
-        unfinished = mask[:-1, :, :prefix].any(-1, keepdims=True)
+        ran = mask[:-1] & mask[:-1, :, :prefix].any(-1, keepdims=True)
         heads = network.readout(answer)
         penalties, metrics = self.penalties(record, state, strength)
         return Output(
             logits=heads.mean(0),
-            usage=(Usage(tokens=mask[:-1] & unfinished),),
+            usage=(Usage(tokens=ran),),
             penalties={} if call.dense else penalties,
-            metrics=metrics | {"halted": (~mask[:-1]).mean(dtype=jnp.float32)},
+            metrics=metrics | {"halted": (~ran).mean(dtype=jnp.float32)},
             aux=record
             | {
                 "mask": mask,
                 "ponder": state.ponder,
-                "depth": state.depth,
+                "depth": ran.sum(0, dtype=jnp.float32),
+                "halting_depth": state.halting_depth,
                 "head_logits": heads,
                 "margin": distance.min((0, 2)),
             },
@@ -246,7 +247,6 @@ class Model(base.Model):
         metrics = {
             "ponder": ponder,
             "prior_divergence": distance,
-            "mean_depth": state.depth.mean(),
         }
         return penalties, metrics
 

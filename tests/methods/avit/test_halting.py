@@ -68,7 +68,7 @@ def test_a_halted_token_never_comes_back_and_weighs_nothing(scores):
 def test_depth_is_the_number_of_layers_in_which_the_token_was_live(scores):
     states, _ = run(scores)
     live = np.concatenate([np.ones((1, BATCH, TOKENS)), states.live[:-1]])
-    np.testing.assert_array_equal(states.depth[-1], live.sum(0))
+    np.testing.assert_array_equal(states.halting_depth[-1], live.sum(0))
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +86,7 @@ def test_a_token_lives_while_its_scores_sum_to_less_than_the_threshold(scores):
 def test_ponder_is_the_depth_plus_the_remainder_that_was_used(scores):
     assume(clear_of_threshold(scores))
     states, weights = run(scores)
-    depth = np.asarray(states.depth[-1]).astype(int)
+    depth = np.asarray(states.halting_depth[-1]).astype(int)
     used = np.take_along_axis(np.asarray(weights), depth[None] - 1, axis=0)[0]
     np.testing.assert_allclose(states.ponder[-1], depth + used, atol=TOLERANCE)
     np.testing.assert_allclose(states.remainder[-1], used, atol=TOLERANCE)
@@ -112,25 +112,25 @@ def test_an_example_worked_by_hand():
     np.testing.assert_allclose(states.cumulative, [0.3, 0.8, 1.2, 2.1, 3.1], atol=TOLERANCE)
     np.testing.assert_allclose(states.remainder, [0.7, 0.2, 0.2, 0.2, 0.2], atol=TOLERANCE)
     np.testing.assert_allclose(states.ponder, [1, 2, 3.2, 3.2, 3.2], atol=TOLERANCE)
-    np.testing.assert_array_equal(states.depth, [2, 3, 3, 3, 3])
+    np.testing.assert_array_equal(states.halting_depth, [2, 3, 3, 3, 3])
 
 
 def test_a_token_that_never_scores_runs_through_and_its_last_state_is_its_output():
     states, weights = one_token([0, 0, 0, 0])
     np.testing.assert_array_equal(weights, [0, 0, 0, 0, 1])
-    assert (states.depth[-1], states.ponder[-1]) == (5, 6)
+    assert (states.halting_depth[-1], states.ponder[-1]) == (5, 6)
 
 
 def test_a_token_that_scores_1_at_once_halts_behind_the_first_layer():
     states, weights = one_token([1, 0, 0, 0])
     np.testing.assert_array_equal(weights, [1, 0, 0, 0, 0])
-    assert (states.depth[-1], states.ponder[-1]) == (1, 2)
+    assert (states.halting_depth[-1], states.ponder[-1]) == (1, 2)
 
 
 def test_exactly_the_threshold_ends_a_token_without_its_remainder_as_published():
     state, weight = halting.step(halting.start((1, 1)), jnp.full((1, 1), 0.75), eps=0.25)
     assert not state.live[0, 0]
-    assert (weight[0, 0], state.ponder[0, 0], state.depth[0, 0]) == (0, 1, 1)
+    assert (weight[0, 0], state.ponder[0, 0], state.halting_depth[0, 0]) == (0, 1, 1)
 
 
 @pytest.mark.parametrize("eps", [0.01, 0.3])
@@ -157,5 +157,5 @@ def test_gradients_of_the_weights_are_those_of_scores_and_remainder():
 
 def test_masks_and_counters_carry_no_gradient():
     scores = jnp.full((4, 1, 1), 0.3)
-    gradient = jax.grad(lambda scores: run(scores)[0].depth[-1].sum())(scores)
+    gradient = jax.grad(lambda scores: run(scores)[0].halting_depth[-1].sum())(scores)
     np.testing.assert_array_equal(gradient, 0)

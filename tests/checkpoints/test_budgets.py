@@ -2,7 +2,7 @@
 
 import pytest
 
-from avit_jax.calibration.budgets import Budget, normal_name, parse_budget
+from avit_jax.checkpoints.budgets import Budget, normal_name, parse_budget
 
 
 @pytest.mark.parametrize(

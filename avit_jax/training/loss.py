@@ -1,0 +1,41 @@
+"""What a training minimises, and what it logs on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from avit_jax.losses import classification
+from avit_jax.losses.distillation import Teacher
+from avit_jax.methods.base import Model
+from avit_jax.methods.per_image import token_depth
+
+
+def loss_function(model: Model, teacher: Teacher | None = None) -> Callable:
+    """Task loss (summed over all exits of a cascade) plus the penalties of model and teacher.
+
+    The function returned takes `(params, images, targets, key, progress)`, and with a teacher
+    `teacher_params=` its parameters; it returns the loss and what to log of it.
+    """
+    features = teacher is not None and teacher.distillation.features
+
+    def loss(params, images, targets, key, progress, teacher_params=None):
+        output = model.apply(
+            params, images, train=True, key=key, progress=progress, features=features
+        )
+        answers = output.logits[None] if output.exits is None else output.exits
+        task = classification.cross_entropy(answers, targets).mean(-1).sum()
+        penalties = dict(output.penalties)
+        if teacher is not None:
+            found = teacher.penalties(teacher_params, images, output)
+            penalties |= {f"teacher_{name}": value for name, value in found.items()}
+        total = task + sum(penalties.values())
+        logged = {"loss": total, "task_loss": task}
+        logged |= {f"{name}_penalty": value for name, value in penalties.items()}
+        logged |= output.metrics | {"gmacs": model.gmacs(output).mean()}
+        if model.adaptive:
+            logged["mean_depth"] = token_depth(model, output).mean(dtype=jnp.float32)
+        return total, logged
+
+    return loss
