@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from avit_jax import list_models, models_table
 from avit_jax.pretrained.published import PUBLISHED
+
+from avit_jax import list_models, models_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 

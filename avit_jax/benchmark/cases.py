@@ -70,7 +70,13 @@ def cases(config: ConfigDict, workdir: Path) -> Iterator[Case]:
         plan = chosen_plan(changed, workdir) or model.default_plan(
             max(1, batch_size // jax.device_count())
         )
-        for name in settings.profiles or profiles.sensible(model):
+        names = settings.profiles or profiles.sensible(model)
+        if not settings.profiles and names == ("real",):
+            print(
+                f"method {model.name} has no synthetic profiles for this model: measured with this "
+                "run's own weights and images (profile real)"
+            )
+        for name in names:
             if name == "real":
                 yield real_case(changed, workdir, model, plan)
             else:
