@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from avit_jax.data.mix import MEAN, STD
+from avit_jax.errors import UserError
 from avit_jax.export.onnx_writer import Graph
 from avit_jax.methods.base import Model
 from avit_jax.models import costs
@@ -43,6 +44,11 @@ def build(
         UserError: a method or backbone that has not been written down for ONNX.
     """
     shape, graph = model.shape, Graph(model.shape)
+    if shape.position_encoding.acts_on_heads:
+        raise UserError(
+            f"{type(shape.position_encoding).__name__} cannot be written as ONNX: leave out the "
+            ".onnx of --output for a StableHLO export."
+        )
     params = jax.tree.map(np.asarray, params)  # JAX would compile a program for every slice
     tokens = _embed(graph, params)
     if execution == "masked" and model.adaptive:
@@ -82,7 +88,8 @@ def _embed(graph: Graph, params: Params) -> str:
     patches = shape.patches_as_onnx(graph, params, pixels)
     names = ["cls_token", "dist_token"][: shape.num_prefix_tokens]
     prefix = np.concatenate([np.asarray(params[name]) for name in names], axis=1)
-    positions = np.asarray(params["pos_embed"])
+    table = np.zeros((1, shape.num_tokens, shape.embed_dim))
+    positions = np.asarray(params.get("pos_embed", table))
     prefix = prefix + positions[:, : shape.num_prefix_tokens]
     prefix = graph("Expand", prefix, graph.per_image(*prefix.shape[1:]))
     patches = graph("Add", patches, positions[:, shape.num_prefix_tokens :])

@@ -52,6 +52,7 @@ class Model(abc.ABC):
         name: of the method.
         adaptive: whether anything is skipped; then `Output.aux` holds `margin` `[B]`, how far each
             image's closest decision is from going the other way.
+        has_capped: whether there is an execution="capped".
         upstream_names: what PyTorch code calls modules and parameters that are the method's own.
     """
 
@@ -59,7 +60,7 @@ class Model(abc.ABC):
     settings: Any
     name: ClassVar[str]
     adaptive: ClassVar[bool] = True
-    has_capped: ClassVar[bool] = False  # whether there is an execution="capped"
+    has_capped: ClassVar[bool] = False
     upstream_names: ClassVar[Mapping[str, str]] = {}
 
     @property

@@ -19,6 +19,7 @@ from jax import Array, lax
 
 from avit_jax.errors import UserError
 from avit_jax.execution.dense import last_block
+from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
 from avit_jax.methods.forward import Call, embed, layer_inputs
@@ -113,30 +114,30 @@ class Model(base.Model):
             self.settings.whole_blocks,
         )
 
-        def block(index: Array, x: Array) -> Array:
+        def block(index: Array, x: Array, positions: Array | None = None) -> Array:
             here = layer_at(network.blocks, index)
-            return here.feed(here.attend(x))
+            return here.feed(here.attend(x, positions=positions))
 
         tokens = lax.fori_loop(0, first, block, network.embed(images))
         number = int(self.settings.number(tokens.shape[1] - prefix))
         _, kept = lax.top_k(norms(tokens[:, prefix:]), number)
-        chosen = jnp.take_along_axis(tokens[:, prefix:], kept[:, :, None], axis=1)
-        few = jnp.concatenate([tokens[:, :prefix], chosen], axis=1)
-        few = lax.fori_loop(first, shape.depth - 1, block, few)
-        heads = network.readout(
-            last_block(layer_at(network.blocks, shape.depth - 1), few, prefix=prefix)
+        front = jnp.broadcast_to(jnp.arange(prefix), (len(images), prefix))
+        positions = jnp.concatenate([front, prefix + kept], axis=1)
+        few = jnp.take_along_axis(tokens, positions[:, :, None], axis=1)
+        few = lax.fori_loop(
+            first, shape.depth - 1, lambda index, x: block(index, x, positions), few
         )
-        live = jnp.zeros(tokens.shape[:2], bool).at[:, :prefix].set(True)
-        live = live.at[jnp.arange(len(images))[:, None], prefix + kept].set(True)
+        last = layer_at(network.blocks, shape.depth - 1)
+        heads = network.readout(last_block(last, few, prefix=prefix, positions=positions))
+        live = jnp.zeros(tokens.shape[:2], bool)
+        live = live.at[jnp.arange(len(images))[:, None], positions].set(True)
         whole = (jnp.arange(shape.depth) < first)[:, None, None]
         return Output(logits=heads.mean(0), usage=(Usage(tokens=whole | live),))
 
-    def executed_gmacs(self, usage: Usage, plan: Plan, *, devices: int = 1) -> float:
-        """See `base.Model.executed_gmacs`; images that fill up a group cost as much as others."""
-        needed = costs.inference_gmacs(self.shape, usage)
-        local = len(needed) // devices
-        groups = -(-local // plan.images)
-        return float(needed.mean() * devices * groups * -(-local // groups))
+    def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
+        """See `base.Model.compact_gmacs`; all images cost the same."""
+        needed = costs.inference_gmacs(self.shape, usage[0])
+        return float(needed.mean() * filled_up(len(needed), plan.images))
 
     def dial(self) -> Dial:
         """See `base.Model.dial`: the share that stays."""
