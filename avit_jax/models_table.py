@@ -1,12 +1,13 @@
 """`docs/models.md`, from the models themselves: `python -m avit_jax.models_table > docs/models.md`.
 
-Parameters and GMACs are computed here, accuracies are those of `published.py`.
+Parameters and GMACs are computed here, headings and accuracies are those of `zoo.families()`.
 """
 
 from __future__ import annotations
 
-from avit_jax.pretrained.published import PUBLISHED, Published
-from avit_jax.zoo import create_model, list_models
+from avit_jax.methods.base import Model
+from avit_jax.models.family import Family, Published
+from avit_jax.zoo import families
 
 _HEAD = """\
 # Models
@@ -34,15 +35,6 @@ All models take weights for other image sizes and other classes.
 _COLUMNS = (
     "model", "image", "parameters", "GMACs", "top-1", "weights", "crop", "pixels",
 )  # fmt: skip
-_FAMILIES = {
-    "vit": "## ViT: dense ([arXiv 2010.11929](https://arxiv.org/abs/2010.11929)), "
-    "weights of AugReg ([arXiv 2106.10270](https://arxiv.org/abs/2106.10270))",
-    "deit": "## DeiT: dense ([arXiv 2012.12877](https://arxiv.org/abs/2012.12877))",
-    "t2t_vit": "## T2T-ViT: dense ([arXiv 2101.11986](https://arxiv.org/abs/2101.11986))",
-    "avit": "## A-ViT: tokens halt ([arXiv 2112.07658](https://arxiv.org/abs/2112.07658))",
-    "adavit": "## AdaViT: policies over tokens, heads and halves "
-    "([arXiv 2111.15668](https://arxiv.org/abs/2111.15668))",
-}
 _FOOT = """\
 Models without weights in the table take those of another image size, and an `avit` or `adavit`
 those of its `deit` or `t2t_vit`; where there are neither, training starts from random ones. The
@@ -55,23 +47,22 @@ moving average, which is taken as it is.
 def page() -> str:
     """The whole page."""
     parts = [_HEAD]
-    for family, title in _FAMILIES.items():
-        rows = sorted(_counted(name) for name in list_models(f"{family}_*"))
-        parts.append("\n".join([title, "", *_table(rows), ""]))
-    sources = sorted({published.source for published in PUBLISHED.values()})
+    for family in families():
+        parts.append("\n".join([f"## {family.heading}", "", *_table(family), ""]))
+    published = (known for family in families() for known in family.published.values())
+    sources = sorted({known.source for known in published})
     links = [f"[{name}]: {address}\n" for name, address in sources]
     return "\n".join([*parts, _FOOT, "".join(links)])
 
 
-def _counted(name: str) -> tuple[int, int, str, float]:
-    """Image size, parameters, name and GMACs, in the order in which rows are sorted."""
-    model = create_model(name)
-    return model.shape.image_size, model.num_params(), name, model.dense_gmacs()
-
-
-def _table(counted: list[tuple[int, int, str, float]]) -> list[str]:
+def _table(family: Family[Model]) -> list[str]:
+    counted = sorted(
+        (model.shape.image_size, model.num_params(), name, model.dense_gmacs())
+        for name, model in family.members.items()
+    )
     rule = ["---"] + ["--:"] * 4 + ["---", "--:", "---"]
-    rows = [_COLUMNS, rule, *(_row(*counts, PUBLISHED.get(counts[2])) for counts in counted)]
+    rows = [_COLUMNS, rule]
+    rows += [_row(*counts, family.published.get(counts[2])) for counts in counted]
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 

@@ -10,11 +10,11 @@ docs/models.md. For prediction, conversion, or a start for configs of your own; 
 training these has been tried here.
 """
 
+from avit_jax.pretrained.published import PUBLISHED
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax.errors import UserError
-from avit_jax.pretrained.published import PUBLISHED
 
 SIZES = ("small", "base", "large")
 

@@ -1,5 +1,6 @@
-"""What every method must keep, found by itself in `avit_jax/methods`."""
+"""What every method must keep: those of the zoo, and one that lies outside the package."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,24 +11,29 @@ import numpy as np
 import pytest
 
 import avit_jax
-from avit_jax import methods, zoo
+from avit_jax import zoo
+from avit_jax.benchmark import profiles
+from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
+from avit_jax.models import costs, skippable_parts
 from avit_jax.runtime.device_mesh import make_mesh
 
-NAMES = {zoo.entry(name).method: name for name in avit_jax.list_models("*tiny_patch16_224")}
+NAMES = {zoo.named(name).name: name for name in avit_jax.list_models("*tiny_patch16_224")}
+NAMES["random_drop"] = "tests.methods.random_drop:TINY"
 BATCH, SIZE, CLASSES = 3, 32, 7
 TOKENS = 1 + (SIZE // 8) ** 2
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
-# In the middle of a method's range: some tokens, heads and halves run, some do not.
-SETTINGS = {"avit": {"gate_scale": 4.0, "gate_center": 0.0}, "adavit": {"initial_logit": 0.0}}
+# Blocks without decisions at the beginning, where the method has such.
+SETTINGS = {"random_drop": {"whole_blocks": 1}}
 
 
 class Case(NamedTuple):
-    """A model, its parameters, and `model.apply`, compiled once for all tests."""
+    """A model that skips about half, and `model.apply`, compiled once for all tests."""
 
     model: Model
     params: dict
+    images: np.ndarray
     apply: Callable
 
 
@@ -40,27 +46,33 @@ def tiny(method, **overrides):
 
 
 def start(model):
-    """Parameters whose policies tell images and tokens apart: fresh ones hardly look at them."""
-    params = model.init(jax.random.key(0))
-    if "policies" not in params:
-        return params
-    return params | {"policies": jax.tree.map(lambda leaf: 50.0 * leaf, params["policies"])}
+    """Parameters and images with which a method runs some of everything, and leaves some out.
+
+    A method whose fresh weights hardly skip anything, or everything at once, says in a synthetic
+    profile with which ones it does.
+    """
+    if "half" in model.synthetic_profiles():
+        return profiles.script(model, "half", BATCH)
+    images = np.random.default_rng(1).normal(size=(BATCH, SIZE, SIZE, 3)).astype(np.float32)
+    return model.init(jax.random.key(0)), images
 
 
-@pytest.fixture(scope="module")
-def images():
-    return jax.random.normal(jax.random.key(1), (BATCH, SIZE, SIZE, 3))
-
-
-@pytest.fixture(scope="module", params=methods.available())
+@pytest.fixture(scope="module", params=NAMES)
 def case(request):
     model = tiny(request.param)
     apply = jax.jit(model.apply, static_argnames=("train", "execution", "features"))
-    return Case(model, start(model), apply)
+    return Case(model, *start(model), apply)
+
+
+@pytest.fixture(scope="module")
+def images(case):
+    return case.images
 
 
 def test_every_method_has_a_named_model():
-    assert set(NAMES) == set(methods.available())
+    named = {model.name for family in zoo.families() for model in family.members.values()}
+    assert {*named, "random_drop"} == set(NAMES)
+    assert len(named) == len(zoo.METHODS)
 
 
 def test_output_has_the_shapes_of_the_contract(case, images):
@@ -116,21 +128,31 @@ def test_new_data_and_new_progress_do_not_retrace(case, images):
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("method", methods.available())
-def test_the_same_key_gives_the_same_output(images, method):
+@pytest.mark.parametrize("method", NAMES)
+def test_the_same_key_gives_the_same_output(method):
     model = tiny(method, drop_path_rate=0.5, dropout_rate=0.2)
-    params = start(model)
+    params, images = start(model)
     apply = jax.jit(lambda key: model.apply(params, images, train=True, key=key))
     one, again, other = (apply(jax.random.key(seed)) for seed in (0, 0, 1))
     chex.assert_trees_all_equal(one, again)
     assert not np.array_equal(one.logits, other.logits)
 
 
-@pytest.mark.parametrize("method", methods.available())
-def test_randomness_without_a_key_is_refused(images, method):
+@pytest.mark.parametrize("method", NAMES)
+def test_randomness_without_a_key_is_refused(method):
     model = tiny(method, drop_path_rate=0.5)
     with pytest.raises(ValueError, match="pass key="):
-        model.apply(model.abstract_params(), images, train=True)
+        model.apply(model.abstract_params(), jnp.zeros((1, SIZE, SIZE, 3)), train=True)
+
+
+def test_drawing_says_whether_training_needs_a_key(case, images):
+    if case.model.draws:
+        with pytest.raises(ValueError, match="pass key="):
+            case.model.apply(case.params, images, train=True)
+    else:
+        plain = case.apply(case.params, images, train=True).logits
+        drawn = case.apply(case.params, images, train=True, key=jax.random.key(7)).logits
+        np.testing.assert_array_equal(plain, drawn)
 
 
 def test_dense_execution_runs_everything(case, images):
@@ -162,7 +184,7 @@ def test_an_image_does_not_depend_on_the_others(case, images):
 
 @pytest.mark.parametrize("execution", ["compact", "dense", "masked"])
 def test_compiled_execution_gives_the_answers_of_apply(case, images, execution):
-    model, params, apply = case
+    model, params, _, apply = case
     plan = Plan(
         images=2, row_sizes=(8, 32), attention_images=2, lengths=(8, TOKENS), dense_images=2
     )
@@ -180,7 +202,7 @@ def test_compiled_execution_gives_the_answers_of_apply(case, images, execution):
 
 
 def test_weights_travel_to_torch_names_and_back(case):
-    model, params, _ = case
+    model, params = case.model, case.params
     chex.assert_trees_all_equal(model.from_torch(model.to_torch(params)), params)
 
 
@@ -196,7 +218,7 @@ def test_bfloat16_arithmetic_keeps_float32_parameters_and_answers(case, images):
 
 
 def test_wrong_images_and_executions_are_named(case):
-    model, params, _ = case
+    model, params = case.model, case.params
     with pytest.raises(ValueError, match="images have shape"):
         model.apply(params, jnp.zeros((1, SIZE + 8, SIZE, 3)))
     with pytest.raises(ValueError, match="masked or dense"):
@@ -204,7 +226,7 @@ def test_wrong_images_and_executions_are_named(case):
 
 
 def test_a_dial_reaches_from_its_own_setting_to_dense_and_far_below(case, images):
-    model, params, _ = case
+    model, params = case.model, case.params
     dial = model.dial()
     if dial is None:
         pytest.skip("the method has no dial")
@@ -214,3 +236,59 @@ def test_a_dial_reaches_from_its_own_setting_to_dense_and_far_below(case, images
     assert all(bool(part.all()) for part in jax.tree.leaves(most.usage))
     costs = [float(model.gmacs(output).mean()) for output in (least, own, most)]
     assert costs == sorted(set(costs))
+
+
+def test_an_adaptive_method_says_how_close_its_decisions_were(case, images):
+    output = case.apply(case.params, images)
+    if case.model.adaptive:
+        chex.assert_shape(output.aux["margin"], (BATCH,))
+        assert np.all(output.aux["margin"] > 0)
+
+
+def test_synthetic_profiles_run_the_share_that_they_are_named_for(case):
+    model = case.model
+    assert set(model.synthetic_profiles()) <= {"paper", "half", "none"}
+    for name, share in model.synthetic_profiles().items():
+        params, images = profiles.script(model, name, 16)
+        gmacs = np.asarray(model.gmacs(case.apply(params, images))).mean()
+        assert gmacs == pytest.approx(share * model.dense_gmacs(), rel=0.15)
+
+
+def test_usage_is_given_per_stage_and_pictures_can_read_it(case, images):
+    output = case.apply(case.params, images)
+    assert len(output.usage) == len(case.model.stages)
+    for stage, usage in zip(case.model.stages, output.usage, strict=True):
+        ran = skippable_parts.ran(usage)
+        chex.assert_shape(ran["tokens"], (stage.depth, BATCH, stage.num_tokens))
+        assert set(ran) <= set(skippable_parts.PARTS)
+
+
+def test_candidate_plans_fit_the_model_and_the_default_is_among_them(case):
+    model = case.model
+    plans = model.candidate_plans(4)
+    assert plans["default"] == model.default_plan(4)
+    for plan in plans.values():
+        plan.check(num_tokens=TOKENS, depth=model.shape.depth)
+
+
+def test_executed_work_is_at_least_what_is_needed(case, images):
+    model, output = case.model, case.apply(case.params, images)
+    needed = sum(
+        costs.inference_gmacs(stage, usage).sum()
+        for stage, usage in zip(model.stages, output.usage, strict=True)
+    )
+    executed = model.compact_gmacs(output.usage, model.default_plan(BATCH))
+    assert needed * (1 - 1e-6) <= executed <= 2 * BATCH * model.dense_gmacs()
+
+
+def test_a_graph_for_onnx_is_written_or_refused_in_a_sentence(case, images):
+    onnx_graph = pytest.importorskip("avit_jax.export.onnx_graph", exc_type=ImportError)
+    model, params = case.model, case.params
+    write = functools.partial(onnx_graph.build, model, params, description={})
+    assert {output.name for output in write(execution="dense").graph.output} == {
+        "logits", "depth", "gmacs"
+    }  # fmt: skip
+    try:
+        write(execution="masked")
+    except UserError as refusal:
+        assert model.name in str(refusal)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from avit_jax import list_models, models_table
-from avit_jax.pretrained.published import PUBLISHED
+from avit_jax.zoo import families
 
+PUBLISHED = {name: known for family in families() for name, known in family.published.items()}
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 
 

@@ -105,7 +105,7 @@ def test_names_say_what_the_models_are(name):
     assert (f"patch{model.shape.patch_size}", str(model.shape.image_size)) == (patch, image)
     assert model.shape.distilled == ("distilled" in name)
     family = name.split("_")[0]
-    assert zoo.entry(name).method == (family if family in ("avit", "adavit") else "dense")
+    assert zoo.named(name).name == (family if family in ("avit", "adavit") else "dense")
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones():

@@ -66,7 +66,13 @@ def cases(experiment: Experiment) -> Iterator[Case]:
         case = Experiment(changed, experiment.workdir)
         model = case.model
         plan = case.plan or model.default_plan(max(1, batch_size // jax.device_count()))
-        for name in settings.profiles or profiles.sensible(model):
+        names = settings.profiles or profiles.sensible(model)
+        if not settings.profiles and names == ("real",):
+            print(
+                f"method {model.name} has no synthetic profiles for this model: measured with this "
+                "run's own weights and images (profile real)"
+            )
+        for name in names:
             if name == "real":
                 yield real_case(case, plan)
             else:

@@ -1,8 +1,12 @@
-"""What every method has in common: the public contract of a model.
+"""The contract of a method: what training, inference and every other mode may ask a model.
 
-A method's file defines `Settings` (a frozen dataclass, all its options with defaults) and
-`Model(base.Model)` with one function, `forward`, that strings the backbone's blocks together. A
-method with parameters of its own overrides `build` as well. Everything else stands here.
+A method is a file or folder that offers `Settings` (a frozen dataclass, all its options with
+defaults), `Model(base.Model)` and `families` (its named models, see `zoo.py`, which has a line for
+it). Its `forward` strings the backbone's blocks together. A method with parameters of its own
+overrides `build` as well, and `upstream_names` where they have other names elsewhere.
+
+A method may live in any package: an instance of its `Model` there is a named model, as in
+`create_model("my_package.my_module:NAME")` and `config.base(model="my_package.my_module:NAME")`.
 """
 
 from __future__ import annotations
@@ -14,9 +18,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx, struct
+from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
 
@@ -26,9 +29,9 @@ from avit_jax.execution.candidates import candidates
 from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.execution.predictor import Predictor
+from avit_jax.methods.forward import Call
 from avit_jax.models import costs, functional
 from avit_jax.models.backbone import Shape
-from avit_jax.models.layers import dropout
 from avit_jax.pretrained import names
 from avit_jax.pretrained.fit import fit
 from avit_jax.runtime.device_mesh import make_mesh
@@ -39,28 +42,6 @@ logger = logging.getLogger(__name__)
 EXECUTIONS = ("masked", "dense")
 
 
-@struct.dataclass(kw_only=True)
-class Call:
-    """The arguments of one `Model.apply` that a method's `forward` may look at.
-
-    Attributes:
-        train: dropout, stochastic depth and a method's own draws are on.
-        key: randomness of this call, or `None`.
-        noise: a method's random draws given from outside (parity tests), or `None`.
-        progress: share of the training that is done, 0..1, for methods that change while they
-        learn.
-        dense: run everything, with the same weights.
-        features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
-    """
-
-    train: bool = struct.field(pytree_node=False, default=False)
-    dense: bool = struct.field(pytree_node=False, default=False)
-    features: bool = struct.field(pytree_node=False, default=False)
-    key: Array | None = None
-    noise: Any = None
-    progress: Array | float = 1.0
-
-
 @dataclasses.dataclass(frozen=True)
 class Model(abc.ABC):
     """A method on a backbone: pure functions of parameters, which are a plain nested dict.
@@ -68,13 +49,19 @@ class Model(abc.ABC):
     Attributes:
         shape: the backbone's sizes.
         settings: the method's options.
+        name: of the method.
+        adaptive: whether anything is skipped; then `Output.aux` holds `margin` `[B]`, how far each
+            image's closest decision is from going the other way.
+        has_capped: whether there is an execution="capped".
+        upstream_names: what PyTorch code calls modules and parameters that are the method's own.
     """
 
     shape: Shape
     settings: Any
-    name: ClassVar[str]  # of the method
-    adaptive: ClassVar[bool] = True  # whether anything is skipped
-    has_capped: ClassVar[bool] = False  # whether there is an execution="capped"
+    name: ClassVar[str]
+    adaptive: ClassVar[bool] = True
+    has_capped: ClassVar[bool] = False
+    upstream_names: ClassVar[Mapping[str, str]] = {}
 
     @property
     def stages(self) -> tuple[Shape, ...]:
@@ -304,11 +291,50 @@ class Model(abc.ABC):
     def _named(self, state_dict: Mapping[str, Any], build: functional.Build) -> functional.Params:
         """What `build` makes, with upstream's arrays."""
         expected = functional.abstract(build)
-        return names.from_torch(fit(state_dict, self.shape), self.shape, expected)
+        fitted = fit(state_dict, self.shape)
+        return names.from_torch(fitted, self.shape, expected, self.upstream_names)
 
     def to_torch(self, params: functional.Params) -> dict[str, np.ndarray]:
         """The inverse of `from_torch`, bit for bit."""
-        return names.to_torch(params, self.shape)
+        return names.to_torch(params, self.shape, self.upstream_names)
+
+    def synthetic_profiles(self) -> dict[str, float]:
+        """Shares of the dense GMACs that `synthetic` reaches, by name; none by default.
+
+        "paper" is what the method's authors report, "half" a half, and "none" skips nothing.
+        """
+        return {}
+
+    def synthetic(
+        self, share: float, batch_size: int, *, seed: int = 0
+    ) -> tuple[functional.Params, np.ndarray]:
+        """Parameters, and images `[B, H, W, 3]`, with which a share of the dense GMACs runs.
+
+        Only weights and images are chosen, the program is the same; see `synthetic_profiles`.
+        """
+        raise NotImplementedError(f"{self.name} has no synthetic profiles.")
+
+    def blocks_as_onnx(
+        self, graph: Any, params: functional.Params, tokens: str
+    ) -> tuple[str, list[str]]:
+        """All blocks in masked execution, added to an ONNX graph; for adaptive methods.
+
+        Args:
+            graph: an `export.onnx_writer.Graph`.
+            params: of the model.
+            tokens: name of the tokens in front of the first block, `[B, N, D]`.
+
+        Returns:
+            Names of what the classifiers read, `[B, prefix, D]`, and of each layer's live tokens,
+            `[B, N]`, 0 or 1.
+
+        Raises:
+            UserError: the method has not been written down for ONNX.
+        """
+        raise UserError(
+            f"method {self.name} cannot be written as ONNX: leave out the .onnx of --output for a "
+            "StableHLO export, or write --config.inference.execution dense."
+        )
 
     def num_params(self) -> int:
         """Number of parameters."""
@@ -328,26 +354,3 @@ class Model(abc.ABC):
         """
         count = costs.upstream_gmacs if upstream_accounting else costs.gmacs
         return sum(map(count, self.stages, output.usage))
-
-
-def embed(network: Any, images: Array, call: Call) -> Array:
-    """Tokens `[B, N, D]` of a batch, with dropout on them in training."""
-    depth, key = network.shape.depth, call.key
-    tokens = network.embed(images, None if key is None else jax.random.fold_in(key, depth + 1))
-    rate = network.shape.dropout_rate
-    if key is None or not rate:
-        return tokens
-    return dropout(tokens, rate, jax.random.fold_in(key, depth))
-
-
-def layer_inputs(shape: Shape, call: Call) -> dict[str, Any]:
-    """What differs between layers, as data for `scan_layers`: index, last, drop_path_rate, key."""
-    index = jnp.arange(shape.depth)
-    inputs = {
-        "index": index,
-        "last": index == shape.depth - 1,
-        "drop_path_rate": jnp.asarray(shape.drop_path_rates()),
-    }
-    if call.key is not None and (shape.drop_path_rate or shape.dropout_rate):
-        inputs["key"] = jax.vmap(lambda i: jax.random.fold_in(call.key, i))(index)
-    return inputs

@@ -7,6 +7,7 @@ baseline that every other method is compared with, and the shortest example of a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import jax.numpy as jnp
 from jax import Array
@@ -14,7 +15,9 @@ from jax import Array
 from avit_jax.execution.dense import dense, dense_gmacs
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
-from avit_jax.models.backbone import Backbone
+from avit_jax.methods.forward import Call, embed, layer_inputs
+from avit_jax.models.backbone import Backbone, Shape
+from avit_jax.models.family import Family
 from avit_jax.models.functional import scan_layers
 from avit_jax.models.layers import Block
 from avit_jax.types import Output, Usage
@@ -31,9 +34,9 @@ class Model(base.Model):
     name = "dense"
     adaptive = False
 
-    def forward(self, network: Backbone, images: Array, call: base.Call) -> Output:
+    def forward(self, network: Backbone, images: Array, call: Call) -> Output:
         """See `base.Model.apply`."""
-        tokens = base.embed(network, images, call)
+        tokens = embed(network, images, call)
 
         def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, Array | None]:
             rate, key = inputs["drop_path_rate"], inputs.get("key")
@@ -48,7 +51,7 @@ class Model(base.Model):
             layer,
             network.blocks,
             tokens,
-            base.layer_inputs(self.shape, call),
+            layer_inputs(self.shape, call),
             remat=self.shape.remat,
         )
         heads = network.readout(x)
@@ -65,3 +68,14 @@ class Model(base.Model):
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
         """See `base.Model.compact_gmacs`."""
         return dense_gmacs(self.shape, usage[0].tokens.shape[1], plan)
+
+
+def families(backbones: Iterable[Family[Shape]]) -> list[Family[Model]]:
+    """The backbones under their own names, as they are."""
+    return [
+        dataclasses.replace(
+            family,
+            members={name: Model(shape, Settings()) for name, shape in family.members.items()},
+        )
+        for family in backbones
+    ]

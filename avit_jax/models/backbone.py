@@ -2,13 +2,16 @@
 
 A backbone turns images into tokens (`embed`), owns the stacked `blocks`, and turns the class token
 (and the distillation token) into logits (`readout`). What happens in between is the method's. A
-backbone's file holds a `Shape` and a `Backbone` that differ in how patches become tokens.
+backbone's file holds a `Shape` and a `Backbone` that differ in how patches become tokens, and the
+sizes that have names (`FAMILIES`).
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +97,38 @@ class Shape(abc.ABC):
     @abc.abstractmethod
     def position_encoding(self) -> PositionEncoding:
         """How its tokens know where they are."""
+
+    @property
+    def upstream_names(self) -> Mapping[str, str]:
+        """What PyTorch code calls the modules and parameters that turn images into patch tokens.
+
+        Those that are not listed have the same names there.
+        """
+        return {}
+
+    @property
+    def convolutions(self) -> Mapping[str, int]:
+        """Linear layers over square patches that PyTorch code has as convolutions, with the side.
+
+        Their inputs are ordered by row, column and colour.
+        """
+        return {}
+
+    def patches_as_onnx(self, graph: Any, params: Mapping[str, Any], pixels: str) -> str:
+        """Patch tokens `[B, grid * grid, D]` without positions, added to an ONNX graph.
+
+        Args:
+            graph: an `export.onnx_writer.Graph`.
+            params: of the whole model.
+            pixels: name of the normalised images, `[B, H, W, 3]`.
+
+        Raises:
+            UserError: the backbone has not been written down for ONNX.
+        """
+        raise UserError(
+            f"a {type(self).__name__.removesuffix('Shape')} cannot be written as ONNX: leave out "
+            "the .onnx of --output for a StableHLO export."
+        )
 
     @property
     def draws(self) -> bool:

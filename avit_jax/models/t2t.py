@@ -18,11 +18,32 @@ from jax import Array
 from avit_jax import validators
 from avit_jax.models import attention
 from avit_jax.models.backbone import Backbone, Shape
+from avit_jax.models.family import Family, Published
 from avit_jax.models.layers import BlockShape, linear
 from avit_jax.models.positions import SinusoidPositions
 from avit_jax.models.soft_split import LAYERS, NORM_EPS, SPLITS, soft_split
 
 COLOURS = 3
+# Parts of the attention between soft splits, ours to upstream's.
+_UPSTREAM_ATTENTION = {
+    "performer": {
+        "norm1": "norm1",
+        "kqv": "kqv",
+        "proj": "proj",
+        "norm2": "norm2",
+        "mlp.fc1": "mlp.0",
+        "mlp.fc2": "mlp.2",
+        "w": "w",
+    },
+    "transformer": {
+        "norm1": "norm1",
+        "qkv": "attn.qkv",
+        "proj": "attn.proj",
+        "norm2": "norm2",
+        "mlp.fc1": "mlp.fc1",
+        "mlp.fc2": "mlp.fc2",
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,6 +115,16 @@ class T2TShape(Shape):
         return SinusoidPositions()
 
     @property
+    def upstream_names(self) -> dict[str, str]:
+        """See `Shape.upstream_names`; theirs are the same for both kinds of attention."""
+        module = "tokens_to_token"
+        return {
+            f"{module}.{self.tokens}{number}.{part}": f"{module}.attention{number}.{name}"
+            for number in range(1, len(SPLITS))
+            for part, name in _UPSTREAM_ATTENTION[self.tokens].items()
+        }
+
+    @property
     def split_dims(self) -> tuple[int, ...]:
         """Channels of a window in each soft split."""
         channels = (COLOURS, *[self.token_dim] * (len(SPLITS) - 1))
@@ -147,3 +178,42 @@ class T2TViT(Backbone):
     def patches(self, images: Array, key: Array | None) -> Array:
         """See `Backbone.patches`."""
         return self.tokens_to_token(images, key)
+
+
+# Table 1 of the paper, and the released code for 7, 10, 12 and the variants.
+_SIZES = {
+    "7": {"embed_dim": 256, "depth": 7, "num_heads": 4, "mlp_ratio": 2.0},
+    "10": {"embed_dim": 256, "depth": 10, "num_heads": 4, "mlp_ratio": 2.0},
+    "12": {"embed_dim": 256, "depth": 12, "num_heads": 4, "mlp_ratio": 2.0},
+    "14": {"embed_dim": 384, "depth": 14, "num_heads": 6, "mlp_ratio": 3.0},
+    "19": {"embed_dim": 448, "depth": 19, "num_heads": 7, "mlp_ratio": 3.0},
+    "24": {"embed_dim": 512, "depth": 24, "num_heads": 8, "mlp_ratio": 3.0},
+    "14_resnext": {"embed_dim": 384, "depth": 14, "num_heads": 32, "mlp_ratio": 3.0},
+    "14_wide": {"embed_dim": 768, "depth": 4, "num_heads": 12, "mlp_ratio": 3.0},
+}
+_TOP1 = {
+    "t2t_vit_7": 71.7,
+    "t2t_vit_10": 75.2,
+    "t2t_vit_12": 76.5,
+    "t2t_vit_14": 81.5,
+    "t2t_vit_19": 81.9,
+    "t2t_vit_24": 82.3,
+    "t2t_vit_t_14": 81.7,
+    "t2t_vit_t_19": 82.4,
+    "t2t_vit_t_24": 82.6,
+}
+_CODE = "https://github.com/yitu-opensource/T2T-ViT"
+FAMILIES = (
+    Family(
+        heading="T2T-ViT: dense ([arXiv 2101.11986](https://arxiv.org/abs/2101.11986))",
+        members={f"t2t_vit_{size}": T2TShape(**sizes) for size, sizes in _SIZES.items()}
+        | {
+            f"t2t_vit_t_{size}": T2TShape(**_SIZES[size], tokens="transformer")
+            for size in ("14", "19", "24")
+        },
+        published={
+            name: Published(weights=_CODE, top1=top1, source=("T2T-ViT", _CODE), crop_ratio=0.9)
+            for name, top1 in _TOP1.items()
+        },
+    ),
+)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from avit_jax.models.backbone import Backbone, Shape
+from avit_jax.models.family import Family, Published
 from avit_jax.models.layers import linear
 from avit_jax.models.positions import LearnedPositions
 
@@ -37,6 +40,24 @@ class ViTShape(Shape):
         """See `Shape.embedding_macs`."""
         return self.grid**2 * 3 * self.patch_size**2 * self.embed_dim
 
+    @property
+    def upstream_names(self) -> dict[str, str]:
+        """See `Shape.upstream_names`."""
+        return {"patch_embed": "patch_embed.proj"}
+
+    @property
+    def convolutions(self) -> dict[str, int]:
+        """See `Shape.convolutions`."""
+        return {"patch_embed": self.patch_size}
+
+    def patches_as_onnx(self, graph: Any, params: Mapping[str, Any], pixels: str) -> str:
+        """See `Shape.patches_as_onnx`."""
+        side, grid = self.patch_size, self.grid
+        patches = graph("Reshape", pixels, [0, grid, side, grid, side * 3])
+        patches = graph("Transpose", patches, perm=[0, 1, 3, 2, 4])
+        patches = graph("Reshape", patches, [0, grid * grid, side * side * 3])
+        return graph.linear(patches, params["patch_embed"])
+
 
 class ViT(Backbone):
     """Patches embedded by one linear layer, with learnt positions."""
@@ -60,3 +81,82 @@ def _patchify(images: Array, patch_size: int) -> Array:
     x = images.reshape(batch, rows, patch_size, columns, patch_size, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, rows * columns, patch_size * patch_size * channels)
+
+
+def _named(
+    prefix: str, sizes: tuple[str, ...], variants: tuple[bool, ...] = (False,)
+) -> dict[str, ViTShape]:
+    """Shapes as timm names them, plain or distilled, on all geometries of their sizes."""
+    return {
+        f"{prefix}_{size}{'_distilled' * distilled}_patch{patch_size}_{image_size}": ViTShape(
+            **_SIZES[size], patch_size=patch_size, image_size=image_size, distilled=distilled
+        )
+        for size in sizes
+        for distilled in variants
+        for patch_size, image_size in (((4, 32),) if size == "micro" else ((16, 224), (16, 384)))
+    }
+
+
+def _deit(name: str, top1: float) -> Published:
+    source = ("DeiT", "https://github.com/facebookresearch/deit/blob/main/README_deit.md")
+    return Published(weights=f"hf://timm/{name}.fb_in1k", top1=top1, source=source)
+
+
+def _augreg(name: str, top1: float) -> Published:
+    results = "huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
+    return Published(
+        weights=f"hf://timm/{name}.augreg_in21k_ft_in1k",
+        top1=top1,
+        source=("timm", f"https://github.com/{results}"),
+        pixels="symmetric",
+        crop_ratio=1.0 if name.endswith("384") else 0.9,
+    )
+
+
+# Tiny to base: DeiT's Table 1 (arXiv 2012.12877). Large: Table 1 of the ViT paper
+# (arXiv 2010.11929). Micro is ours, for 32-pixel images such as the digits.
+_SIZES = {
+    "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
+    "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "micro": {"embed_dim": 48, "depth": 6, "num_heads": 4},
+}
+# As DeiT's README gives for the released files (arXiv 2012.12877's abstract has 83.1 for base at
+# 384 px).
+_DEIT_TOP1 = {
+    "deit_tiny_patch16_224": 72.2,
+    "deit_small_patch16_224": 79.9,
+    "deit_base_patch16_224": 81.8,
+    "deit_base_patch16_384": 82.9,
+    "deit_tiny_distilled_patch16_224": 74.5,
+    "deit_small_distilled_patch16_224": 81.2,
+    "deit_base_distilled_patch16_224": 83.4,
+    "deit_base_distilled_patch16_384": 85.2,
+}
+# AugReg's weights (arXiv 2106.10270), with the accuracy that timm measured for its copies.
+_AUGREG_TOP1 = {
+    "vit_tiny_patch16_224": 75.454,
+    "vit_tiny_patch16_384": 78.424,
+    "vit_small_patch16_224": 81.384,
+    "vit_small_patch16_384": 83.802,
+    "vit_base_patch16_224": 84.532,
+    "vit_base_patch16_384": 85.996,
+    "vit_large_patch16_224": 85.834,
+    "vit_large_patch16_384": 87.084,
+}
+FAMILIES = (
+    # The names of timm: a ViT is a DeiT without distillation, trained by somebody else.
+    Family(
+        heading="ViT: dense ([arXiv 2010.11929](https://arxiv.org/abs/2010.11929)), "
+        "weights of AugReg ([arXiv 2106.10270](https://arxiv.org/abs/2106.10270))",
+        members=_named("vit", ("tiny", "small", "base", "large")),
+        published={name: _augreg(name, top1) for name, top1 in _AUGREG_TOP1.items()},
+        only_dense=True,
+    ),
+    Family(
+        heading="DeiT: dense ([arXiv 2012.12877](https://arxiv.org/abs/2012.12877))",
+        members=_named("deit", ("tiny", "small", "base", "micro"), (False, True)),
+        published={name: _deit(name, top1) for name, top1 in _DEIT_TOP1.items()},
+    ),
+)

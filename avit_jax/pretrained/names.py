@@ -3,7 +3,7 @@
 PyTorch keeps a linear weight as (out, in) and the patch convolution as (D, 3, p, p); here a linear
 kernel is (in, out), the patch embedding is a linear layer over (row, column, colour), and the
 blocks are stacked on a leading layer axis. Only axes are moved, so a round trip is exact bit for
-bit.
+bit. What a backbone or a method has of its own, it names itself (`upstream_names`).
 """
 
 from __future__ import annotations
@@ -21,104 +21,65 @@ from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
 
 _PATCHES = "patch_embed.proj.weight"
-# Path of our modules -> name upstream; parameters of a linear or norm follow below.
-_LINEAR = {"kernel": "weight", "bias": "bias"}
-_NORM = {"scale": "weight", "bias": "bias"}
-# T2T-ViT calls both kinds of attention between its soft splits alike.
-_PERFORMERS = {
-    f"tokens_to_token.performer{number}.{ours}": f"tokens_to_token.attention{number}.{theirs}"
-    for number in (1, 2)
-    for ours, theirs in {
-        "norm1": "norm1",
-        "kqv": "kqv",
-        "proj": "proj",
-        "norm2": "norm2",
-        "mlp.fc1": "mlp.0",
-        "mlp.fc2": "mlp.2",
-        "w": "w",
-    }.items()
+# Names of modules, ours to upstream's, where they differ; `{}` is the number of the block. Those in
+# front of the blocks are the backbone's (`Shape.upstream_names`).
+_BLOCKS = {
+    "blocks.norm1": "blocks.{}.norm1",
+    "blocks.attention.qkv": "blocks.{}.attn.qkv",
+    "blocks.attention.proj": "blocks.{}.attn.proj",
+    "blocks.norm2": "blocks.{}.norm2",
+    "blocks.mlp.fc1": "blocks.{}.mlp.fc1",
+    "blocks.mlp.fc2": "blocks.{}.mlp.fc2",
 }
-_TRANSFORMERS = {
-    f"tokens_to_token.transformer{number}.{ours}": f"tokens_to_token.attention{number}.{theirs}"
-    for number in (1, 2)
-    for ours, theirs in {
-        "norm1": "norm1",
-        "qkv": "attn.qkv",
-        "proj": "attn.proj",
-        "norm2": "norm2",
-        "mlp.fc1": "mlp.fc1",
-        "mlp.fc2": "mlp.fc2",
-    }.items()
-}
-_TOP = {
-    "cls_token": "cls_token",
-    "dist_token": "dist_token",
-    "pos_embed": "pos_embed",
-    "patch_embed": "patch_embed.proj",
-    "tokens_to_token.project": "tokens_to_token.project",
-    **_PERFORMERS,
-    **_TRANSFORMERS,
-    "norm": "norm",
-    "head": "head",
-    "head_dist": "head_dist",
-}
-_BLOCK = {
-    "norm1": "norm1",
-    "attention.qkv": "attn.qkv",
-    "attention.proj": "attn.proj",
-    "norm2": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
-# AdaViT's: those of the last blocks, of which upstream counts from the first of all.
-_POLICIES = {
-    "heads": "head_select.mlp_head",
-    "layers": "layer_select.mlp_head",
-    "tokens": "attn.token_select.mlp_head",
-}
+# Names of the parameters of a linear layer or a norm.
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+
+Names = Mapping[str, str]
 
 
-def upstream_name(path: str) -> str:
-    """Upstream's name of the parameter at `path` ("blocks.{}.…" for a stacked one)."""
-    for table, prefix, upstream_prefix in (
-        (_BLOCK, "blocks.", "blocks.{}."),
-        (_POLICIES, "policies.", "blocks.{}."),
-        (_TOP, "", ""),
-    ):
-        for ours, theirs in table.items():
-            if path == prefix + ours:
-                return upstream_prefix + theirs
-            head, _, leaf = path.rpartition(".")
-            if head == prefix + ours:
-                return f"{upstream_prefix}{theirs}.{(_LINEAR | _NORM)[leaf]}"
-    raise KeyError(f"parameter {path!r} has no upstream name.")
+def upstream_name(path: str, shape: Shape, own: Names) -> str:
+    """Upstream's name of the parameter at `path`, with `{}` for the block of a stacked one.
+
+    Args:
+        path: ours, such as "blocks.mlp.fc1.kernel".
+        shape: of the backbone.
+        own: names of modules and parameters that are the method's own, ours to upstream's.
+    """
+    table = {**_BLOCKS, **shape.upstream_names, **own}
+    if path in table:
+        return table[path]
+    module, _, leaf = path.rpartition(".")
+    if leaf not in _LEAVES:
+        return path
+    return f"{table.get(module, module)}.{_LEAVES[leaf]}"
 
 
-def to_torch(params: Params, shape: Shape) -> dict[str, np.ndarray]:
-    """Our parameters under upstream's names and in upstream's layouts."""
+def to_torch(params: Params, shape: Shape, own: Names) -> dict[str, np.ndarray]:
+    """Our parameters under upstream's names and in upstream's layouts; `own` as above."""
     state_dict = {}
     for path, leaf in _leaves(params):
-        name, array = upstream_name(path), np.asarray(leaf)
+        name, array = upstream_name(path, shape, own), np.asarray(leaf)
         parts = zip(_layers(array, shape), array, strict=True) if "{}" in name else [(0, array)]
         for layer, part in parts:
             state_dict[name.format(layer)] = _layout_to_torch(path, part, shape)
     return state_dict
 
 
-def from_torch(state_dict: Mapping[str, Any], shape: Shape, expected: Params) -> Params:
+def from_torch(state_dict: Mapping[str, Any], shape: Shape, expected: Params, own: Names) -> Params:
     """Upstream's parameters as ours.
 
     Args:
         state_dict: names to arrays.
         shape: of the model they are for.
         expected: tree of shapes that the model wants.
+        own: names of modules and parameters that are the method's own, ours to upstream's.
 
     Raises:
         ValueError: lists every missing, unknown and misshapen name at once.
     """
     wanted = {}
     for path, leaf in _leaves(expected):
-        name = upstream_name(path)
+        name = upstream_name(path, shape, own)
         stacked = "{}" in name
         empty = np.empty(leaf.shape[1:] if stacked else leaf.shape, np.bool_)
         shape_there = _layout_to_torch(path, empty, shape).shape
@@ -127,13 +88,13 @@ def from_torch(state_dict: Mapping[str, Any], shape: Shape, expected: Params) ->
     _check(state_dict, wanted)
 
     def convert(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        name = upstream_name(path)
+        name = upstream_name(path, shape, own)
         if "{}" not in name:
-            array = _layout_from_torch(path, np.asarray(state_dict[name]))
+            array = _layout_from_torch(path, np.asarray(state_dict[name]), shape)
         else:
             array = np.stack(
                 [
-                    _layout_from_torch(path, np.asarray(state_dict[name.format(layer)]))
+                    _layout_from_torch(path, np.asarray(state_dict[name.format(layer)]), shape)
                     for layer in _layers(leaf, shape)
                 ]
             )
@@ -193,13 +154,14 @@ def _leaves(params: Params) -> list[tuple[str, Any]]:
 
 
 def _layout_to_torch(path: str, array: np.ndarray, shape: Shape) -> np.ndarray:
-    if path == "patch_embed.kernel":
-        size = shape.patch_size
-        return array.reshape(size, size, 3, -1).transpose(3, 2, 0, 1)
-    return array.T if path.endswith(".kernel") else array
+    module, _, leaf = path.rpartition(".")
+    if leaf == "kernel" and (side := shape.convolutions.get(module)):
+        return array.reshape(side, side, -1, array.shape[-1]).transpose(3, 2, 0, 1)
+    return array.T if leaf == "kernel" else array
 
 
-def _layout_from_torch(path: str, array: np.ndarray) -> np.ndarray:
-    if path == "patch_embed.kernel":
+def _layout_from_torch(path: str, array: np.ndarray, shape: Shape) -> np.ndarray:
+    module, _, leaf = path.rpartition(".")
+    if leaf == "kernel" and module in shape.convolutions:
         return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-    return array.T if path.endswith(".kernel") else array
+    return array.T if leaf == "kernel" else array

@@ -75,7 +75,7 @@ def test_nothing_is_skipped_in_the_profile_none(name):
 )
 def test_published_costs_of_policies_are_those_of_these_models(name, share):
     model = avit_jax.create_model(name)
-    published = profiles.shares(model)["paper"] * model.dense_gmacs()
+    published = model.synthetic_profiles()["paper"] * model.dense_gmacs()
     assert published == pytest.approx(share, rel=0.01)
 
 

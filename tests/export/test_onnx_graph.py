@@ -28,7 +28,7 @@ def answers(graph, images):
 @pytest.mark.parametrize(
     ("method", "execution", "changes"),
     [
-        ("avit", "masked", {"distilled": True}),
+        ("avit", "masked", {"distilled": True, "method": {"gate_scale": 4.0, "gate_center": 0.0}}),
         ("dense", "dense", {"qkv_bias": False}),
     ],
 )

@@ -8,13 +8,12 @@ import pytest
 from jax import export
 
 import avit_jax
-from avit_jax import methods
 from avit_jax.data.mix import normalise
 from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.export.program import export_program, named, plans_for
 from tests.export.conftest import PLAN
-from tests.test_contract import tiny
+from tests.test_contract import NAMES, tiny
 
 BATCH = 2
 
@@ -29,7 +28,7 @@ def exported(model, execution, plan):
     return export_program(model, execution=find(execution), batch_size=BATCH, plans=plans)
 
 
-@pytest.mark.parametrize("method", methods.available())
+@pytest.mark.parametrize("method", NAMES)
 def test_every_method_can_be_exported_for_all_platforms(method):
     model = tiny(method)
     params, images = model.init(jax.random.key(0)), images_of(model)

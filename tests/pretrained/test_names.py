@@ -167,6 +167,9 @@ def test_names_of_another_library_are_recognised(upstream):
         model_of().from_torch(theirs)
 
 
-def test_a_parameter_without_an_upstream_name_is_an_error():
-    with pytest.raises(KeyError, match=r"blocks\.gate\.kernel"):
-        names.upstream_name("blocks.gate.kernel")
+def test_a_parameter_that_upstream_does_not_have_keeps_its_name():
+    shape, own = model_of().shape, {"gate": "blocks.{}.gate", "gate.center": "center"}
+    assert names.upstream_name("temperature.kernel", shape, own) == "temperature.weight"
+    assert names.upstream_name("temperature.start", shape, own) == "temperature.start"
+    assert names.upstream_name("gate.bias", shape, own) == "blocks.{}.gate.bias"
+    assert names.upstream_name("gate.center", shape, own) == "center"

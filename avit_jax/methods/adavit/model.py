@@ -33,8 +33,17 @@ from jax import Array
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
-from avit_jax.methods.adavit import compact, costs, decisions, policies, usage_losses, weight_names
+from avit_jax.methods.adavit import (
+    compact,
+    costs,
+    decisions,
+    policies,
+    synthetic,
+    usage_losses,
+    weight_names,
+)
 from avit_jax.methods.adavit.settings import KINDS, Settings
+from avit_jax.methods.forward import Call, embed, layer_inputs
 from avit_jax.models.functional import Params, scan_layers
 from avit_jax.models.layers import Block
 from avit_jax.types import SATURATED, Dial, Output, Usage
@@ -46,6 +55,7 @@ class Model(base.Model):
 
     settings: Settings
     name = "adavit"
+    upstream_names = weight_names.POLICIES
 
     def __post_init__(self):
         """Blocks without policies are counted here, where the depth is known."""
@@ -76,11 +86,11 @@ class Model(base.Model):
         """See `base.Model.draws`: decisions are."""
         return super().draws or bool(self.settings.chosen)
 
-    def forward(self, network: Any, images: Array, call: base.Call) -> Output:
+    def forward(self, network: Any, images: Array, call: Call) -> Output:
         """See `base.Model.apply`."""
         shape, settings = self.shape, self.settings
-        tokens = base.embed(network, images, call)
-        inputs = base.layer_inputs(shape, call)
+        tokens = embed(network, images, call)
+        inputs = layer_inputs(shape, call)
         if settings.chosen and not call.dense:
             inputs["policies"] = network.policies.per_layer()
             if call.train:
@@ -172,6 +182,16 @@ class Model(base.Model):
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
         """See `base.Model.compact_gmacs`."""
         return costs.compact_gmacs(self.shape, usage[0], plan)
+
+    def synthetic_profiles(self) -> dict[str, float]:
+        """See `base.Model.synthetic_profiles`."""
+        return synthetic.shares(self)
+
+    def synthetic(
+        self, share: float, batch_size: int, *, seed: int = 0
+    ) -> tuple[Params, np.ndarray]:
+        """See `base.Model.synthetic`."""
+        return synthetic.script(self, share, batch_size, seed=seed)
 
     def dial(self) -> Dial | None:
         """`logit_shift`: the same for tokens, heads and halves."""

@@ -1,4 +1,4 @@
-"""Policies and images that drop patches, heads and halves as asked: `profiles.py` for AdaViT.
+"""Policies and images that drop patches, heads and halves as asked, to measure speed by.
 
 The policies' weights are random. Their biases are set block by block, so that on a sample of the
 images each decision is yes for the same share of all kinds, which makes the wanted GMACs.
@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from avit_jax.errors import UserError
-from avit_jax.methods.adavit import Model, decisions
+from avit_jax.methods.adavit import decisions
+from avit_jax.methods.base import Model
 from avit_jax.models import costs
 from avit_jax.models.functional import Params
 from avit_jax.types import SATURATED, Usage
@@ -23,15 +24,18 @@ PAPER = {(384, 12): 2.3 / 4.6, (448, 19): 3.9 / 8.5}
 SAMPLE = 16  # images that biases are set by
 
 
-def possible(model: Model) -> bool:
-    """Whether anything is decided."""
-    return bool(model.settings.chosen)
+def shares(model: Model) -> dict[str, float]:
+    """See `base.Model.synthetic_profiles`; nothing to choose from where nothing is decided."""
+    if not model.settings.chosen:
+        return {}
+    paper = PAPER.get((model.shape.embed_dim, model.shape.depth))
+    return ({} if paper is None else {"paper": paper}) | {"half": 0.5, "none": 1.0}
 
 
 def script(
     model: Model, share: float, batch_size: int, *, seed: int = 0
 ) -> tuple[Params, np.ndarray]:
-    """See `profiles.script`."""
+    """See `base.Model.synthetic`."""
     images = _images(model, max(batch_size, SAMPLE), seed)
     sample = images[:SAMPLE]
     params = scripted_params(model, share, sample, seed=seed)

@@ -13,6 +13,12 @@ from avit_jax.methods.adavit.settings import KINDS, Settings
 
 _logger = logging.getLogger(__name__)
 PARTS = ("query", "key", "value")
+# Those of the last blocks, which are counted from the first of all.
+POLICIES = {
+    "policies.heads": "blocks.{}.head_select.mlp_head",
+    "policies.layers": "blocks.{}.layer_select.mlp_head",
+    "policies.tokens": "blocks.{}.attn.token_select.mlp_head",
+}
 _APART = re.compile(r"(blocks\.\d+\.attn\.)(query|key|value)\.(weight|bias)")
 _POLICY = re.compile(r"blocks\.(\d+)\.(?:attn\.)?(head|layer|token)_select\.")
 

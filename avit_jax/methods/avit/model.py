@@ -30,10 +30,11 @@ from avit_jax import validators
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base, schedule
-from avit_jax.methods.avit import capped, compact, costs, halting
+from avit_jax.methods.avit import capped, compact, costs, halting, onnx, synthetic
 from avit_jax.methods.avit.priors import depth_prior, divergence
+from avit_jax.methods.forward import Call, embed, layer_inputs
 from avit_jax.models.backbone import Backbone
-from avit_jax.models.functional import scan_layers
+from avit_jax.models.functional import Params, scan_layers
 from avit_jax.models.layers import Block
 from avit_jax.types import SATURATED, Dial, Gates, Output, Usage
 
@@ -138,9 +139,9 @@ class Model(base.Model):
         """A prior that cannot be is refused here, not in the middle of tracing."""
         self.settings.depth_prior(self.shape.depth)
 
-    def forward(self, network: Backbone, images: Array, call: base.Call) -> Output:
+    def forward(self, network: Backbone, images: Array, call: Call) -> Output:
         """See `base.Model.apply`."""
-        tokens = base.embed(network, images, call)
+        tokens = embed(network, images, call)
         prefix = self.shape.num_prefix_tokens
         strength = jnp.float32(0.0) if call.dense else self.settings.strength(call.progress)
 
@@ -173,7 +174,7 @@ class Model(base.Model):
             layer,
             network.blocks,
             (tokens, halting.start(tokens.shape[:2]), nothing),
-            base.layer_inputs(self.shape, call),
+            layer_inputs(self.shape, call),
             remat=self.shape.remat,
         )
         mask = jnp.concatenate([record["mask"], state.live[None]])
@@ -218,6 +219,20 @@ class Model(base.Model):
         """
         own = self.settings.gate_center
         return Dial(lambda position: {"gate_center": own + position}, -SATURATED, SATURATED)
+
+    def synthetic_profiles(self) -> dict[str, float]:
+        """See `base.Model.synthetic_profiles`."""
+        return synthetic.shares(self)
+
+    def synthetic(
+        self, share: float, batch_size: int, *, seed: int = 0
+    ) -> tuple[Params, np.ndarray]:
+        """See `base.Model.synthetic`."""
+        return synthetic.script(self, share, batch_size, seed=seed)
+
+    def blocks_as_onnx(self, graph: Any, params: Params, tokens: str) -> tuple[str, list[str]]:
+        """See `base.Model.blocks_as_onnx`."""
+        return onnx.blocks(graph, params, tokens, self.settings)
 
     def score(self, x: Array) -> Array:
         """Halting scores `[B, N]` float32 of tokens `[B, N, D]`: one existing channel, squashed."""

@@ -1,4 +1,4 @@
-"""Weights and images whose tokens halt as asked: `profiles.py` for A-ViT.
+"""Weights and images whose tokens halt as asked, to measure speed by.
 
 Nothing in the program is special. Channel 0 is cut off from the blocks, so that it stays what the
 patch embedding made of a patch, the patch's mean brightness; images are painted so that each
@@ -22,15 +22,21 @@ from avit_jax.types import Usage
 PAPER = {(192, 12): 0.8 / 1.254, (384, 12): 3.6 / 4.599}
 
 
-def possible(model: Model) -> bool:
-    """Whether patches stay apart until the blocks, so that images can be painted for them."""
-    return "patch_embed" in model.abstract_params()
+def shares(model: Model) -> dict[str, float]:
+    """See `base.Model.synthetic_profiles`.
+
+    Images can be painted only where patches stay apart until the blocks.
+    """
+    if "patch_embed" not in model.abstract_params():
+        return {}
+    paper = PAPER.get((model.shape.embed_dim, model.shape.depth))
+    return ({} if paper is None else {"paper": paper}) | {"half": 0.5, "none": 1.0}
 
 
 def script(
     model: Model, share: float, batch_size: int, *, seed: int = 0
 ) -> tuple[Params, np.ndarray]:
-    """See `profiles.script`."""
+    """See `base.Model.synthetic`."""
     params = scripted_params(model, model.init(jax.random.key(seed)))
     depth = patch_depths(model, share, batch_size, seed=seed)
     return params, scripted_images(model, depth, seed=seed)

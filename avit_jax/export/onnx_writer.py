@@ -1,0 +1,102 @@
+"""What ONNX graphs are written with: nodes of standard operators, and the parts of a transformer.
+
+`graph("Add", x, y)` adds a node. Methods and backbones that can be written as ONNX are handed a
+`Graph`, so that none of them needs the package onnx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from avit_jax.models.backbone import Shape
+
+_MASKED = -1e30  # finite, so that an image without live tokens gives no NaN; far below any score
+
+
+class Graph:
+    """Nodes and constants as they come; calling it adds a node and returns its output's name.
+
+    Attributes:
+        shape: of the backbone.
+        nodes: so far.
+        constants: so far.
+    """
+
+    def __init__(self, shape: Shape):
+        self.shape = shape
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def __call__(self, operator: str, *inputs: Any, name: str | None = None, **attributes) -> str:
+        """Add a node; inputs are names, or arrays and numbers, which become constants."""
+        names = [given if isinstance(given, str) else self.constant(given) for given in inputs]
+        output = name or f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, names, [output], **attributes))
+        return output
+
+    def constant(self, value: Any) -> str:
+        """Add a constant, float32 unless it is of integers."""
+        array = np.asarray(value)
+        array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def as_float(self, x: str) -> str:
+        """A cast to float32."""
+        return self("Cast", x, to=TensorProto.FLOAT)
+
+    def as_bool(self, x: str) -> str:
+        """A cast to bool."""
+        return self("Cast", x, to=TensorProto.BOOL)
+
+    def linear(self, x: str, params: Mapping[str, Any]) -> str:
+        """A linear layer on the last axis."""
+        product = self("MatMul", x, params["kernel"])
+        return self("Add", product, params["bias"]) if "bias" in params else product
+
+    def norm(self, x: str, params: Mapping[str, Any]) -> str:
+        """A layer norm over the last axis."""
+        eps = self.shape.block.norm_eps
+        return self("LayerNormalization", x, params["scale"], params["bias"], epsilon=eps, axis=-1)
+
+    def layer(self, stacked: Mapping[str, Any], index: int) -> dict[str, Any]:
+        """The parameters of one of the stacked blocks."""
+        return jax.tree.map(lambda leaf: leaf[index], stacked)
+
+    def block(self, params: Mapping[str, Any], x: str, keys: str | None = None) -> str:
+        """One block on `[B, N, D]`; `keys` `[B, N]` bool says which tokens may be attended to."""
+        heads = self.shape.num_heads
+        width = self.shape.embed_dim // heads
+        projected = self.linear(self.norm(x, params["norm1"]), params["attention"]["qkv"])
+        projected = self("Reshape", projected, [0, 0, 3, heads, width])
+        projected = self("Transpose", projected, perm=[2, 0, 3, 1, 4])
+        query, key, value = (self("Gather", projected, part, axis=0) for part in range(3))
+        query = self("Mul", query, self.shape.block.attention_scale or width**-0.5)
+        scores = self("MatMul", query, self("Transpose", key, perm=[0, 1, 3, 2]))
+        if keys is not None:
+            scores = self("Where", self("Unsqueeze", keys, [1, 2]), scores, _MASKED)
+        mixed = self("MatMul", self("Softmax", scores, axis=-1), value)
+        mixed = self("Transpose", mixed, perm=[0, 2, 1, 3])
+        mixed = self("Reshape", mixed, [0, 0, self.shape.embed_dim])
+        x = self("Add", x, self.linear(mixed, params["attention"]["proj"]))
+        hidden = self.linear(self.norm(x, params["norm2"]), params["mlp"]["fc1"])
+        return self("Add", x, self.linear(self("Gelu", hidden), params["mlp"]["fc2"]))
+
+    def prefix(self, values: str) -> str:
+        """The prefix tokens of `[B, N, ...]`."""
+        return self("Slice", values, [0], [self.shape.num_prefix_tokens], [1])
+
+    def per_image(self, *sizes: int) -> str:
+        """The shape `[B, *sizes]`."""
+        return self("Concat", self("Shape", "images", end=1), np.asarray(sizes), axis=0)
+
+    def every_token(self) -> str:
+        """Ones `[B, N]`."""
+        return self("Expand", np.ones((1, 1)), self.per_image(self.shape.num_tokens))

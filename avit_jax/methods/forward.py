@@ -1,0 +1,58 @@
+"""What the `forward` of every method begins with: its call, the tokens, what differs by layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from avit_jax.models.backbone import Shape
+from avit_jax.models.layers import dropout
+
+
+@struct.dataclass(kw_only=True)
+class Call:
+    """The arguments of one `Model.apply` that a method's `forward` may look at.
+
+    Attributes:
+        train: dropout, stochastic depth and a method's own draws are on.
+        key: randomness of this call, or `None`.
+        noise: a method's random draws given from outside (parity tests), or `None`.
+        progress: share of the training that is done, 0..1, for methods that change while they
+        learn.
+        dense: run everything, with the same weights.
+        features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
+    """
+
+    train: bool = struct.field(pytree_node=False, default=False)
+    dense: bool = struct.field(pytree_node=False, default=False)
+    features: bool = struct.field(pytree_node=False, default=False)
+    key: Array | None = None
+    noise: Any = None
+    progress: Array | float = 1.0
+
+
+def embed(network: Any, images: Array, call: Call) -> Array:
+    """Tokens `[B, N, D]` of a batch, with dropout on them in training."""
+    depth, key = network.shape.depth, call.key
+    tokens = network.embed(images, None if key is None else jax.random.fold_in(key, depth + 1))
+    rate = network.shape.dropout_rate
+    if key is None or not rate:
+        return tokens
+    return dropout(tokens, rate, jax.random.fold_in(key, depth))
+
+
+def layer_inputs(shape: Shape, call: Call) -> dict[str, Any]:
+    """What differs between layers, as data for `scan_layers`: index, last, drop_path_rate, key."""
+    index = jnp.arange(shape.depth)
+    inputs = {
+        "index": index,
+        "last": index == shape.depth - 1,
+        "drop_path_rate": jnp.asarray(shape.drop_path_rates()),
+    }
+    if call.key is not None and (shape.drop_path_rate or shape.dropout_rate):
+        inputs["key"] = jax.vmap(lambda i: jax.random.fold_in(call.key, i))(index)
+    return inputs
