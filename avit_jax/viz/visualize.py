@@ -73,7 +73,7 @@ def visualize_run(
             grid=model.shape.grid,
             gmacs_dense=model.dense_gmacs(),
             step=chosen.step,
-            class_names=image_selection.class_names,
+            class_names=selection.class_names,
             data=selection.title,
             total=len(selection.source),
             notes=notes,

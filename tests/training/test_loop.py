@@ -141,7 +141,7 @@ def test_training_data_that_ends_a_run_loses_no_step(tmp_path, monkeypatch):
 
 def test_a_run_can_start_from_the_weights_of_another(tmp_path):
     first = train.train(tiny_config(), tmp_path / "first")
-    settings = {"init.workdir": str(tmp_path / "first"), "optimizers.learning_rate": 1e-12}
+    settings = {"init.workdir": str(tmp_path / "first"), "optim.learning_rate": 1e-12}
     second = train.train(tiny_config(**settings), tmp_path / "second")
     assert second["cross_entropy"] == pytest.approx(first["cross_entropy"], abs=1e-4)
     with pytest.raises(UserError, match="other sizes"):
