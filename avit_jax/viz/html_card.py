@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from avit_jax.viz.depth_figure import blend, patch_depths
 from avit_jax.viz.html_usage import usage
 from avit_jax.viz.look import Looked
-from avit_jax.viz.overlay import blend, patch_depths
 
 SIDE = 336  # pixels of a picture in the page, at most
 THUMBNAIL = 112  # of the one per block

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from avit_jax.viz import chart_choice, chart_style, charts, palette
+from avit_jax.viz import chart_choice, chart_style, depth_charts, palette
 from avit_jax.viz.html_card import data_uri, escaped
 from avit_jax.viz.look import Unreadable
 from avit_jax.viz.page_assets import SCRIPT, STYLE
@@ -78,7 +78,7 @@ All figures are over the images on this page.</p>
 {_charts(summary)}
 <h2>Image by image</h2></div>
 <div class="bar"><div class="wide">
-<div class="key"><span>Layers</span>{_legend(depth, first=charts.first_count(summary))}</div>
+<div class="key"><span>Layers</span>{_legend(depth, first=depth_charts.first_count(summary))}</div>
 {_controls(depth, labelled=bool(summary["labelled"]))}
 </div></div>
 <div class="wide"><div class="gallery" id="gallery">{"".join(cards)}</div>

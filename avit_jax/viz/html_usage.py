@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from avit_jax.viz.depth_figure import part_names, used_parts
 from avit_jax.viz.look import Looked
-from avit_jax.viz.overlay import part_names, used_parts
 
 PER_ROW = 6  # blocks side by side, at most
 _CELL, _GAP, _NUMBER = 44, 3.2, 9  # units: a small photograph, between two, the number above

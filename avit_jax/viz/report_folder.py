@@ -17,11 +17,11 @@ from avit_jax.runtime.files import write_json_atomic, write_text_atomic
 from avit_jax.viz import (
     chart_choice,
     chart_style,
-    frames,
+    depth_figure,
     html_card,
     html_report,
     image_statistics,
-    overlay,
+    layer_animation,
     usage_figure,
 )
 from avit_jax.viz.look import Looked, Unreadable
@@ -77,9 +77,9 @@ def write_report(
         }
         figure, blocks, animation = (folder / name for name in files.values())
         title = _title(looked, class_names)
-        overlay.write(looked, figure, title=title, grid=grid)
+        depth_figure.write(looked, figure, title=title, grid=grid)
         usage_figure.write(looked, blocks, title=title, grid=grid)
-        frames.write(looked, animation, grid=grid, gmacs_dense=gmacs_dense)
+        layer_animation.write(looked, animation, grid=grid, gmacs_dense=gmacs_dense)
         cards.append(
             html_card.card(
                 looked,

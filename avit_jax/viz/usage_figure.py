@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from avit_jax.viz.frames import dimmed
+from avit_jax.viz.depth_figure import DOTS_PER_INCH, OFF, ON, part_names, shortened, used_parts
+from avit_jax.viz.layer_animation import dimmed
 from avit_jax.viz.look import Looked
-from avit_jax.viz.overlay import DOTS_PER_INCH, OFF, ON, part_names, shortened, used_parts
 
 WIDTH = 7.2  # inches, the two columns of a paper
 LARGEST, SMALLEST = 0.95, 0.42  # inches of a photograph; many blocks make the figure wider

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from avit_jax.viz import usage_figure
-from avit_jax.viz.overlay import OFF, ON
+from avit_jax.viz.depth_figure import OFF, ON
 
 GRID, LAYERS = 4, 5
 
