@@ -1,4 +1,4 @@
-"""The map over the photograph keeps the legend's colours, and its figure has the whole legend."""
+"""The figure of one image has its map and the whole legend, and matrices of skipped parts."""
 
 import numpy as np
 import pytest
@@ -7,33 +7,6 @@ from PIL import Image
 from avit_jax.viz import depth_figure, palette
 
 GRID, LAYERS = 4, 5
-
-
-def test_the_mean_colour_of_a_patch_is_the_legends_however_dark_the_photograph(make_looked):
-    looked = make_looked()
-    faint = (np.linspace(0, 200, 4).repeat(8)[:, None, None] + looked.photograph / 8).astype(
-        np.uint8
-    )
-    depths = depth_figure.patch_depths(looked, GRID).clip(2, 4)  # the ends of the scale would clip
-    blended = depth_figure.blend(faint, depths, LAYERS)
-    means = blended.reshape(GRID, 8, GRID, 8, 3).mean((1, 3))
-    np.testing.assert_allclose(means, palette.paint(depths, LAYERS), atol=1.0)
-
-
-def test_the_photograph_shows_through_inside_the_patches(make_looked):
-    looked = make_looked()
-    blended = depth_figure.blend(looked.photograph, np.full((GRID, GRID), 3), LAYERS)
-    grey = looked.photograph @ np.array([0.299, 0.587, 0.114])
-    seen = blended @ np.array([0.299, 0.587, 0.114])
-    inside = [values.reshape(GRID, 8, GRID, 8) for values in (grey, seen)]
-    inside = [(values - values.mean((1, 3), keepdims=True)).ravel() for values in inside]
-    assert np.corrcoef(*inside)[0, 1] > 0.95
-
-
-def test_the_class_token_is_not_on_the_map(make_looked):
-    depth = np.array([5, *range(16)]) % 5 + 1
-    depths = depth_figure.patch_depths(make_looked(depth=depth), GRID)
-    np.testing.assert_array_equal(depths.ravel(), depth[1:])
 
 
 def test_the_legend_names_every_layer_with_its_colour():

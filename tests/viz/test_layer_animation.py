@@ -15,7 +15,7 @@ def patch_changes(frame: Image.Image, photograph: Image.Image) -> np.ndarray:
     return gap.reshape(GRID, side // GRID, GRID, side // GRID).mean((1, 3))
 
 
-def test_patches_at_rest_are_dimmed_and_the_others_are_untouched(make_looked):
+def test_skipped_patches_are_dimmed_and_the_others_are_untouched(make_looked):
     looked = make_looked()
     drawn = layer_animation.frames(looked, grid=GRID, gmacs_dense=6.0)
     assert len(drawn) == LAYERS

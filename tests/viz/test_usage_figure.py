@@ -1,4 +1,4 @@
-"""One image, block by block: photographs with patches at rest, squares for heads and halves."""
+"""One image, block by block: photographs with skipped patches, squares for heads and halves."""
 
 import numpy as np
 import pytest
