@@ -8,19 +8,22 @@ images in the same places today, tomorrow and on every host.
 from __future__ import annotations
 
 import bisect
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from avit_jax.data.example import BadExample, Example, Source
+from avit_jax.data.example import Example, Source, read_file
 from avit_jax.data.sources import open_source
 from avit_jax.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 
 class FileSource:
-    """Image files; the class of a file is the innermost folder it lies in that is named like one.
+    """Image files, each of the class that the innermost folder around it is named after.
 
     Args:
         paths: files and folders. Hidden files and folders are left out, links are followed.
@@ -35,7 +38,7 @@ class FileSource:
     def __init__(self, paths: Sequence[str | os.PathLike[str]], *, class_names: Sequence[str]):
         self.class_names = tuple(class_names)
         self._classes = {name: label for label, name in enumerate(self.class_names)}
-        self._files: list[str] = []  # paths below a root; nothing else, for there may be millions
+        self._files: list[str] = []  # paths below a root; no more, because there may be millions
         self._roots: list[str] = []
         self._firsts: list[int] = []  # index of each root's first file
         for path in map(Path, paths):
@@ -63,11 +66,8 @@ class FileSource:
 
     def __getitem__(self, index: int) -> Example:
         """Returns the file's bytes and its class, 0 where it is not known; may raise BadExample."""
-        try:
-            with open(os.path.join(self._root(index), self._files[index]), "rb") as opened:
-                return Example(opened.read(), self._label(index) or 0)
-        except OSError as error:
-            raise BadExample(f"cannot be read: {error.strerror or error}") from error
+        content = read_file(os.path.join(self._root(index), self._files[index]))
+        return Example(content, self._label(index) or 0)
 
     def describe(self, index: int) -> str:
         """Returns the file's path inside the folder that was given."""
@@ -85,7 +85,7 @@ class FileSource:
         return None
 
     def _root(self, index: int) -> str:
-        # Of several roots with the same first index, all but the last have no files.
+        # Where several roots have the same first index, all but the last are without files.
         return self._roots[bisect.bisect_right(self._firsts, index) - 1]
 
 
@@ -145,10 +145,14 @@ def evaluation_source(config: ConfigDict) -> Source:
     return source
 
 
-def class_names(config: ConfigDict) -> tuple[tuple[str, ...], str | None]:
-    """Names of the model's classes, and why they are numbers where the data are not at hand."""
+def class_names(config: ConfigDict) -> tuple[tuple[str, ...], bool]:
+    """Names of the model's classes, and whether they are known.
+
+    The names are those of the data. Where the data cannot be opened, classes are called by their
+    numbers, and the log says why; the reason names places of this machine, so it goes nowhere else.
+    """
     try:
-        return evaluation_source(config).class_names, None
+        return evaluation_source(config).class_names, True
     except UserError as error:
-        numbers = tuple(f"class {label}" for label in range(config.model.num_classes))
-        return numbers, str(error)
+        logger.warning("classes are shown by number, because their names are not known: %s", error)
+        return tuple(f"class {label}" for label in range(config.model.num_classes)), False

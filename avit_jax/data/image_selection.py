@@ -1,7 +1,7 @@
-"""Which images a report shows: of the evaluation split, of folders, or single files.
+"""A few images chosen out of many, evenly spaced: of the evaluation split, of folders or files.
 
-A report shows some images of many. They lie evenly over the source, so that a folder sorted by
-class is not shown by its first class alone, and the same command shows the same images again.
+Sources are often sorted by class, so the first images would all be of one class. Evenly spaced ones
+are not, and the same command chooses the same images again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Selection", "class_names", "evaluation_split", "evenly_spaced", "giv
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Some images of a source, itself a source; picklable as far as the source is.
+    """Some images of a source, which is a `Source` itself; picklable if the source is.
 
     Attributes:
         source: of all images.
         indices: of the chosen ones, in order.
         labelled: whether the class of each chosen image is known.
-        title: what the images are, for people.
+        title: what the images are, to be shown to people.
     """
 
     source: Source

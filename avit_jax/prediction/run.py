@@ -138,11 +138,7 @@ def open_input(config: ConfigDict, source: str | None) -> Source:
     """
     if source is None:
         return evaluation_source(config)
-    names, problem = class_names(config)
-    if problem is not None:
-        logger.warning(
-            "classes are written by number, for their names are not at hand: %s", problem
-        )
+    names, _ = class_names(config)
     return FileSource([source], class_names=names)
 
 

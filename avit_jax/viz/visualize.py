@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
@@ -16,6 +15,7 @@ from avit_jax.data import image_selection
 from avit_jax.data.augment import Augment
 from avit_jax.errors import UserError
 from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.runtime.processes import refuse_several
 from avit_jax.runtime.replaced_folder import replaced_folder
 from avit_jax.runtime.tables import table
 from avit_jax.viz import difficulty
@@ -51,11 +51,7 @@ def visualize_run(
     Raises:
         UserError: there is nothing to draw, nothing to draw it with, or no place to put it.
     """
-    if jax.process_count() > 1:
-        raise UserError(
-            f"a report is drawn by one process, but {jax.process_count()} were started: start "
-            "--mode visualize without the launcher of several."
-        )
+    refuse_several("visualize")
     if limit < 1:
         raise UserError(f"the limit is {limit} images: write how many to draw, at least 1.")
     configs.validate(config)
@@ -90,12 +86,10 @@ def _select(
     if source is None or source == []:
         return image_selection.evaluation_split(config, limit), []
     paths = [source] if isinstance(source, str) else list(source)
-    names, problem = image_selection.class_names(config)
+    names, named = image_selection.class_names(config)
     selection = image_selection.given_files(paths, limit, class_names=names)
-    if problem is None:
+    if named:
         return selection, []
-    # The reason names places of this machine, which are nobody's business where the page goes.
-    logger.warning("classes are shown by number, for their names are not at hand: %s", problem)
     return selection, ["Classes are shown by number because their names were not at hand."]
 
 
