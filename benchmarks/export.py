@@ -4,7 +4,8 @@
 
 Weights are random but for the channel that halts, images are painted to halt at the share of the
 GMACs that --profile names. `model.compile`, the loader of the exported folder (uint8 in, NumPy out)
-and onnxruntime take turns in one process; ratios are paired, see `avit_jax/benchmark/race.py`.
+and onnxruntime take turns in one process; ratios are paired
+(`avit_jax/runtime/paired_timing.py`).
 Start-up is a fresh Python that runs `load.py` up to the first answers, with an empty compilation
 cache and then with the one that it left.
 """

@@ -111,7 +111,7 @@ class JsonLines:
         self.close()
 
     def _check_identity(self, identity: Line) -> None:
-        """Saves what the lines are about before the first one; refuses a file about other things."""
+        """Saves what the lines will be about; refuses a file that is about something else."""
         beside = identity_path(self._path)
         if not os.fstat(self._file.fileno()).st_size:
             write_json_atomic(beside, identity)  # also makes the name of the file itself durable

@@ -1,4 +1,4 @@
-"""Which charts a report has, and what stands in their place where pictures cannot be seen."""
+"""Which charts a report has, and the same in words for readers who cannot see pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from avit_jax.viz.chart_style import Chart
 
 
 class Chosen(NamedTuple):
-    """A chart: name of its file, title, how to draw it, and the same in words."""
+    """A chart of a report.
+
+    Attributes:
+        name: of its file, without the ending.
+        title: shown above it.
+        draw: makes the picture.
+        words: what the picture shows, as alternative text.
+    """
 
     name: str
     title: str
@@ -19,7 +26,7 @@ class Chosen(NamedTuple):
 
 
 def chosen(summary: dict[str, Any]) -> Iterator[Chosen]:
-    """The charts for what `figures.summarise` found."""
+    """The charts that fit the summary of a report, see `image_statistics.summarise`."""
     classes, lines = summary["classes"], summary["kept_per_layer"]
     yield Chosen(
         "depth_histogram",

@@ -13,7 +13,7 @@ from avit_jax.viz.patches import depth_over, on_grid
 
 DOTS_PER_INCH = 300
 _PANEL, _GAP, _TITLE, _BAR, _BETWEEN = 2.1, 0.12, 0.3, 0.52, 0.24  # inches
-ON, OFF = (52, 58, 70), (226, 229, 235)  # parts that ran and that did not
+ON, OFF = (52, 58, 70), (226, 229, 235)  # colours of parts that ran and of those that did not
 
 
 def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
@@ -95,6 +95,6 @@ def part_names(name: str, count: int, *, long: bool = False) -> list[str]:
 
 
 def shortened(text: str, *, longest: int = 40) -> str:
-    """Text that fits above a panel, without what no font can draw."""
+    """Text that fits above a panel, with question marks for characters that no font can draw."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,9 +1,9 @@
 """The report as one page that opens without a network and can be mailed as it is.
 
-All that the page shows stands inside it as data URIs, in the size of the screen; the figures for
-papers and the animations lie beside it and are only linked. File and class names come from outside:
-each is escaped, and a content security policy lets no script run but the page's own and no address
-be fetched at all.
+All pictures that the page shows are inside it as data URIs, at the size of a screen; the figures
+for papers and the animations lie beside it and are linked. File and class names come from outside,
+so each is escaped, and a content security policy allows no script but the page's own and no
+request to any address.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from avit_jax.viz.html_card import data_uri, escaped
 from avit_jax.viz.look import Unreadable
 from avit_jax.viz.page_assets import SCRIPT, STYLE
 
-GENERATOR = "avit_jax --mode visualize"  # by which an older report is known
-# What shares are of; that of tokens is the mean depth.
+GENERATOR = "avit_jax --mode visualize"  # in the page; marks a folder as a report
+# What the shares of parts refer to. That of tokens is not shown, since the depth says the same.
 _OF_PART = {"heads": "of all heads of all blocks", "halves": "of all attention and MLP halves"}
 
 
@@ -41,7 +41,7 @@ def page(
     Args:
         cards: from `html_card.card`.
         unreadable: what could not be shown.
-        summary: from `figures.summarise`.
+        summary: from `image_statistics.summarise`.
         model: its name.
         step: of the checkpoint; `None` for weights of a file.
         data: what the images are.

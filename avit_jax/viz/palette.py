@@ -1,4 +1,4 @@
-"""One colour per layer count, the same in every picture, frame, chart and page of a report.
+"""Colours: one for each number of layers, the same in all pictures and charts of a report.
 
 Viridis reads the same to colour-blind eyes and in grey, and no colour of its middle is a grey,
 which would vanish on a photograph. It is cut into one colour per layer, so that a legend has as

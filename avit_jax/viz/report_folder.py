@@ -1,4 +1,4 @@
-"""The files of a report about any stream of images, whichever model they went through.
+"""The files of a report about images and what a model did with them.
 
 `index.html` is the page, `summary.json` its numbers, `images/` holds per image two figures for
 papers (depth, and what ran block by block) and an animation over the layers, `charts/` the charts
@@ -40,7 +40,7 @@ def write_report(
     total: int,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write a report about any stream of images into an empty folder.
+    """Write a report about images into an empty folder.
 
     Args:
         images: from `look`, read once.
@@ -118,7 +118,7 @@ def write_report(
 
 
 def file_stem(name: str) -> str:
-    """The end of a name as part of a file name that is safe in any shell, page or system."""
+    """The end of an image's name, made safe to be part of a file name in any file system or URL."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).with_suffix("").as_posix())
     return plain.strip(".-")[-60:] or "image"
 

@@ -35,7 +35,7 @@ def visualize_run(
     output: Path | None = None,
     limit: int = LIMIT,
 ) -> Path:
-    """Draw what the model does with images, with the weights of `restore.chosen_weights`.
+    """Draw what the model does with images, with the weights of `checkpoints.weights`.
 
     Args:
         config: of the run.
