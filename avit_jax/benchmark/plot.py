@@ -8,6 +8,7 @@ from typing import Any
 from avit_jax.viz.matplotlib_figure import grid_behind_data, new_figure, write_png
 from avit_jax.viz.palette import EXECUTION_STYLES, GREY
 
+
 def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     """Draw the cases of a `benchmark.json` into a PNG."""
     figure = new_figure(11, 4.6, layout="constrained")

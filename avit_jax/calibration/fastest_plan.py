@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -40,7 +41,6 @@ from avit_jax.methods.base import Model
 from avit_jax.models import costs
 from avit_jax.models.functional import Params
 from avit_jax.runtime.paired_timing import Timing, race, speedup
-from avit_jax.runtime.processes import refuse_several
 from avit_jax.runtime.tables import columns, table
 from avit_jax.types import Usage
 
@@ -86,7 +86,11 @@ def refuse_unless_adaptive(config: ConfigDict, mode: str) -> None:
             f"--mode {mode} races executions that skip tokens, and {config.model.name} skips none: "
             "write the config of an adaptive model."
         )
-    refuse_several(mode)
+    if jax.process_count() > 1:
+        raise UserError(
+            f"--mode {mode} runs in one process, and there are {jax.process_count()}: "
+            "start it on one machine alone."
+        )
 
 
 def calibration_images(experiment: Experiment, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
@@ -22,7 +23,6 @@ from avit_jax.checkpoints.weights import chosen_weights
 from avit_jax.errors import UserError
 from avit_jax.evaluation import report
 from avit_jax.experiment import Experiment
-from avit_jax.runtime.processes import refuse_several
 from avit_jax.runtime.tables import columns
 from avit_jax.types import Dial
 
@@ -85,7 +85,11 @@ def _dial(config: ConfigDict) -> Dial:
             f"{config.model.name} costs the same for every image and has nothing to turn, so no "
             "--budget can be met: write the config of an adaptive model."
         )
-    refuse_several("calibrate")
+    if jax.process_count() > 1:
+        raise UserError(
+            f"--mode calibrate runs in one process, and there are {jax.process_count()}: start it "
+            "on one machine alone."
+        )
     return dial
 
 

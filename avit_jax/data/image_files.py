@@ -8,7 +8,6 @@ images in the same places today, tomorrow and on every host.
 from __future__ import annotations
 
 import bisect
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,8 +17,6 @@ from ml_collections import ConfigDict
 from avit_jax.data.example import Example, Source, read_file
 from avit_jax.data.sources import open_source
 from avit_jax.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 
 class FileSource:
@@ -145,14 +142,10 @@ def evaluation_source(config: ConfigDict) -> Source:
     return source
 
 
-def class_names(config: ConfigDict) -> tuple[tuple[str, ...], bool]:
-    """Names of the model's classes, and whether they are known.
-
-    The names are those of the data. Where the data cannot be opened, classes are called by their
-    numbers, and the log says why; the reason names places of this machine, so it goes nowhere else.
-    """
+def class_names(config: ConfigDict) -> tuple[tuple[str, ...], str | None]:
+    """Names of the model's classes, and why they are numbers where the data are not at hand."""
     try:
-        return evaluation_source(config).class_names, True
+        return evaluation_source(config).class_names, None
     except UserError as error:
-        logger.warning("classes are shown by number, because their names are not known: %s", error)
-        return tuple(f"class {label}" for label in range(config.model.num_classes)), False
+        numbers = tuple(f"class {label}" for label in range(config.model.num_classes))
+        return numbers, str(error)

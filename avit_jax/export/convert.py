@@ -26,7 +26,6 @@ from avit_jax.pretrained import hub
 from avit_jax.pretrained.torch_writer import ENDINGS, save_torch
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.files import is_local, sync_directory, write_json_atomic, write_text_atomic
-from avit_jax.runtime.processes import refuse_several
 from avit_jax.runtime.tables import table
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,11 @@ def convert_run(
         UserError: the two are the same kind of folder, `output` exists, or the weights do not fit.
     """
     configs.validate(config)
-    refuse_several("convert")
+    if jax.process_count() > 1:
+        raise UserError(
+            f"weights are converted by one process, but {jax.process_count()} were started: start "
+            "--mode convert without the launcher of several."
+        )
     target = Path(output) if output is not None else workdir
     from_file, to_file = (is_weight_file(os.fspath(end)) for end in (source or workdir, target))
     if not from_file and not to_file:

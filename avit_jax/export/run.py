@@ -27,7 +27,6 @@ from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.files import write_bytes_atomic, write_json_atomic
-from avit_jax.runtime.processes import refuse_several
 from avit_jax.runtime.replaced_folder import replaced_folder
 from avit_jax.runtime.tables import table
 
@@ -53,7 +52,11 @@ def export_run(
     Raises:
         UserError: there is nothing to export, the place is taken, or the model has no such form.
     """
-    refuse_several("export")
+    if jax.process_count() > 1:
+        raise UserError(
+            f"a model is exported by one process, but {jax.process_count()} were started: start "
+            "--mode export without the launcher of several."
+        )
     configs.validate(config)
     target = output or workdir / "export"
     if target.exists():
@@ -65,8 +68,12 @@ def export_run(
     weights = chosen_weights(config, workdir, model, mesh)
     params = jax.tree.map(np.asarray, weights.params)
     execution = chosen_execution(config, workdir)
-    labels, named = class_names(config)
-    images, title = check_images(config, model, at_hand=named)
+    labels, problem = class_names(config)
+    if problem is not None:
+        logger.warning(
+            "classes are written by number, for their names are not at hand: %s", problem
+        )
+    images, title = check_images(config, model, at_hand=problem is None)
     description = describe(config, model, labels, execution=execution) | {"step": weights.step}
     if as_onnx:
         rows = write_onnx(target, model, params, description, images)

@@ -80,7 +80,7 @@ def predict_run(
         raise UserError(f"the batch size is {batch_size}: write a number of images, at least 1.")
     model = configs.make_model(config)
     augment = Augment.from_config(config.data.augment)
-    target = output or workdir / "predictions.jsonl"
+    target = output or workdir / "answer_lines.jsonl"
     images, path = in_all_or_none(
         lambda: (open_input(config, source), output_path(target, source=source))
     )
@@ -138,7 +138,11 @@ def open_input(config: ConfigDict, source: str | None) -> Source:
     """
     if source is None:
         return evaluation_source(config)
-    names, _ = class_names(config)
+    names, problem = class_names(config)
+    if problem is not None:
+        logger.warning(
+            "classes are written by number, for their names are not at hand: %s", problem
+        )
     return FileSource([source], class_names=names)
 
 

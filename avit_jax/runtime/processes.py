@@ -59,13 +59,12 @@ def _count_and_number(environment: Mapping[str, str]) -> tuple[int, int]:
     return int(count), int(number)
 
 
-def refuse_several(mode: str) -> None:
-    """Raises UserError where a mode that works in one process was started in several."""
-    count = jax.process_count()
-    if count > 1:
+def refuse_several_processes(mode: str) -> None:
+    """Raises UserError where several processes were started for a mode that runs in one."""
+    if jax.process_count() > 1:
         raise UserError(
-            f"--mode {mode} works in one process, but {count} were started: start it without the "
-            "launcher of several."
+            f"--mode {mode} runs in one process, but {jax.process_count()} were started: start it "
+            "on one machine alone, without the launcher of several."
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
@@ -15,7 +16,6 @@ from avit_jax.data import image_selection
 from avit_jax.data.augment import Augment
 from avit_jax.errors import UserError
 from avit_jax.runtime.device_mesh import make_mesh
-from avit_jax.runtime.processes import refuse_several
 from avit_jax.runtime.replaced_folder import replaced_folder
 from avit_jax.runtime.tables import table
 from avit_jax.viz import difficulty
@@ -35,7 +35,7 @@ def visualize_run(
     output: Path | None = None,
     limit: int = LIMIT,
 ) -> Path:
-    """Draw what the model does with images, with the weights of `checkpoints.weights`.
+    """Draw what the model does with images, with the weights of `restore.chosen_weights`.
 
     Args:
         config: of the run.
@@ -51,7 +51,11 @@ def visualize_run(
     Raises:
         UserError: there is nothing to draw, nothing to draw it with, or no place to put it.
     """
-    refuse_several("visualize")
+    if jax.process_count() > 1:
+        raise UserError(
+            f"a report is drawn by one process, but {jax.process_count()} were started: start "
+            "--mode visualize without the launcher of several."
+        )
     if limit < 1:
         raise UserError(f"the limit is {limit} images: write how many to draw, at least 1.")
     configs.validate(config)
@@ -86,10 +90,12 @@ def _select(
     if source is None or source == []:
         return image_selection.evaluation_split(config, limit), []
     paths = [source] if isinstance(source, str) else list(source)
-    names, named = image_selection.class_names(config)
+    names, problem = image_selection.class_names(config)
     selection = image_selection.given_files(paths, limit, class_names=names)
-    if named:
+    if problem is None:
         return selection, []
+    # The reason names places of this machine, which are nobody's business where the page goes.
+    logger.warning("classes are shown by number, for their names are not at hand: %s", problem)
     return selection, ["Classes are shown by number because their names were not at hand."]
 
 
