@@ -80,7 +80,7 @@ def predict_run(
         raise UserError(f"the batch size is {batch_size}: write a number of images, at least 1.")
     model = configs.make_model(config)
     augment = Augment.from_config(config.data.augment)
-    target = output or workdir / "answer_lines.jsonl"
+    target = output or workdir / "predictions.jsonl"
     images, path = in_all_or_none(
         lambda: (open_input(config, source), output_path(target, source=source))
     )
