@@ -3,7 +3,7 @@
 One multiply-add counts once, as in the papers' "FLOPs"; only matrix products and attention count,
 not norms, activations or what decides (halting arithmetic, policies), which is well under 1 %.
 DeiT-T / S / B at 224 px come out as 1.254 / 4.599 / 17.56 GMACs, the published 1.3 / 4.6 / 17.6.
-`execution/executed_costs.py` adds up what compiled programs compute beyond that.
+What compiled programs compute beyond that, each execution says (`Execution.executed_gmacs`).
 """
 
 from __future__ import annotations
