@@ -92,3 +92,13 @@ def test_no_import_is_excepted_from_the_layers() -> None:
     assert [one["name"] for one in settings["contracts"] if "ignore_imports" in one] == []
     layers = settings["contracts"][0]
     assert layers["type"] == "layers" and layers["exhaustive"]
+
+
+def test_documents_and_docstrings_name_only_files_that_exist() -> None:
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "launch").glob("*")]
+    texts += [*(ROOT / "avit_jax").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    path = re.compile(
+        r"\b((?:avit_jax|benchmarks|configs|docs|launch|tests)/[a-z0-9_/]+\.(?:py|md))"
+    )
+    named = {name for text in texts for name in path.findall(text.read_text(encoding="utf-8"))}
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
