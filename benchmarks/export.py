@@ -90,7 +90,7 @@ def baked_in(program: export.Exported, weights: dict, images: np.ndarray) -> lis
 
 
 def measure(options: argparse.Namespace, execution: str, folder: Path) -> None:
-    """One execution: exports it, prints its tables."""
+    """Exports one execution of the model, measures it and prints the tables."""
     config = configs.base(model=options.model, method=GATES)
     config.inference.batch_size = options.batch_size
     model = configs.make_model(config)

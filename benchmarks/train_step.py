@@ -80,7 +80,7 @@ def random_batch(shape: ViTShape, batch_size: int) -> dict[str, np.ndarray]:
 
 
 def make_config(name: str, args: argparse.Namespace, batch_size: int):
-    """The config of one of our contenders."""
+    """The config of a named model of this package, at the sizes to be measured."""
     config = configs.base(model=name)
     config.model.update(image_size=args.image_size, dtype=args.dtype)
     config.train.update(batch_size=batch_size, label_smoothing=LABEL_SMOOTHING)
@@ -122,7 +122,7 @@ def ours(config, batch: dict[str, np.ndarray]) -> Contender:
 def peer(
     kind: str, shape: ViTShape, batch: dict[str, np.ndarray], learning_rate: float
 ) -> Contender:
-    """PyTorch's step, eager or compiled."""
+    """One training step of PyTorch's ViT, eager or under `torch.compile`."""
     import torch
     import transformers
 
@@ -248,7 +248,7 @@ def compare(args: argparse.Namespace, batch_size: int) -> dict[str, Timing]:
 
 
 def pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Which contender is divided by which."""
+    """Names of the contenders whose times are divided: numerator and denominator."""
     ours = list(args.names)
     return [(other, ours[0]) for other in ours[1:]] + [
         (name, peer) for peer in args.peers for name in ours

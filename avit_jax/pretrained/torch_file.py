@@ -91,7 +91,7 @@ class TorchFile:
         return np.ndarray(tensor.shape, dtype, storage, tensor.offset * width, strides)
 
     def _bytes(self, storage: Storage) -> memoryview:
-        """A storage's bytes, in our byte order."""
+        """The bytes of a storage, little-endian whatever machine wrote them."""
         try:
             record = self.record(storage.key)
         except KeyError:

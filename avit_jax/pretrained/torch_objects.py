@@ -162,7 +162,7 @@ _KNOWN = _MEANINGS.keys() | _INERT | STORAGES.keys()
 
 
 def named(name: str) -> Global:
-    """A global by its name.
+    """A class or function that a pickle names, as a name that is known to be harmless.
 
     Raises:
         Unreadable: it is not listed.
@@ -202,7 +202,7 @@ def mapping_key(key: Any) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """A text, and nothing else."""
+    """The value itself, which must be a text; raises TypeError for anything else."""
     if not isinstance(value, str):
         raise TypeError("a text was expected")
     return value

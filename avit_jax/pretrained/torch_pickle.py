@@ -22,7 +22,7 @@ MAX_PICKLE_BYTES = 64 * 2**20
 
 
 class Pickle(NamedTuple):
-    """What one pickle holds.
+    """The content of one pickle, with descriptions of tensors in the place of tensors.
 
     Attributes:
         content: dicts, lists, tuples, numbers, texts and descriptions.

@@ -39,12 +39,12 @@ def make_mesh(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over all devices."""
+    """The sharding of a batch: its leading axis is split over all devices."""
     return NamedSharding(mesh, P(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
+    """The sharding of an array of which every device holds the whole."""
     return NamedSharding(mesh, P())
 
 

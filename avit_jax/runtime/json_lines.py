@@ -98,7 +98,7 @@ class JsonLines:
         self._synced = self._clock()
 
     def close(self) -> None:
-        """Closes the file, with all lines safe."""
+        """Closes the file, after making all lines survive a power cut."""
         try:
             self.sync()
         finally:

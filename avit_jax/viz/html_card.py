@@ -28,7 +28,7 @@ def card(
     gmacs_dense: float,
     files: dict[str, str],
 ) -> str:
-    """One image of the gallery.
+    """The HTML of one image in the gallery: pictures, answer, depth, cost and what ran.
 
     Args:
         looked: the image.

@@ -36,7 +36,7 @@ def page(
     total: int,
     notes: Sequence[str] = (),
 ) -> str:
-    """The whole page.
+    """The HTML of the whole page.
 
     Args:
         cards: from `html_card.card`.

@@ -52,7 +52,7 @@ class Row:
 
 
 def row(looked: Looked) -> Row:
-    """The numbers of one image."""
+    """The numbers of one image, from what the model did with it."""
     layers = np.arange(len(looked.live) + 1)
     ran = {name: used if name == "halves" else used.mean(1) for name, used in looked.ran.items()}
     return Row(
