@@ -67,6 +67,8 @@ RUNTIME = [
 EXTRAS = {
     "test": [
         "hypothesis>=6.100,<7",
+        # Who may import whom; 2.13 and 2.17 read the contracts in pyproject.toml alike.
+        "import-linter>=2.13,<3",
         "pytest>=8,<10",
         "pytest-xdist>=3.6,<4",
         # One minor version: every newer one may format differently.

@@ -1,4 +1,4 @@
-"""What may stand on a command line, and one sentence for everything that is wrong with it."""
+"""Values of command-line flags, and one sentence for whatever is wrong with a command line."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from absl import flags
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import is_local
 
-# What flags and config files raise over what a user wrote; anything else is a fault of ours.
+# What parsing flags and config files raises over a user's mistake; anything else is our own bug.
 PROBLEMS = (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError)
 _SUGGESTION = re.compile(r'Did you mean "([^"]+)"')
 
 
 class LiteralOrText(flags.ArgumentParser):
-    """Settings that are a name or a structure: a Python list as such, anything else as text.
+    """For settings that are a name or a list: text that looks like a Python list becomes one.
 
-    ml_collections' own parser for them makes a flag boolean, which takes no value behind a space.
+    ml_collections' own parser would make a boolean flag of them, and `--flag value` would not work.
     """
 
     def parse(self, argument: Any) -> Any:
-        """The value that `argument` says."""
+        """The value that `argument` stands for."""
         if not isinstance(argument, str) or not argument.lstrip().startswith(("[", "(")):
             return argument
         try:
@@ -39,15 +39,15 @@ class LiteralOrText(flags.ArgumentParser):
             ) from None
 
     def flag_type(self) -> str:
-        """For `--help`."""
+        """What `--help` says about the values."""
         return "text or a Python list"
 
 
 def one_sentence(error: BaseException, argv: Sequence[str]) -> str:
-    """What a user has to know of an error raised while flags were parsed.
+    """What to tell a user about an error that was raised while flags were parsed.
 
     Args:
-        error: one of `PROBLEMS`. Libraries wrap what they caught, text of a traceback and all.
+        error: one of `PROBLEMS`, often wrapped by a library in its own error and traceback text.
         argv: the command line.
     """
     chain = list(_chain(error))
@@ -70,7 +70,7 @@ def one_sentence(error: BaseException, argv: Sequence[str]) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and what it was raised from or during, innermost last."""
+    """An exception and those that it was raised from, or while handling; the first cause last."""
     while error is not None:
         yield error
         hidden = None if error.__suppress_context__ else error.__context__
@@ -78,7 +78,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _config_file(argv: Sequence[str]) -> str:
-    """The path behind `--config`, empty where there is none."""
+    """The path given with `--config`, or an empty text."""
     for flag, value in zip(argv, (*argv[1:], ""), strict=True):
         name, equals, joined = flag.partition("=")
         if name in ("--config", "-config"):
@@ -107,7 +107,10 @@ def _unknown_key(chain: Sequence[BaseException]) -> str:
     suggestion = _SUGGESTION.search(str(chain[0]))
     if suggestion:
         return f"the config has no key {key!r}: did you mean {suggestion[1]!r}?"
-    return f"the config has no key {key!r}: configs/ and avit_jax/config.py show what there is."
+    return (
+        f"the config has no key {key!r}: configs/ and avit_jax/config/defaults.py show what there "
+        "is."
+    )
 
 
 def refuse_other_model(parsed: flags.FlagValues) -> None:
@@ -138,7 +141,7 @@ def local_path(flag: str, path: str) -> Path:
 
 
 def refuse_unwritable(flag: str, folder: Path) -> None:
-    """Raises UserError unless `folder` could be made or, where it is, written to."""
+    """Raises UserError unless `folder` can be written to, or created where it does not exist."""
     nearest = next(place for place in (folder, *folder.parents, Path()) if place.exists())
     if not nearest.is_dir():
         raise UserError(

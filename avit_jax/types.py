@@ -44,7 +44,7 @@ class Gates:
 
 @struct.dataclass(kw_only=True)
 class Usage:
-    """What really had to run: all that `flops.py` needs beside the model's shape.
+    """What really had to run: all that `models/costs.py` needs beside the model's shape.
 
     Attributes:
         tokens: `[L, B, N]` bool, tokens live in each layer, of images that are not finished yet.

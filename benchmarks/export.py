@@ -4,7 +4,8 @@
 
 Weights are random but for the channel that halts, images are painted to halt at the share of the
 GMACs that --profile names. `model.compile`, the loader of the exported folder (uint8 in, NumPy out)
-and onnxruntime take turns in one process; ratios are paired, see `avit_jax/benchmark/race.py`.
+and onnxruntime take turns in one process; ratios are paired
+(`avit_jax/runtime/paired_timing.py`).
 Start-up is a fresh Python that runs `load.py` up to the first answers, with an empty compilation
 cache and then with the one that it left.
 """
@@ -89,7 +90,7 @@ def baked_in(program: export.Exported, weights: dict, images: np.ndarray) -> lis
 
 
 def measure(options: argparse.Namespace, execution: str, folder: Path) -> None:
-    """One execution: exports it, prints its tables."""
+    """Exports one execution of the model, measures it and prints the tables."""
     config = configs.base(model=options.model, method=GATES)
     config.inference.batch_size = options.batch_size
     model = configs.make_model(config)

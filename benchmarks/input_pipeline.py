@@ -18,7 +18,6 @@ ratio above 1 is then possible.
 
 import argparse
 import multiprocessing
-import os
 import platform
 import statistics
 import threading
@@ -30,6 +29,7 @@ import numpy as np
 from avit_jax.data.augment import Augment, train_image
 from avit_jax.data.pipeline import train_batches
 from avit_jax.data.sources import Source, open_source
+from avit_jax.runtime.environment import processor, usable_cores
 
 
 def bare_rate(
@@ -91,21 +91,6 @@ def wait_until_idle() -> None:
             thread.join()
 
 
-def describe_machine() -> str:
-    """Returns the processor's name, the usable cores and the Python version."""
-    model = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
-        model = names[0] if names else model
-    return f"{model}, {usable_cores()} usable cores, Python {platform.python_version()}"
-
-
-def usable_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def parse_arguments() -> argparse.Namespace:
     """Returns the command line's settings."""
     parser = argparse.ArgumentParser(
@@ -159,7 +144,7 @@ def main() -> None:
             measure()
     ratios = [one / other for one, other in zip(rates["pipeline"], rates["bare"], strict=True)]
     kind = f"{threads} processes" if arguments.workers else f"{threads} threads"
-    print(f"{describe_machine()}")
+    print(f"{processor()}, {usable_cores()} usable cores, Python {platform.python_version()}")
     print(
         f"{source.name}, {arguments.image_size} px, batch {arguments.batch_size}, "
         f"{arguments.decoder}, {kind}, {arguments.repeats} turns of {len(indices)} images\n"

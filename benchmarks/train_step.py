@@ -38,8 +38,7 @@ import json
 import os
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,11 +51,11 @@ from avit_jax.models.vit import ViTShape
 from avit_jax.runtime.device_mesh import make_mesh, shard_batch
 from avit_jax.runtime.environment import environment, start_again_prepared
 from avit_jax.runtime.files import write_json_atomic
+from avit_jax.runtime.paired_timing import Timing, race
 from avit_jax.runtime.tables import columns
 from avit_jax.training.optimization import Optimization
 
 NAMES = {"dense": "deit_{model}_patch16_224", "avit": "avit_{model}_patch16_224"}
-WARM_UP_STEPS = 2
 TOTAL_STEPS = 10_000
 WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.1
 
@@ -66,13 +65,6 @@ class Contender(NamedTuple):
 
     step: Callable[[], float]
     num_params: int
-
-
-class Sample(NamedTuple):
-    """Seconds of one step."""
-
-    wall: float
-    cpu: float
 
 
 def random_batch(shape: ViTShape, batch_size: int) -> dict[str, np.ndarray]:
@@ -87,7 +79,7 @@ def random_batch(shape: ViTShape, batch_size: int) -> dict[str, np.ndarray]:
 
 
 def make_config(name: str, args: argparse.Namespace, batch_size: int):
-    """The config of one of our contenders."""
+    """The config of a named model of this package, at the sizes to be measured."""
     config = configs.base(model=name)
     config.model.update(image_size=args.image_size, dtype=args.dtype)
     config.train.update(batch_size=batch_size, label_smoothing=LABEL_SMOOTHING)
@@ -122,7 +114,7 @@ def ours(config, batch: dict[str, np.ndarray]) -> Contender:
 def peer(
     kind: str, shape: ViTShape, batch: dict[str, np.ndarray], learning_rate: float
 ) -> Contender:
-    """PyTorch's step, eager or compiled."""
+    """One training step of PyTorch's ViT, eager or under `torch.compile`."""
     import torch
     import transformers
 
@@ -176,49 +168,34 @@ def fastest_adamw(model: Any, learning_rate: float) -> Any:
             for flag in (True, False)
         ]
         optimizer = torch.optim.AdamW(groups, lr=learning_rate, **{implementation: True})
-        seconds[implementation] = min(measure(optimizer.step).cpu for _ in range(5))
+        seconds[implementation] = min(race({"step": optimizer.step}, turns=5)["step"].cpu)
         optimizers[implementation] = optimizer
     best = min(seconds, key=seconds.get)
     print(f"PyTorch's AdamW: {best}", *(f"{n} {s * 1e3:.1f} ms" for n, s in seconds.items()))
     return optimizers[best]
 
 
-def measure(function: Callable[[], Any]) -> Sample:
-    """Seconds of one call."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    function()
-    return Sample(time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def race(contenders: dict[str, Contender], repeats: int) -> dict[str, list[Sample]]:
+def timings_of(contenders: dict[str, Contender], turns: int) -> dict[str, Timing]:
     """Times of all contenders, taking turns; ends the program if a loss did not fall."""
     first = {name: contender.step() for name, contender in contenders.items()}
-    for _ in range(WARM_UP_STEPS):
-        for contender in contenders.values():
-            contender.step()
-    samples: dict[str, list[Sample]] = {name: [] for name in contenders}
-    names = list(contenders)
-    rng = np.random.default_rng(0)
-    for _ in range(repeats):
-        for name in rng.permutation(names).tolist():
-            samples[name].append(measure(contenders[name].step))
+    timings = race({name: one.step for name, one in contenders.items()}, turns=turns)
     for name, contender in contenders.items():
         last = contender.step()
         print(f"{name}: loss {first[name]:.3f} -> {last:.3f}")
         if not last < first[name]:
             sys.exit(f"the loss of {name} did not fall")
-    return samples
+    return timings
 
 
-def spread(values: list[float], digits: int) -> str:
-    """Median and range."""
+def spread(values: Sequence[float], digits: int) -> str:
+    """Median and range, as text."""
     middle, least, most = (
         f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
     )
     return f"{middle} ({least}-{most})"
 
 
-def compare(args: argparse.Namespace, batch_size: int) -> dict[str, list[Sample]]:
+def compare(args: argparse.Namespace, batch_size: int) -> dict[str, Timing]:
     """Build, check and time all contenders at one batch size, and print two tables."""
     made = {label: make_config(name, args, batch_size) for label, name in args.names.items()}
     first = made[next(iter(made))]
@@ -232,7 +209,7 @@ def compare(args: argparse.Namespace, batch_size: int) -> dict[str, list[Sample]
     if not args.contenders and len(set(counts.values())) > 1:
         sys.exit(f"not the same model, numbers of parameters differ: {counts}")
 
-    samples = race(contenders, args.repeats)
+    timings = timings_of(contenders, args.repeats)
     print(
         f"\n{args.image_size} px, batch {batch_size}, {args.dtype}, {args.repeats} turns: "
         "median (range)"
@@ -241,32 +218,33 @@ def compare(args: argparse.Namespace, batch_size: int) -> dict[str, list[Sample]
         (
             name,
             f"{counts[name]:,}",
-            spread([s.wall * 1e3 for s in taken], 0),
-            spread([s.cpu * 1e3 for s in taken], 0),
-            f"{batch_size / statistics.median(s.wall for s in taken):.1f}",
+            spread([seconds * 1e3 for seconds in timing.wall], 0),
+            spread([seconds * 1e3 for seconds in timing.cpu], 0),
+            f"{batch_size / timing.median():.1f}",
         )
-        for name, taken in samples.items()
+        for name, timing in timings.items()
     ]
     print(columns(["step", "parameters", "wall ms", "CPU ms", "images/s"], rows))
     rows = [
-        (f"{a} / {b}", *(spread(ratios(samples[a], samples[b], i), 2) for i in range(2)))
+        (
+            f"{a} / {b}",
+            *(
+                spread(np.divide(ours, theirs), 2)
+                for ours, theirs in zip(timings[a], timings[b], strict=True)
+            ),
+        )
         for a, b in pairs(args)
     ]
     print(columns(["paired ratio", "wall", "CPU"], rows), end="\n\n", flush=True)
-    return samples
+    return timings
 
 
 def pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Which contender is divided by which."""
+    """Names of the contenders whose times are divided: numerator and denominator."""
     ours = list(args.names)
     return [(other, ours[0]) for other in ours[1:]] + [
         (name, peer) for peer in args.peers for name in ours
     ]
-
-
-def ratios(numerator: list[Sample], denominator: list[Sample], field: int) -> list[float]:
-    """Ratios within each turn of wall (field 0) or CPU time (field 1)."""
-    return [a[field] / b[field] for a, b in zip(numerator, denominator, strict=True)]
 
 
 def main() -> None:
@@ -303,12 +281,12 @@ def main() -> None:
     print(json.dumps(surroundings, indent=2), flush=True)
     results = {size: compare(args, size) for size in args.batch_size}
     if args.json:
-        samples = {
-            str(size): {name: [s._asdict() for s in taken] for name, taken in result.items()}
+        seconds = {
+            str(size): {name: timing._asdict() for name, timing in result.items()}
             for size, result in results.items()
         }
         arguments = {name: value for name, value in vars(args).items() if name != "json"}
-        write_json_atomic(args.json, {"environment": surroundings, **arguments, "seconds": samples})
+        write_json_atomic(args.json, {"environment": surroundings, **arguments, "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,27 @@ def test_the_version_can_be_read_without_importing_anything() -> None:
     version_file = (ROOT / "avit_jax" / "version.py").read_text()
     assert re.search(r'^__version__ = "\d+\.\d+\.\d+"$', version_file, flags=re.MULTILINE)
     assert re.search(r"^(from|import) ", version_file, flags=re.MULTILINE) is None
+
+
+def test_every_path_that_ci_names_exists() -> None:
+    script = (CHECKS / "run").read_text()
+    (paths,) = re.findall(r"^readonly CROSS_SECTION=\(([^)]*)\)", script, flags=re.MULTILINE)
+    assert [path for path in paths.split() if not (ROOT / path).exists()] == []
+
+
+def test_no_import_is_excepted_from_the_layers() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    assert settings["exclude_type_checking_imports"] is False
+    assert [one["name"] for one in settings["contracts"] if "ignore_imports" in one] == []
+    layers = settings["contracts"][0]
+    assert layers["type"] == "layers" and layers["exhaustive"]
+
+
+def test_documents_and_docstrings_name_only_files_that_exist() -> None:
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "launch").glob("*")]
+    texts += [*(ROOT / "avit_jax").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    path = re.compile(
+        r"\b((?:avit_jax|benchmarks|configs|docs|launch|tests)/[a-z0-9_/]+\.(?:py|md))"
+    )
+    named = {name for text in texts for name in path.findall(text.read_text(encoding="utf-8"))}
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []

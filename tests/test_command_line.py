@@ -55,7 +55,8 @@ REFUSED = {
     ),
     "an unknown section": (
         [f"--config={DIGITS}", "--config.nowhere.x=1"],
-        "the config has no key 'nowhere': configs/ and avit_jax/config.py show what there is.",
+        "the config has no key 'nowhere': configs/ and avit_jax/config/defaults.py show what there "
+        "is.",
     ),
     "a value of another type": (
         [f"--config={DIGITS}", "--config.train.batch_size=many"],

@@ -1,1 +1,5 @@
-"""`--mode benchmark`: executions of one model against each other, in one process."""
+"""`--mode benchmark`: how fast the executions of one model are, compared in one process.
+
+Asks a method through the contract alone, for its executions and its synthetic profiles; knows no
+method by name.
+"""

@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from avit_jax.viz.palette import EXECUTION_STYLES
+from avit_jax.viz.matplotlib_figure import grid_behind_data, new_figure, write_png
+from avit_jax.viz.palette import EXECUTION_STYLES, GREY
 
 
 def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     """Draw the cases of a `benchmark.json` into a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 4.6, layout="constrained")
     speed, share = figure.subplots(1, 2)
     for name, (colour, marker) in EXECUTION_STYLES.items():
         points = [case["executions"][name] for case in cases if name in case["executions"]]
@@ -34,14 +31,12 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     labels = [f"{case['profile']}\nbatch {case['batch_size']}" for case in compact]
     heights = [case["executions"]["compact"]["share_of_ideal"] for case in compact]
     share.bar(range(len(compact)), heights, color=EXECUTION_STYLES["compact"][0], width=0.6)
-    share.axhline(1.0, color="#555555", linewidth=1, linestyle="--")
+    share.axhline(1.0, color=GREY, linewidth=1, linestyle="--")
     for index, height in enumerate(heights):
         share.text(index, height + 0.01, f"{height:.2f}", ha="center", fontsize=8)
     share.set_xticks(range(len(compact)), labels, fontsize=8)
     share.set(ylabel="share of the ideal speed-up", ylim=(0, 1.15))
     for axes in (speed, share):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-    figure.savefig(file, dpi=150)
+        grid_behind_data(axes)
+    write_png(figure, file, dots_per_inch=150)
     return file

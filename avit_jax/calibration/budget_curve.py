@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from avit_jax.checkpoints.operating_points import LEARNT, OperatingPoint
-from avit_jax.viz.palette import EXECUTION_STYLES
-
-LEARNT_COLOUR = "#D55E00"  # of the same palette
+from avit_jax.viz.matplotlib_figure import grid_behind_data, new_figure, write_png
+from avit_jax.viz.palette import GREY, OKABE_ITO
 
 
 def rows(
     points: Sequence[OperatingPoint], *, top1_dense: float
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows for `columns`: the points, then the same weights with nothing skipped.
+    """Header and rows for `tables.columns`: the points, then the same weights with nothing skipped.
 
     Args:
         points: by rising cost.
@@ -58,23 +57,19 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
         images: evaluated; they decide the bars of one standard error.
         file: of the picture.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     def error(top1: np.ndarray | float) -> np.ndarray:
         return 100 * np.sqrt(np.asarray(top1) * (1 - np.asarray(top1)) / images)
 
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4.4, layout="constrained")
     axes = figure.subplots()
     gmacs, top1 = (np.array([getattr(point, n) for point in points]) for n in ("gmacs", "top1"))
-    dense_colour, dense_marker = EXECUTION_STYLES["dense"]
     bars = {"capsize": 3, "elinewidth": 1, "zorder": 3}
     axes.errorbar(
         gmacs,
         100 * top1,
         error(top1),
-        color=EXECUTION_STYLES["compact"][0],
+        color=OKABE_ITO["blue"],
         marker="o",
         label="dialled",
         **bars,
@@ -83,8 +78,8 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
         [points[0].gmacs_dense],
         [100 * top1_dense],
         error(top1_dense),
-        color=dense_colour,
-        marker=dense_marker,
+        color=GREY,
+        marker="s",
         linestyle="none",
         label="dense, same weights",
         **bars,
@@ -94,7 +89,7 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
             axes.plot(
                 point.gmacs,
                 100 * point.top1,
-                color=LEARNT_COLOUR,
+                color=OKABE_ITO["vermilion"],
                 marker="*",
                 markersize=15,
                 linestyle="none",
@@ -112,10 +107,6 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
     axes.set(xlabel="GMACs per image", ylabel="top-1, % (bars: one standard error)")
     axes.margins(x=0.06, y=0.15)
     axes.legend(frameon=False, loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    temporary = file.with_name(f".{file.name}.partial")
-    figure.savefig(temporary, dpi=150, format="png")
-    temporary.replace(file)
+    grid_behind_data(axes)
+    write_png(figure, file, dots_per_inch=150)
     return file

@@ -1,4 +1,4 @@
-"""What happens to an image before it is batched: augmentation in training, a fixed crop otherwise.
+"""From a decoded image to the model's size: augmentation in training, a fixed crop otherwise.
 
 `inception` is the random resized crop with a flip (Szegedy et al. 2015, "Going deeper with
 convolutions"), `affine` turns, zooms and shifts the whole image (digits must keep all their ink and
@@ -159,7 +159,7 @@ def affine(
 ) -> Image.Image:
     """Returns the image resized to [size, size], then turned, zoomed and shifted about its centre.
 
-    What comes in from outside the image is black, the digits' background.
+    Pixels from outside of the image are black, as the digits' background is.
     """
     angle = rng.uniform(-augment.rotation, augment.rotation)
     scale = 1 + rng.uniform(-augment.zoom, augment.zoom)

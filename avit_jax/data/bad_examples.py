@@ -1,6 +1,6 @@
 """Counts and names the examples that could not be read, and stops a run that has too many.
 
-One bad file must not end a run at hour nine, but a broken disk must not pass for training data.
+A single bad file must not end a run after hours of training, but a broken disk must.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ from avit_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-MINIMUM_SEEN = 1000
-TOLERATED = 2  # different examples, whatever their share: a small split may have a bad file too
+MINIMUM_SEEN = 1000  # the share of bad examples is taken of at least so many
+TOLERATED = 2  # different bad examples, whatever their share: a small split may have some too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

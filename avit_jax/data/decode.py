@@ -11,7 +11,7 @@ import io
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from avit_jax.data.example import BadExample
+from avit_jax.data.example import BadExample, message_of
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
@@ -38,10 +38,10 @@ def decode(image: bytes | np.ndarray) -> Image.Image:
         raise
     # On broken files Pillow raises OSError, SyntaxError, ValueError, zlib.error and others.
     except Exception as error:
-        detail = " ".join(str(error).split())
+        detail = message_of(error)
         if isinstance(error, Image.UnidentifiedImageError):
             detail = f"no known image format in its {len(image)} bytes"
-        raise BadExample(f"cannot be decoded: {detail or type(error).__name__}") from error
+        raise BadExample(f"cannot be decoded: {detail}") from error
     return to_rgb(upright)
 
 

@@ -4,6 +4,7 @@ A source gives random access to *encoded* examples, so that decoding happens onc
 threads or worker processes, and a broken file is found where it can be replaced.
 """
 
+import os
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -37,6 +38,24 @@ class Source(Protocol):
     def describe(self, index: int) -> str:
         """Returns the example's name for messages: a file's path, or `name train[17]`."""
         ...
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Returns the content of a file.
+
+    Raises:
+        BadExample: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BadExample(f"cannot be read: {error.strerror or error}") from error
+
+
+def message_of(error: Exception) -> str:
+    """Returns what an error says, in one line; where it says nothing, its kind."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_example(source: Source, index: int) -> Example:

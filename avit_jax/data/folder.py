@@ -6,7 +6,7 @@ number in training and in validation even where validation lacks some class.
 
 import os
 
-from avit_jax.data.example import BadExample, Example
+from avit_jax.data.example import Example, read_file
 from avit_jax.errors import UserError
 
 SPLIT_FOLDERS = {
@@ -61,11 +61,7 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Example:
         """Returns the file's bytes and its class; raises BadExample where it cannot be read."""
-        try:
-            with open(self._paths[index], "rb") as file:
-                return Example(file.read(), self._labels[index])
-        except OSError as error:
-            raise BadExample(f"cannot be read: {error.strerror or error}") from error
+        return Example(read_file(self._paths[index]), self._labels[index])
 
     def describe(self, index: int) -> str:
         """Returns the file's path."""

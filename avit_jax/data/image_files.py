@@ -12,12 +12,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from avit_jax.data.example import BadExample, Example
+from avit_jax.data.example import Example, read_file
 from avit_jax.errors import UserError
 
 
 class FileSource:
-    """Image files; the class of a file is the innermost folder it lies in that is named like one.
+    """Image files, each of the class that the innermost folder around it is named after.
 
     Args:
         paths: files and folders. Hidden files and folders are left out, links are followed.
@@ -32,7 +32,7 @@ class FileSource:
     def __init__(self, paths: Sequence[str | os.PathLike[str]], *, class_names: Sequence[str]):
         self.class_names = tuple(class_names)
         self._classes = {name: label for label, name in enumerate(self.class_names)}
-        self._files: list[str] = []  # paths below a root; nothing else, for there may be millions
+        self._files: list[str] = []  # paths below a root; no more, because there may be millions
         self._roots: list[str] = []
         self._firsts: list[int] = []  # index of each root's first file
         for path in map(Path, paths):
@@ -60,11 +60,8 @@ class FileSource:
 
     def __getitem__(self, index: int) -> Example:
         """Returns the file's bytes and its class, 0 where it is not known; may raise BadExample."""
-        try:
-            with open(os.path.join(self._root(index), self._files[index]), "rb") as opened:
-                return Example(opened.read(), self._label(index) or 0)
-        except OSError as error:
-            raise BadExample(f"cannot be read: {error.strerror or error}") from error
+        content = read_file(os.path.join(self._root(index), self._files[index]))
+        return Example(content, self._label(index) or 0)
 
     def describe(self, index: int) -> str:
         """Returns the file's path inside the folder that was given."""
@@ -82,7 +79,7 @@ class FileSource:
         return None
 
     def _root(self, index: int) -> str:
-        # Of several roots with the same first index, all but the last have no files.
+        # Where several roots have the same first index, all but the last are without files.
         return self._roots[bisect.bisect_right(self._firsts, index) - 1]
 
 

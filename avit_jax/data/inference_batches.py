@@ -1,7 +1,7 @@
-"""Images decoded ahead of the device, in order, each with the reason where it cannot be used.
+"""Images for prediction, decoded in threads while the device computes, in the order of the source.
 
-Evaluation must not go on over broken data; prediction must: whatever a file does to a decoder
-becomes the reason beside that file, and the next one is read.
+Evaluation stops at broken data, because its numbers would be wrong. Prediction goes on: whatever
+error a file causes becomes the reason that is reported for that file, and the next one is read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import collections
 import dataclasses
 import io
 import math
-import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -19,9 +18,12 @@ from PIL import Image
 
 from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.example import BadExample, Source, read_example
+from avit_jax.data.pipeline import MAX_THREADS
+from avit_jax.runtime.environment import usable_cores
 
-MAX_THREADS = 16
-LARGEST_PIXELS = 2**27  # of the resized image in front of the crop; a long, thin one explodes there
+# Of an image after its shorter side was resized and before the crop: a long, thin image would need
+# more memory than there is.
+LARGEST_PIXELS = 2**27
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,9 +32,9 @@ class Loaded:
 
     Attributes:
         start: index of the first one in the source.
-        images: uint8 `[B, S, S, 3]`; black where there is a reason, and behind the last image.
+        images: uint8 `[B, S, S, 3]`; black where there is a reason, and after the last image.
         labels: their classes, as the source has them; `None` where there is a reason.
-        reasons: why an image cannot be used ("cannot be ..."), or `None`.
+        reasons: why an image cannot be used, as a predicate ("cannot be ..."), or `None`.
     """
 
     start: int
@@ -61,7 +63,7 @@ def load_ahead(
         augment: holds the evaluation crop.
         threads: that decode; one per usable core if unset.
     """
-    threads = threads or min(_usable_cores(), MAX_THREADS)
+    threads = threads or min(usable_cores(), MAX_THREADS)
     batches_ahead = max(2, math.ceil(2 * threads / batch_size))
     pending: collections.deque[tuple[int, np.ndarray, list[Future]]] = collections.deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -111,15 +113,11 @@ def _load(source: Source, index: int, image: np.ndarray, augment: Augment) -> in
 
 
 def _refuse_thin(encoded: bytes, shorter: int) -> None:
-    """Raises BadExample for an image whose shorter side cannot be enlarged within the memory."""
+    """Raises BadExample for an image too large once its shorter side is `shorter` pixels."""
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
             width, height = opened.size
     except Exception:
-        return  # not for this reason: the decoder says for which
+        return  # the decoder will say what is wrong with it
     if shorter * shorter * max(width, height) > LARGEST_PIXELS * min(width, height):
         raise BadExample(f"is {width} x {height} pixels, too long and thin to be resized")
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

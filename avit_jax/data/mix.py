@@ -48,7 +48,10 @@ def normalise(images: Array) -> Array:
 
 
 def mix(images: Array, targets: Array, settings: Mix, key: Array) -> tuple[Array, Array]:
-    """Mix images `[B, H, W, 3]` and their target distributions `[B, C]` with their partners'."""
+    """Mix images `[B, H, W, 3]` and their target distributions `[B, C]` with their partners'.
+
+    The share of an image in its mixed target is its mean weight over the pixels.
+    """
     if not settings.mixup and not settings.cutmix:
         return images, targets
     weights = _weights(images.shape, settings, key)
@@ -78,7 +81,14 @@ def _weights(shape: tuple[int, ...], settings: Mix, key: Array) -> Array:
 
 
 def _box(height: int, width: int, area: Array, place: Array) -> Array:
-    """1 inside a box of the image's proportions around `place`, clipped at the borders."""
+    """Masks `[B, H, W, 1]`: 1 inside a box of the image's proportions, 0 outside.
+
+    Args:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        area: of each box as a share of the image's, `[B]`, before it is clipped at the borders.
+        place: centres as shares of height and width, `[2, B]`.
+    """
 
     def inside(size: int, centre: Array) -> Array:
         half = jnp.sqrt(area) * size / 2

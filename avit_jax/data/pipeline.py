@@ -11,7 +11,6 @@ A batch is decoded as a whole by one thread or process straight into its array: 
 to be stacked.
 """
 
-import os
 from collections.abc import Iterator
 
 import grain.python as grain
@@ -22,11 +21,12 @@ from avit_jax.data.augment import Augment, eval_image, train_image
 from avit_jax.data.example import BadExample, Source, read_example
 from avit_jax.data.opencv import require_opencv
 from avit_jax.errors import UserError
+from avit_jax.runtime.environment import usable_cores
 
 Batch = dict[str, np.ndarray]
 
-MAX_SUBSTITUTES = 64
-MAX_THREADS = 16
+MAX_SUBSTITUTES = 64  # examples tried in place of an unreadable one
+MAX_THREADS = 16  # unless more are asked for
 
 
 def train_batches(
@@ -202,7 +202,7 @@ def _local_batch_size(source: Source, *, batch_size: int, host: int, hosts: int)
 
 def _iterate(batches: grain.MapDataset, *, workers: int, threads: int | None) -> Iterator[Batch]:
     """Yields the batches in order, decoded ahead; stops threads and processes when closed."""
-    threads = threads or (1 if workers else min(_usable_cores(), MAX_THREADS))
+    threads = threads or (1 if workers else min(usable_cores(), MAX_THREADS))
     # One batch more than threads keeps every thread busy while a finished batch waits.
     read_options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     dataset = batches.to_iter_dataset(read_options)
@@ -220,7 +220,3 @@ def _iterate(batches: grain.MapDataset, *, workers: int, threads: int | None) ->
             yield {name: np.array(value) for name, value in batch.items()} if workers else batch
     finally:
         iterator.close()
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,7 +7,7 @@ when such a dataset is opened, so that models run on machines without it.
 
 from typing import Any
 
-from avit_jax.data.example import BadExample, Example
+from avit_jax.data.example import BadExample, Example, message_of
 from avit_jax.errors import UserError
 
 
@@ -43,8 +43,7 @@ class TfdsSource:
             record = self._records[index]
         # array_record and TFDS raise various errors on damaged records; each is one bad example.
         except Exception as error:
-            detail = " ".join(str(error).split())[:200]
-            raise BadExample(f"cannot be read: {detail or type(error).__name__}") from error
+            raise BadExample(f"cannot be read: {message_of(error)[:200]}") from error
         return Example(record[self._image_key], int(record[self._label_key]))
 
     def describe(self, index: int) -> str:

@@ -1,1 +1,1 @@
-"""Trained models as files that run without this package: StableHLO for JAX, and ONNX."""
+"""Trained models for use elsewhere: StableHLO, ONNX, and weight files of other programs."""

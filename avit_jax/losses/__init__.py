@@ -1,1 +1,4 @@
-"""What a model is trained on beside its own penalties: the labels, and a teacher."""
+"""What a model is held to beside its own penalties: the labels, and the answers of a teacher.
+
+A method's own losses lie in its folder.
+"""

@@ -3,7 +3,7 @@
 One multiply-add counts once, as in the papers' "FLOPs"; only matrix products and attention count,
 not norms, activations or what decides (halting arithmetic, policies), which is well under 1 %.
 DeiT-T / S / B at 224 px come out as 1.254 / 4.599 / 17.56 GMACs, the published 1.3 / 4.6 / 17.6.
-`executed.py` adds up what programs run beyond that.
+What compiled programs compute beyond that, each execution says (`Execution.executed_gmacs`).
 """
 
 from __future__ import annotations
@@ -23,21 +23,26 @@ _UPSTREAM_FIXED = {(12, 58_186_752): 0.06, (19, 306_647_040): 0.33}
 
 
 def embedding(shape: Shape) -> int:
-    """Patch embedding of one image."""
+    """Multiply-adds of the patch embedding of one image."""
     return shape.embedding_macs
 
 
 def readout(shape: Shape) -> int:
-    """Classifier heads of one image."""
+    """Multiply-adds of the classifier heads on one image."""
     return shape.num_prefix_tokens * shape.embed_dim * shape.num_classes
 
 
 def attention(
     shape: Shape, tokens: Array | int, heads: Array | float = 1.0, effect: str = "channels"
 ) -> Array | float:
-    """Attention half of one block on `tokens` live tokens with a share `heads` of the heads.
+    """Multiply-adds of the attention half of one block.
 
-    A head that loses nothing but its attention still needs its values and its projection.
+    Args:
+        shape: of the model.
+        tokens: number of live tokens, of any shape.
+        heads: share of the heads that ran, 0..1.
+        effect: what dropping a head leaves out, see `Usage.head_effect`. With "attention" its
+            values and its part of the output projection are still computed.
     """
     dim = shape.embed_dim
     projected = 2.0 + 2.0 * heads if effect == "attention" else 4.0 * heads
@@ -47,7 +52,7 @@ def attention(
 def mlp(
     shape: Shape, tokens: Array | int, heads: Array | float = 1.0, effect: str = "channels"
 ) -> Array | float:
-    """MLP half of one block; what a dropped head takes with it says `effect`."""
+    """Multiply-adds of the MLP half of one block; arguments as of `attention`."""
     hidden = shape.block.mlp_dim
     products = {"channels": heads + 1.0, "hidden": 2.0 * heads, "attention": 2.0}[effect]
     return tokens * shape.embed_dim * hidden * products
@@ -67,9 +72,9 @@ def per_layer(shape: Shape, usage: Usage) -> Array:
 
 
 def _heads(usage: Usage) -> tuple[Array | float, Array | float]:
-    """Share of the heads that ran, and whether any product is left to compute, `[L, B]`.
+    """Share of the heads that ran, and whether a half has anything to multiply, `[L, B]` each.
 
-    Without any head a half adds a vector that is the same for all images (its biases).
+    A half without any head only adds its biases, a vector that is the same for all images.
     """
     if usage.heads is None:
         return 1.0, 1.0
@@ -84,14 +89,17 @@ def gmacs(shape: Shape, usage: Usage) -> Array:
 
 
 def upstream_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
-    """Costs as the published tables of AdaViT have them, `[B]` in units of 1e9 multiply-adds.
+    """Costs counted as in the published tables of AdaViT, `[B]` in units of 1e9 multiply-adds.
 
-    Meng et al., CVPR 2022. They differ from `gmacs` in that norms are charged, for all tokens and
-    for skipped MLPs too; the projection behind attention is charged as if it had the kept heads'
-    channels on both sides; a block without any head is free; the number of tokens is rounded down
-    through float32, which loses one for some numbers; and what embedding and head cost is written
-    down for the two published models, at 224 px and for 1,000 classes. For all others it is counted
-    as in `gmacs`.
+    Meng et al., CVPR 2022. Differences from `gmacs`:
+
+    * norms count, for all tokens and for skipped MLPs too;
+    * the output projection counts as if it had the kept heads' channels on both sides;
+    * a block without any head costs nothing;
+    * the number of tokens is rounded down after a division in float32, which loses one token for
+      some numbers;
+    * embedding and classifier of the two published models (224 px, 1,000 classes) have fixed costs;
+      those of all other models are counted as in `gmacs`.
     """
     size = np.float32(shape.num_tokens)
     share = np.asarray(usage.tokens.sum(-1), np.float32) / size
@@ -116,9 +124,10 @@ def dense_gmacs(shape: Shape) -> float:
 def last_attention(
     shape: Shape, tokens: Array | int, heads: Array | float = 1.0, effect: str = "channels"
 ) -> Array | float:
-    """Attention half of the last block where only prefix tokens are wanted, in inference.
+    """Multiply-adds of the last block's attention half in inference; arguments as of `attention`.
 
-    All live tokens give keys and values; queries and projection are those of the prefix.
+    Only prefix tokens are read after it, so queries and projection are computed for these alone;
+    keys and values are those of all live tokens.
     """
     prefix, dim = shape.num_prefix_tokens, shape.embed_dim
     keys, values = (heads, 1.0) if effect == "attention" else (heads, heads)
@@ -127,7 +136,7 @@ def last_attention(
 
 
 def last_block(shape: Shape, tokens: Array | int) -> Array | float:
-    """The last block where only prefix tokens are wanted: inference on `tokens` live ones."""
+    """Multiply-adds of the last block in inference, which computes prefix tokens only."""
     return last_attention(shape, tokens) + mlp(shape, shape.num_prefix_tokens)
 
 
@@ -135,7 +144,7 @@ def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
     """Multiply-adds that each image needs in inference, `[B]` in units of 1e9.
 
     As `gmacs`, but the last block computes only what is read (`last_block`), and nothing for an
-    image that is finished by then.
+    image without live tokens.
     """
     layers = np.array(per_layer(shape, usage), np.float64)
     last = jax.tree.map(lambda array: np.asarray(array[-1:]), usage)

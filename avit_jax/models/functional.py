@@ -1,8 +1,8 @@
-"""Flax NNX modules as pure functions of plain parameters: the only file that knows the difference.
+"""Flax NNX modules as pure functions of their parameters.
 
-Parameters travel through the project as a plain nested dict of arrays (cheap to dispatch, clean
-checkpoint paths). A module is rebuilt around them for the moment of a call, so no module ever holds
-state that changes.
+Everywhere else in the package parameters are a plain nested dict of arrays, which dispatches fast
+and gives checkpoints readable paths. Only here are they taken out of modules and put back: a module
+is built around them for the time of one call, so no module holds state that changes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def abstract(build: Build) -> Params:
 
 
 def bind(build: Build, params: Params) -> Any:
-    """The module that `build` makes, holding `params`."""
+    """A module as `build` makes it, with `params` as its parameters."""
     graph, skeleton = _skeleton(build)
     state = jax.tree.map(lambda leaf: leaf, skeleton)  # a copy: the cached skeleton stays as it is
     nnx.replace_by_pure_dict(state, params)

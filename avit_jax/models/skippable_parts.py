@@ -1,7 +1,7 @@
 """The parts of a model that a method may leave out, and what share of them ran.
 
-Everything is read from `Usage`, so whatever skips tokens, heads or halves of blocks is counted
-without being named. Shapes as in `types.py`.
+Everything is read from `Usage`, so this holds for any method that skips tokens, heads or halves of
+blocks. Shapes as in `types.py`.
 """
 
 from __future__ import annotations

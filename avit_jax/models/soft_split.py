@@ -19,7 +19,7 @@ from avit_jax.models import attention
 from avit_jax.models.layers import BlockShape, Mlp, dropout, layer_norm, linear
 
 NORM_EPS = 1e-5
-PERFORMER_EPS = 1e-8  # against a denominator of zero
+PERFORMER_EPS = 1e-8  # added to the denominator, which could be 0
 
 
 class Split(NamedTuple):
@@ -64,7 +64,7 @@ class TokenPerformer(nnx.Module):
         self.w = nnx.Param(orthogonal(rngs.params(), (num_features, width)))
 
     def __call__(self, x: Array, *, rate: float, key: Array | None) -> Array:
-        """See the class; dropout at `rate` acts on both updates where there is a key."""
+        """Tokens to `[B, N, width]`; with a key, dropout at `rate` acts on both updates."""
         attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
         keys, queries, value = jnp.split(self.kqv(self.norm1(x)), 3, axis=-1)
         keys, queries = self.features(keys), self.features(queries)
@@ -96,7 +96,7 @@ class TokenTransformer(nnx.Module):
 
     def __init__(self, inputs: int, width: int, *, fused: bool, dtype: DTypeLike, rngs: nnx.Rngs):
         self.fused = fused
-        self.scale = inputs**-0.5  # of the input's width, not the head's, as published
+        self.scale = inputs**-0.5  # by the input's width instead of the head's, as published
         self.norm1 = layer_norm(inputs, eps=NORM_EPS, dtype=dtype, rngs=rngs)
         self.qkv = linear(inputs, 3 * width, use_bias=False, dtype=dtype, rngs=rngs)
         self.proj = linear(width, width, dtype=dtype, rngs=rngs)
@@ -104,7 +104,7 @@ class TokenTransformer(nnx.Module):
         self.mlp = Mlp(_mlp_shape(width, dtype), rngs=rngs)
 
     def __call__(self, x: Array, *, rate: float, key: Array | None) -> Array:
-        """See the class; nothing is drawn."""
+        """Tokens to `[B, N, width]`; this kind has no dropout, so rate and key are not used."""
         qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3, 1, -1)
         query, key_, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         mixed = attention.mix(query, key_, value, scale=self.scale, fused=self.fused)

@@ -70,7 +70,7 @@ class ViT(Backbone):
         super().__init__(shape, rngs=rngs)
 
     def patches(self, images: Array, key: Array | None) -> Array:
-        """See `Backbone.patches`; nothing is drawn."""
+        """See `Backbone.patches`; nothing here is random, so the key is not used."""
         return self.patch_embed(_patchify(images, self.shape.patch_size))
 
 

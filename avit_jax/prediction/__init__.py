@@ -1,1 +1,1 @@
-"""`--mode predict`: one line for every image, in order, whatever happens on the way."""
+"""`--mode predict`: one line for every image, in order, complete after any interruption."""

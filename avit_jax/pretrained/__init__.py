@@ -1,1 +1,4 @@
-"""Other people's weights: names and layouts."""
+"""Weights that other programs have written or are to read: formats, names, layouts, other sizes.
+
+Nothing in a weight file is ever executed.
+"""

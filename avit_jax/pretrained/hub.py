@@ -7,7 +7,7 @@ from pathlib import Path
 from avit_jax.errors import UserError
 
 PREFIX = "hf://"
-# In this order: the first kind can hold nothing but tensors.
+# Tried in this order, since the first kind cannot hold anything but tensors.
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 

@@ -2,8 +2,8 @@
 
 google-research/vision_transformer published the ViTs of "An Image is Worth 16x16 Words"
 (arXiv 2010.11929) and of "How to train your ViT?" (AugReg, arXiv 2106.10270) as flat arrays under
-the paths of Flax modules. Here they get timm's names and PyTorch's layouts, so that what follows
-has one kind of names to know.
+the paths of Flax modules. Here they get timm's names and PyTorch's layouts, as which all other
+weights are read.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def to_timm(state_dict: Mapping[str, np.ndarray], *, num_heads: int) -> Arrays:
 
     Args:
         state_dict: arrays under the names of google-research/vision_transformer.
-        num_heads: of the model they are for; the file knows its own, timm's layout does not.
+        num_heads: of the model they are for. It has to be checked here, because timm's layout no
+            longer shows the number of heads.
 
     Raises:
         UserError: the weights have another number of heads.
@@ -112,7 +113,7 @@ def _heads_out(array: np.ndarray) -> np.ndarray:
 _BLOCK = r"Transformer/encoderblock_(\d+)"
 _MLP = rf"{_BLOCK}/MlpBlock_3/Dense"
 _ATTENTION = "MultiHeadDotProductAttention_1"
-# Name there, name in timm, number of axes, change of layout.
+# Name in the file (a regular expression), name in timm, number of axes, change of layout.
 _RENAMES: list[tuple[str, str, int, Callable[[np.ndarray], np.ndarray]]] = [
     ("cls", "cls_token", 3, _same),
     ("Transformer/posembed_input/pos_embedding", "pos_embed", 3, _same),

@@ -1,10 +1,10 @@
-"""What weights expect of their pixels, moved into the weights.
+"""Weights that were trained on differently normalised pixels, changed to take ours.
 
 Every image here is normalised with ImageNet's channel statistics (`data/mix.py`), as for DeiT. The
 vision transformers of google-research, AugReg's among them, were trained on pixels scaled to -1..1
-(arXiv 2106.10270), and timm keeps it so. The patch embedding is linear, so its parameters can take
-over the difference: with `x` our pixel and `a * x + b` theirs, `W (a * x + b) + c` is
-`(a W) x + (b W + c)`. Nothing is approximated but the last bit of a float32.
+(arXiv 2106.10270), and timm keeps it so. The patch embedding is linear, so its parameters can
+absorb the difference: with `x` our pixel and `a * x + b` theirs, `W (a * x + b) + c` is
+`(a W) x + (b W + c)`. This is exact but for the rounding of float32.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from avit_jax.data.mix import MEAN, STD
 from avit_jax.errors import UserError
 from avit_jax.models.functional import Params
 
-# Channel means and standard deviations, of pixels in 0..1, that weights were trained with.
+# Channel means and standard deviations by which pixels in 0..1 are normalised, by name.
 PIXELS = {"imagenet": (MEAN, STD), "symmetric": ((0.5,) * 3, (0.5,) * 3)}
 
 
 def for_our_pixels(params: Params, pixels: str) -> Params:
-    """Parameters that do with our pixels what `params` did with those of their training.
+    """Parameters that compute from our pixels what `params` computed from those of their training.
 
     Args:
         params: of a model; its patch embedding reads (row, column, colour), `[p * p * 3, D]`.

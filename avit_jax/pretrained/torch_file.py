@@ -1,8 +1,8 @@
 """The two file formats of `torch.save`, without torch: a zip archive, and a stream before 1.6.
 
-Both hold a pickle that describes tensors as views of storages (see `torch_pickle`), and the
-storages' bytes. The file is mapped into memory and tensors are views of it, so nothing is held
-twice. Every size and position that a file claims is compared with the bytes that are really there.
+Both hold a pickle that describes tensors as views of storages (see `torch_pickle`), and the bytes
+of those storages. The file is mapped into memory and tensors are views of it, so nothing is held
+twice. No size or position in a file is trusted: each is compared with the bytes that are there.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BROKEN_ZIP = (
 
 @dataclasses.dataclass(frozen=True)
 class TorchFile:
-    """A file that was opened and understood, but of which no tensor was read yet.
+    """A file whose description of tensors was read, but none of the tensors themselves.
 
     Attributes:
         content: dicts, lists, numbers and `Tensor` descriptions, as they were saved.
@@ -65,7 +65,8 @@ class TorchFile:
             Unreadable: it claims elements that its storage or the file does not have.
         """
         dtype, width = tensor.storage.dtype, tensor.storage.dtype.itemsize
-        # A stride of 0 repeats elements without end, and a length of 0 hides any other.
+        # With a stride of 0 a few bytes could make an endless tensor, and with one length of 0 the
+        # product of the lengths would not show how large the others are.
         if any(length > self.size for length in tensor.shape) or (
             (count := math.prod(tensor.shape)) * width > self.size
         ):
@@ -90,7 +91,7 @@ class TorchFile:
         return np.ndarray(tensor.shape, dtype, storage, tensor.offset * width, strides)
 
     def _bytes(self, storage: Storage) -> memoryview:
-        """A storage's bytes, in our byte order."""
+        """The bytes of a storage, little-endian whatever machine wrote them."""
         try:
             record = self.record(storage.key)
         except KeyError:

@@ -1,6 +1,8 @@
-"""What the pickle of a PyTorch file may name, and what that means here: descriptions, no objects.
+"""The classes and functions that the pickle of a PyTorch file may name, replaced by descriptions.
 
-A name that is not listed is refused; no name leads to code outside this file.
+A pickle names functions to be called. Here a name that is listed stands for a function of this file
+that describes a tensor, or for a placeholder; any other name is refused. So no name in a file can
+reach code outside of this one.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _BUILTINS = (
     "object set frozenset list dict tuple int long float bool str "
     "unicode bytes bytearray complex slice range xrange"
 )
-# What training scripts leave beside the weights: options, paths, best accuracies, dates.
+# Of what training scripts save beside the weights (options, paths, accuracies, dates): ignored.
 _INERT = {
     "_codecs.encode",
     "argparse.Namespace",
@@ -73,14 +75,14 @@ DAMAGED = "is damaged or incomplete: download or copy it again"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Global:
-    """A name that a pickle refers to, and nothing behind it."""
+    """The name of a class or function in a pickle, which was not looked up."""
 
     name: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inert:
-    """Stands for an object that was not built."""
+    """A placeholder for an object of a known class that was not built, for weights need none."""
 
     name: str
 
@@ -113,7 +115,10 @@ def shown(name: str) -> str:
 
 
 def _tensor_from(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
-    """Arguments of `_rebuild_tensor` and, after gradient flag and hooks, metadata in version 2."""
+    """A tensor from the arguments of torch's `_rebuild_tensor` or `_rebuild_tensor_v2`.
+
+    Version 2 has three more: whether gradients are wanted, hooks, and metadata.
+    """
     if len(rest) > 2 and rest[2]:
         raise Unreadable("holds a tensor that is a lazily negated or conjugated view: clone it")
     if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
@@ -134,14 +139,17 @@ def _first(first: Any, *_: Any) -> Any:
 
 
 def _typed_from(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
-    """A tensor of a subclass: how to make it, its class, and the arguments for making it."""
+    """A tensor of a subclass, from the arguments of torch's `_rebuild_from_type_v2`.
+
+    These are a function that makes a tensor, the subclass, which is ignored, and its arguments.
+    """
     if not isinstance(function, Global) or function.name == _FROM_TYPE:
         raise TypeError("a function that makes a tensor was expected")
     return call(function, arguments)
 
 
 _FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
-# The only names that mean something, and what they mean: functions of this file, on descriptions.
+# Names that are called, and what is called in their place.
 _MEANINGS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _mapping_from,
     "torch._utils._rebuild_tensor": _tensor_from,
@@ -154,7 +162,7 @@ _KNOWN = _MEANINGS.keys() | _INERT | STORAGES.keys()
 
 
 def named(name: str) -> Global:
-    """A global by its name.
+    """A class or function that a pickle names, as a name that is known to be harmless.
 
     Raises:
         Unreadable: it is not listed.
@@ -168,7 +176,7 @@ def named(name: str) -> Global:
 
 
 def call(function: Any, arguments: Any) -> Any:
-    """What a global makes of its arguments: a description, or a placeholder."""
+    """What is put in the place of a call: the description of a tensor, or a placeholder."""
     if not isinstance(function, Global) or type(arguments) is not tuple:
         raise TypeError("a global and its arguments were expected")
     meaning = _MEANINGS.get(function.name)
@@ -188,13 +196,13 @@ def storage_of(identifier: Any) -> Storage:
 
 
 def mapping_key(key: Any) -> Any:
-    """A key as it is, or a placeholder for one of a kind that no weights are looked up by."""
-    # Nested tuples can take ages to hash.
+    """A key of a mapping; of any kind that cannot name weights, a placeholder."""
+    # Deeply nested tuples would take very long to hash.
     return key if isinstance(key, str | int | float | bytes | None) else Inert(type(key).__name__)
 
 
 def text_of(value: Any) -> str:
-    """A text, and nothing else."""
+    """The value itself, which must be a text; raises TypeError for anything else."""
     if not isinstance(value, str):
         raise TypeError("a text was expected")
     return value

@@ -1,9 +1,10 @@
 """The pickle inside a PyTorch file, read as data: nothing in it is called, imported or built.
 
 A pickle is a program for a stack machine whose instructions may call any function of the computer
-it is opened on. This machine knows the same instructions without the calls: a global is a name on
-a list, calling one makes a description of a tensor or an inert placeholder, and state that an
-object would take over is dropped. The standard library's disassembler decodes the instructions.
+it is opened on. The machine here knows the same instructions without the calls: a name must be on a
+list (`torch_objects`), calling it makes the description of a tensor or a placeholder, and state
+that an object would be given is dropped. The standard library's disassembler decodes the
+instructions.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ MAX_PICKLE_BYTES = 64 * 2**20
 
 
 class Pickle(NamedTuple):
-    """What one pickle holds.
+    """The content of one pickle, with descriptions of tensors in the place of tensors.
 
     Attributes:
         content: dicts, lists, tuples, numbers, texts and descriptions.
-        storages: all that were mentioned, by key, also where nothing is left of their tensors.
+        storages: all that the pickle mentions, by key, even if no tensor in `content` uses them.
     """
 
     content: Any
@@ -33,7 +34,7 @@ class Pickle(NamedTuple):
 
 
 def read(stream: IO[bytes]) -> Pickle:
-    """The next pickle in `stream`, which is left behind its end.
+    """The next pickle in `stream`, which is read up to that pickle's end.
 
     Raises:
         Unreadable: a global that is not on the list, or no well-formed pickle.
@@ -56,7 +57,7 @@ def read(stream: IO[bytes]) -> Pickle:
 
 
 class _Machine:
-    """Stack, marks and memo of a pickle; a wrong program ends in the errors that `read` expects."""
+    """Stack, marks and memo of a pickle. A malformed one raises an error that `read` catches."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []

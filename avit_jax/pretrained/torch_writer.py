@@ -19,7 +19,7 @@ import safetensors.numpy
 
 from avit_jax.errors import UserError
 from avit_jax.pretrained.torch_objects import STORAGES
-from avit_jax.runtime.files import sync_directory
+from avit_jax.runtime.files import open_atomic
 
 ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 _FOLDER = "archive"
@@ -52,17 +52,8 @@ def save_torch(path: str | os.PathLike[str], state_dict: Mapping[str, Any]) -> N
                 f"{name} has dtype {array.dtype}, which cannot be written to {address}: convert it "
                 "to float32."
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            write(file, arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    with open_atomic(path) as file:
+        write(file, arrays)
 
 
 def _write_safetensors(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
@@ -92,7 +83,7 @@ def _header_bytes(member: zipfile.ZipInfo) -> int:
 
 
 def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The pickle of an OrderedDict of tensors, written out: torch's functions need not exist."""
+    """The pickle of an OrderedDict of tensors, put together from its instructions without torch."""
     items = b"".join(
         _constant(name) + _tensor(key, array) for key, (name, array) in enumerate(arrays.items())
     )
@@ -102,6 +93,7 @@ def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _tensor(key: int, array: np.ndarray) -> bytes:
+    """The instructions that make a tensor whose bytes lie in the archive's record `key`."""
     storage = _tuple(
         _constant("storage"),
         _global(_STORAGE_NAMES[array.dtype]),
@@ -122,11 +114,12 @@ def _tensor(key: int, array: np.ndarray) -> bytes:
 
 
 def _constant(value: Any) -> bytes:
-    """Texts, numbers and tuples of them, as instructions without head and end."""
+    """The instructions that make a text, a number or a tuple of them, without head and end."""
     return pickle.dumps(value, protocol=2)[2:-1]
 
 
 def _global(name: str) -> bytes:
+    """The instruction that names a function or class, for example "torch.FloatStorage"."""
     module, _, attribute = name.rpartition(".")
     return pickle.GLOBAL + f"{module}\n{attribute}\n".encode()
 

@@ -1,7 +1,7 @@
-"""Weights in files of other people's programs, read and written without those programs.
+"""Reads the weight files of other programs (PyTorch, safetensors, NumPy) without those programs.
 
-A file is recognised by what is in it. Whatever kind it is, no code from it is run, and one that is
-no weights at all (a web page, a git-LFS pointer, half a download) is refused by what it is.
+A file is recognised by its content. No code from it is ever run. What is no weight file at all (a
+web page, a git-LFS pointer, half a download) is refused with a message that says what it is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHOICES = ("auto", "ema", "raw")
 _WRAPPERS = (("state_dict", "state_dict_ema"), ("model", "model_ema"))
 # Put before every name by DistributedDataParallel and by torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
-_OTHERWISE = "write weights='auto' (--config.eval.weights auto)"
+_REMEDY = "write weights='auto' (--config.eval.weights auto)"
 _HEAD_BYTES = 512
 _NAMES_SHOWN = 12
 
@@ -119,9 +119,9 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _plain(arrays: dict[str, np.ndarray], weights: str) -> dict[str, np.ndarray]:
-    """What can hold nothing but arrays, no checkpoint with several sets of them."""
+    """The arrays of a format that holds one set of weights, without prefixes in their names."""
     if weights == "ema":
-        raise Unreadable(f"has no moving average of the weights: {_OTHERWISE}")
+        raise Unreadable(f"has no moving average of the weights: {_REMEDY}")
     if not arrays:
         raise Unreadable("holds no tensors: give a file with weights")
     return _without_prefix(arrays)
@@ -151,7 +151,7 @@ def _state_dict(content: Any, weights: str) -> dict[str, Tensor]:
 
 
 def _chosen(content: dict[Any, Any], weights: str) -> dict[Any, Any]:
-    """The moving average in a checkpoint, or all of it, in which the trained weights are."""
+    """The part of a checkpoint to take weights from: its moving average, or the whole of it."""
     raw, average = (
         next((name for name in names if isinstance(content.get(name), dict)), None)
         for names in zip(*_WRAPPERS, strict=True)
@@ -159,13 +159,13 @@ def _chosen(content: dict[Any, Any], weights: str) -> dict[Any, Any]:
     if average is None:
         if weights == "ema":
             raise Unreadable(
-                f"has no moving average of the weights, only {_listed(content)}: {_OTHERWISE}"
+                f"has no moving average of the weights, only {_listed(content)}: {_REMEDY}"
             )
         return content
     if weights == "raw":
         if raw is None:
             raise Unreadable(
-                f"has no weights but their moving average, only {_listed(content)}: {_OTHERWISE}"
+                f"has no weights but their moving average, only {_listed(content)}: {_REMEDY}"
             )
         _logger.info("the weights in %s are taken, not their moving average in %s", raw, average)
         return content
@@ -179,7 +179,7 @@ def _is_weight(name: Any, value: Any) -> bool:
 
 
 def _without_prefix(named: dict[str, Any]) -> dict[str, Any]:
-    """Removes what wrappers put before the names, if it stands before all of them."""
+    """Removes the prefix that a wrapper has put before the names, if all of them have it."""
     for prefix in _PREFIXES * 2:
         if all(name.startswith(prefix) for name in named):
             named = {name[len(prefix) :]: value for name, value in named.items()}

@@ -1,4 +1,4 @@
-"""Compiled programs kept between runs of the command line, where JAX itself was not told to.
+"""Compiled programs, kept on disk between runs of the command line unless JAX is set up otherwise.
 
 `JAX_COMPILATION_CACHE_DIR` chooses another folder, `JAX_ENABLE_COMPILATION_CACHE=false` none.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 
 SLOW_SECONDS = 1.0  # programs that compile faster are not worth a file
-HIT = "/jax/compilation_cache/cache_hits"
+HIT = "/jax/compilation_cache/cache_hits"  # the event that JAX records
 
 
 def use_compilation_cache() -> None:
@@ -31,7 +31,7 @@ def use_compilation_cache() -> None:
 
 @contextlib.contextmanager
 def cache_hits() -> Iterator[list[str]]:
-    """A list that grows with every program that this thread takes from the cache meanwhile."""
+    """A list with one entry for each program that this thread has taken from the cache since."""
     hits: list[str] = []
     thread = threading.get_ident()
 
@@ -47,7 +47,10 @@ def cache_hits() -> Iterator[list[str]]:
 
 
 def _processor_features() -> str:
-    """Programs for a CPU hold its own instructions: a home shared by machines needs them apart."""
+    """A short hash of the instructions that the processor has.
+
+    Compiled programs use them, so machines that share a home directory need folders of their own.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -19,7 +19,9 @@ SMALLEST_SHARDED = 2**14  # entries; splitting smaller arrays costs more than it
 def make_mesh(
     data: int = -1, fsdp: int = 1, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A `data` x `fsdp` mesh over `devices` (all of all processes); -1 means "what is left".
+    """A `data` x `fsdp` mesh over `devices`, by default all devices of all processes.
+
+    `data=-1` takes as many rows as the devices make with `fsdp` columns.
 
     Raises:
         UserError: the sizes do not use up the devices.
@@ -37,12 +39,12 @@ def make_mesh(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over all devices."""
+    """The sharding of a batch: its leading axis is split over all devices."""
     return NamedSharding(mesh, P(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
+    """The sharding of an array of which every device holds the whole."""
     return NamedSharding(mesh, P())
 
 
@@ -66,7 +68,7 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def abstract_on(mesh: Mesh, shapes: Any) -> Any:
-    """`shapes` as `ShapeDtypeStruct`s that know where they belong on the mesh."""
+    """A tree of shapes as `ShapeDtypeStruct`s with the shardings of `state_shardings`."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
@@ -75,7 +77,7 @@ def abstract_on(mesh: Mesh, shapes: Any) -> Any:
 
 
 def put_on(mesh: Mesh, tree: Any) -> Any:
-    """Arrays that every process holds whole, as global arrays where a state's arrays belong."""
+    """Arrays that every process has in full, as global arrays sharded by `state_shardings`."""
 
     def put(leaf: Any, place: NamedSharding) -> jax.Array:
         whole = np.asarray(leaf)
@@ -85,7 +87,10 @@ def put_on(mesh: Mesh, tree: Any) -> Any:
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of a batch as global arrays; processes hold consecutive rows."""
+    """The rows of a batch that this process has, as its part of global arrays.
+
+    Processes hold consecutive rows, in the order of their numbers.
+    """
     return {
         name: jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
         for name, rows in batch.items()

@@ -1,10 +1,9 @@
-"""What a measurement depends on: threads and allocator, the same for all sides, and names."""
+"""What measured times depend on: threads, allocator, processor, versions of packages."""
 
 from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,16 +17,23 @@ MALLOC = (
 )
 
 
-def start_again_prepared(command: Sequence[str]) -> None:
-    """Replace this process by `command` with threads and allocator set, unless they are set.
+def usable_cores() -> int:
+    """The number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    They are read when a process starts, so they cannot be set from within.
+
+def start_again_prepared(command: Sequence[str]) -> None:
+    """Replace this process by `command` with the environment variables that measurements need.
+
+    They set the number of threads and the allocator, alike for all that is compared, and are read
+    when a process starts, so they cannot be set from within. Where all are set, nothing happens.
     """
-    threads = str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())
+    threads = str(usable_cores())
     wanted = {
-        "NPROC": threads,  # of XLA
-        "OMP_NUM_THREADS": threads,  # of PyTorch, which sleeps when idle with the next two:
-        "OMP_WAIT_POLICY": "PASSIVE",  # its threads would else take the cores in XLA's turns
+        "NPROC": threads,  # XLA's
+        "OMP_NUM_THREADS": threads,  # PyTorch's
+        # Idle threads of PyTorch sleep; otherwise they would take the cores in XLA's turns.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "KMP_BLOCKTIME": "0",
     }
     if platform.libc_ver()[0] == "glibc":
@@ -40,7 +46,7 @@ def start_again_prepared(command: Sequence[str]) -> None:
 
 
 def environment(packages: Sequence[str] = ("jax", "flax")) -> dict[str, str]:
-    """Names of everything that the figures depend on."""
+    """What the measured times depend on, by name: machine, threads, allocator and versions."""
     device = jax.devices()[0]
     return {
         "processor": processor(),
@@ -53,7 +59,7 @@ def environment(packages: Sequence[str] = ("jax", "flax")) -> dict[str, str]:
 
 
 def processor() -> str:
-    """Its name, as well as the system tells."""
+    """The processor's name, as far as the operating system tells."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]

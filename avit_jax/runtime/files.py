@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -37,26 +38,36 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 
     In an object store the write of one object is atomic by itself.
     """
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not is_local(path):
-        path.write_bytes(data)
-        return
-    temporary = f"{os.fspath(path)}.tmp{os.getpid()}"
+    if is_local(path):
+        with open_atomic(path) as file:
+            file.write(data)
+    else:
+        epath.Path(path).write_bytes(data)
+
+
+@contextlib.contextmanager
+def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A local file to write into, which takes the name `path` when it is complete.
+
+    Where something is raised, what was at `path` stays as it is. Missing folders are made.
+    """
+    path = os.path.abspath(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.tmp{os.getpid()}"
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
-    sync_directory(path.parent)
+    sync_directory(os.path.dirname(path))
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as indented JSON that is never seen half-written; `plain` says what fits."""
+    """Writes `value`, anything that `plain` takes, as indented JSON never seen half-written."""
     write_text_atomic(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 

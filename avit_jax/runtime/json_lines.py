@@ -1,9 +1,9 @@
-"""A file of JSON lines that grows with the work, and from which killed work is taken up again.
+"""A file of JSON lines that grows with the work, and from which a killed process is resumed.
 
-Lines are appended in the order of the work, so the number of whole lines says how much of it is
+Lines are appended in the order of the work, so the number of complete lines says how much of it is
 done: nothing is repeated and nothing lost, wherever the process was killed. A second, small file
-beside it, written before the first line, says what the work was, so that no other work is ever
-continued in it.
+beside it, written before the first line, says what the lines are about (a command, a checkpoint, a
+list of images), so that different work is never appended to them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ class JsonLines:
 
     Args:
         path: of the file, local; made if it does not exist.
-        identity: JSON values that name the work; those of a file that exists must be the same.
+        identity: JSON values that say what the lines are about; those saved beside a file that
+            exists must be the same.
         check: called with the number and the content of each line that is there already, in order;
-            it raises UserError where a line is not the one that the work would have written.
+            it raises UserError where this is not the line that would be written again.
         clock: returns seconds.
 
     Raises:
@@ -68,7 +69,7 @@ class JsonLines:
             raise self._unwritable(error) from error
         try:
             _lock(self._file.fileno(), path)
-            self._claim(plain(identity))
+            self._check_identity(plain(identity))
             self.count = self._recover(check)
             self._synced = clock()
         except BaseException:
@@ -97,7 +98,7 @@ class JsonLines:
         self._synced = self._clock()
 
     def close(self) -> None:
-        """Closes the file, with all lines safe."""
+        """Closes the file, after making all lines survive a power cut."""
         try:
             self.sync()
         finally:
@@ -109,8 +110,8 @@ class JsonLines:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _claim(self, identity: Line) -> None:
-        """Refuses a file of other work; names this work before the first line."""
+    def _check_identity(self, identity: Line) -> None:
+        """Saves what the lines will be about; refuses a file that is about something else."""
         beside = identity_path(self._path)
         if not os.fstat(self._file.fileno()).st_size:
             write_json_atomic(beside, identity)  # also makes the name of the file itself durable
@@ -133,7 +134,7 @@ class JsonLines:
             )
 
     def _recover(self, check: Callable[[int, Line], None]) -> int:
-        """Counts the whole lines and cuts off what a killed process or machine left behind them."""
+        """Counts the complete lines and removes a partly written one after them."""
         count, end = 0, 0
         # A second descriptor reads through a buffer; the one that writes has none.
         with open(self._path, "rb") as file:
@@ -159,7 +160,7 @@ class JsonLines:
 
 
 def _parse(text: bytes) -> Line | None:
-    """A whole line, or `None` for a torn or damaged one."""
+    """The content of a complete line, or `None` for one that is cut short or damaged."""
     if not text.endswith(b"\n"):
         return None
     try:

@@ -1,6 +1,7 @@
-"""Metrics by the line: `metrics.jsonl`, and TensorBoard events where wanted.
+"""The log of a training: one line of `metrics.jsonl` per measurement, and TensorBoard events.
 
-The log of an interrupted and resumed run reads as that of one uninterrupted run.
+After an interruption, lines from beyond the restored checkpoint are removed, so the log of a
+resumed run reads like that of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class MetricsWriter:
     Args:
         workdir: local directory of the run.
         restored_step: the step the run continues from. Lines and events of later steps, left by the
-          interrupted run, are cut, and so is a half-written last line. 0 (nothing restored) starts
-          an empty log.
+          interrupted run, are removed, and so is a half-written last line. 0 (nothing restored)
+          starts an empty log.
         tensorboard: whether to write event files to `workdir/tensorboard`.
 
     Raises:

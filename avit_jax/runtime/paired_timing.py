@@ -1,7 +1,7 @@
-"""Functions against each other: taking turns in one process, read as paired ratios.
+"""Functions compared by their speed: they take turns, and ratios are taken within each turn.
 
-The speed of a shared machine drifts, so an absolute time says little. Within a turn the drift is
-small: the ratio to the baseline is taken there, and its median over the turns is the result.
+The speed of a shared machine drifts, so an absolute time says little. Within one turn the drift is
+small: the ratio to the baseline is taken there, and the median of the ratios is the result.
 """
 
 from __future__ import annotations
@@ -16,18 +16,23 @@ import numpy as np
 
 
 class Timing(NamedTuple):
-    """Seconds of one contender, one value per turn."""
+    """Times of one function in seconds, one value per turn.
+
+    Attributes:
+        wall: elapsed time.
+        cpu: user and system time, added up over all threads of the process.
+    """
 
     wall: list[float]
     cpu: list[float]
 
     def median(self) -> float:
-        """Middle wall time, in seconds."""
+        """Median of the elapsed times, in seconds."""
         return statistics.median(self.wall)
 
 
 class Ratio(NamedTuple):
-    """Median and quartiles of paired ratios."""
+    """Median, lower and upper quartile of the ratios of all turns."""
 
     median: float
     low: float
@@ -40,10 +45,10 @@ def race(
     """Time all contenders, in a new random order each turn, so that none always follows the same.
 
     Args:
-        contenders: functions whose result is waited for.
-        turns: measured rounds.
-        warm_up: rounds before that.
-        seed: of the order.
+        contenders: functions by name; a call counts as done when its result is ready.
+        turns: calls of each function that are measured.
+        warm_up: calls of each function before them, which are not.
+        seed: decides the order.
     """
     names = list(contenders)
     timings = {name: Timing([], []) for name in names}
@@ -60,6 +65,6 @@ def race(
 
 
 def speedup(baseline: Timing, contender: Timing) -> Ratio:
-    """How many times faster than the baseline: paired ratios of wall times."""
+    """How many times faster the contender is than the baseline: ratios of elapsed times."""
     ratios = np.asarray(baseline.wall) / np.asarray(contender.wall)
     return Ratio(*(float(np.quantile(ratios, q)) for q in (0.5, 0.25, 0.75)))

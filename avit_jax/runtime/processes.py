@@ -1,4 +1,4 @@
-"""Processes that work on their own and compare notes now and then."""
+"""Several processes of one run: how they find each other, share work and agree."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from avit_jax.errors import UserError
 Result = TypeVar("Result")
 
 _NOTHING, _FAILED = -1, -2  # what process 0 tells the others, beside numbers from 0
+# Where to meet, how many processes there are, and which one this is.
 _JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
-    """Join the other processes of this run where there are any, and only then.
+    """Join the other processes of this run, if there are any.
 
-    Several processes are known by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, by
-    the tasks of a Slurm step or of Open MPI, or by the workers of a TPU slice. Slurm sets
-    SLURM_NTASKS and SLURM_PROCID in the shell of a batch script too, where nothing else was
-    started; what only srun sets is SLURM_STEP_NUM_TASKS.
+    Several processes are recognised by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID, by the tasks of a Slurm step or of Open MPI, or by the workers of a TPU slice.
+    Slurm sets SLURM_NTASKS and SLURM_PROCID in the shell of a batch script too, where nothing else
+    was started; what only srun sets is SLURM_STEP_NUM_TASKS.
 
     Raises:
-        UserError: JAX's variables name some of what is needed, or what cannot be.
+        UserError: some of JAX's three variables are missing, or are not numbers that fit.
     """
     given = [name for name in _JAX if name in environment]
     if environment.get("JAX_NUM_PROCESSES") == "1":
@@ -49,15 +50,6 @@ def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
         )
 
 
-def refuse_several_processes(mode: str) -> None:
-    """Raises UserError where several processes were started for a mode that runs in one."""
-    if jax.process_count() > 1:
-        raise UserError(
-            f"--mode {mode} runs in one process, but {jax.process_count()} were started: start it "
-            "on one machine alone, without the launcher of several."
-        )
-
-
 def _count_and_number(environment: Mapping[str, str]) -> tuple[int, int]:
     count, number = (environment[name] for name in _JAX[1:])
     if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
@@ -66,6 +58,15 @@ def _count_and_number(environment: Mapping[str, str]) -> tuple[int, int]:
             "counting the processes from 0."
         )
     return int(count), int(number)
+
+
+def refuse_several_processes(mode: str) -> None:
+    """Raises UserError where several processes were started for a mode that runs in one."""
+    if jax.process_count() > 1:
+        raise UserError(
+            f"--mode {mode} runs in one process, but {jax.process_count()} were started: start it "
+            "on one machine alone, without the launcher of several."
+        )
 
 
 def preemption_notice() -> Callable[[int], bool]:
@@ -82,23 +83,25 @@ def preemption_notice() -> Callable[[int], bool]:
 
 
 def share(total: int) -> range:
-    """The part of `total` things in a row that is this process's: a contiguous one.
+    """Which of `total` items in a row this process works on: a contiguous part of them.
 
-    The parts of all processes, one behind the other, are the whole, and differ by one at most.
+    The parts of all processes in order make up the whole, and their sizes differ by one at most.
     """
     index, count = jax.process_index(), jax.process_count()
     return range(index * total // count, (index + 1) * total // count)
 
 
 def gather(values: np.ndarray) -> np.ndarray:
-    """The `values` of all processes, with a leading axis; all of them call it at the same point."""
+    """The `values` of all processes, stacked `[processes, ...]`; every process has to call it."""
     if jax.process_count() == 1:
         return values[None]
     return np.asarray(multihost_utils.process_allgather(values))
 
 
 def in_all_or_none(prepare: Callable[[], Result]) -> Result:
-    """Runs `prepare` in every process; where it fails in one, it fails in all, and none waits.
+    """Runs `prepare`, which every process calls, and fails in all where it fails in one.
+
+    Otherwise the others would wait for ever for the one that has ended.
 
     Raises:
         UserError: from `prepare`, here or in another process.

@@ -11,9 +11,9 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-_INTERVALS = (
-    10  # the rate shown is the median over so many, which evaluations in between do not move
-)
+# The rate shown is the median over so many intervals between updates, so that a slow one, with an
+# evaluation in it, does not change it.
+_INTERVALS = 10
 
 
 class Progress:
@@ -97,16 +97,16 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Leaves the bar as it is and ends its line."""
+        """Ends the line of the bar, which stays visible."""
         if self._bar is not None:
             self._bar.close()
 
     def _median_rate(self) -> float | None:
-        """`None` after the first interval, in which a first step compiles."""
+        """Images per second; `None` before the second update, since the first step compiles."""
         return statistics.median(self._rates) if self._rates else None
 
     def _remaining(self, step: int) -> str:
-        """Hours, minutes and seconds to go; evaluations and checkpoints so far count in."""
+        """Time to go, as h:mm:ss, if evaluations and checkpoints go on taking their share."""
         first_step, first_time = self._first
         seconds = (self._last[1] - first_time) / (step - first_step) * (self._total - step)
         minutes, seconds = divmod(round(max(seconds, 0)), 60)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-MAX_IN_FLIGHT = 2
+MAX_IN_FLIGHT = 2  # steps that were started and are not done
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,23 +48,23 @@ class TrainingClock:
         self._in_flight: collections.deque[tuple[jax.Array, int]] = collections.deque()
 
     def follow(self, result: jax.Array, *, images: int) -> None:
-        """A step was started: wait until few enough are in flight, and count those that are done.
+        """Take note of a step that was started, and wait if too many are unfinished.
 
         Args:
-            result: anything that the step computes.
-            images: in its batch.
+            result: anything that the step computes; it is ready when the step is done.
+            images: number of images in its batch.
         """
         self._in_flight.append((result, images))
-        if self._timed_since is None:  # compiled just now, which no other step will be
+        if self._timed_since is None:  # the first step compiles, so it is not timed
             self._wait(left=0)
             self._timed_since = self._clock()
         else:
-            # Enough steps in flight to keep the device busy, few enough to hear SIGTERM in time.
+            # Enough to keep the device busy, few enough to stop soon after SIGTERM.
             self._wait(left=MAX_IN_FLIGHT)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Wait for the steps in flight; what is done then is no part of any step."""
+        """Wait for the unfinished steps; time spent inside of this context is not that of steps."""
         self._wait(left=0)
         was_timing, self._seconds, self._timed_since = self._timed_since, self._timed(), None
         yield
@@ -72,7 +72,7 @@ class TrainingClock:
             self._timed_since = self._clock()
 
     def effort(self, before: Effort = Effort()) -> Effort:
-        """Of this process, on top of what went into the run before."""
+        """What the run has taken so far: `before`, up to this process, and this process's part."""
         return Effort(
             seconds=before.seconds + self._clock() - self._began,
             timed_images=before.timed_images + self._images,

@@ -1,1 +1,1 @@
-"""From a config to a trained model, through every interruption."""
+"""From a config to a trained model, through every interruption: loop, step and optimiser."""

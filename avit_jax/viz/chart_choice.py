@@ -1,16 +1,23 @@
-"""Which charts a report has, and what stands in their place where pictures cannot be seen."""
+"""Which charts a report has, and the same in words for readers who cannot see pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from avit_jax.viz import charts, difficulty, usage_charts
+from avit_jax.viz import depth_charts, difficulty, usage_charts
 from avit_jax.viz.chart_style import Chart
 
 
 class Chosen(NamedTuple):
-    """A chart: name of its file, title, how to draw it, and the same in words."""
+    """A chart of a report.
+
+    Attributes:
+        name: of its file, without the ending.
+        title: shown above it.
+        draw: makes the picture.
+        words: what the picture shows, as alternative text.
+    """
 
     name: str
     title: str
@@ -19,18 +26,18 @@ class Chosen(NamedTuple):
 
 
 def chosen(summary: dict[str, Any]) -> Iterator[Chosen]:
-    """The charts for what `figures.summarise` found."""
+    """The charts that fit the summary of a report, see `image_statistics.summarise`."""
     classes, lines = summary["classes"], summary["kept_per_layer"]
     yield Chosen(
         "depth_histogram",
         "Depth of all tokens",
-        charts.depth_histogram,
+        depth_charts.depth_histogram,
         f"Share of tokens by depth: {_percent(summary['depth_histogram'])}",
     )
     yield Chosen(
         "live_tokens",
         "Tokens computed per layer",
-        charts.live_tokens,
+        depth_charts.live_tokens,
         f"Tokens computed, by layer: {_percent(summary['live']['mean'])}",
     )
     if lines:
@@ -42,7 +49,7 @@ def chosen(summary: dict[str, Any]) -> Iterator[Chosen]:
     if classes:
         text = " to ".join(f"{one['name']} {one['mean_depth']:.1f}" for one in _ends(classes))
         words = f"Mean depth per class, from {text}"
-        yield Chosen("class_depth", "Depth per class", charts.class_depth, words)
+        yield Chosen("class_depth", "Depth per class", depth_charts.class_depth, words)
     if classes and lines:
         cheap, dear = _ends(sorted(classes, key=lambda one: one["gmacs"]))
         text = f"Share that ran per class, from {_of_class(cheap)} to {_of_class(dear)}"

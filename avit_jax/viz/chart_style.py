@@ -1,4 +1,4 @@
-"""What all charts of a report share: themes, an axis, and the way to pixels.
+"""What all charts of a report share: colour themes, axes of layers and of classes, the PNG.
 
 Each chart is drawn for paper (white) and for both colour schemes of the page (transparent).
 """
@@ -6,11 +6,12 @@ Each chart is drawn for paper (white) and for both colour schemes of the page (t
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from avit_jax.viz.matplotlib_figure import new_figure, png_bytes
 
 MOST_CLASSES = 24  # in a chart of classes; the ends of their order where there are more
 LEAST_ROWS = 8  # so that a single class does not fill the chart
@@ -20,7 +21,14 @@ _LONGEST_NAME = 22
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """Colours around the data, and the resolution in dots per inch."""
+    """Colours around the data, as Matplotlib names them, and the resolution.
+
+    Attributes:
+        ink: of text, axes and edges.
+        quiet: of grid lines and bands.
+        paper: of the background.
+        dots: per inch.
+    """
 
     ink: str
     quiet: str
@@ -32,16 +40,20 @@ PAPER = Theme("#1c2028", "#d5d9e0", "#ffffff", 300)
 LIGHT = Theme("#343a46", "#d5d9e0", "none", 170)
 DARK = Theme("#d3d8e2", "#3a414d", "none", 170)
 
+# Draws the summary of a report (`image_statistics.summarise`) as the content of a PNG file.
 Chart = Callable[[dict[str, Any], Theme], bytes]
 
 
 def canvas(theme: Theme, vertical: str, horizontal: str, *, height: float = HEIGHT):
-    """A figure with one axis in the style of all charts."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """A figure with one axis in the style of all charts.
 
-    figure = Figure(figsize=(4.2, height), layout="constrained", facecolor=theme.paper)
-    FigureCanvasAgg(figure)
+    Args:
+        theme: its colours.
+        vertical: label of the vertical axis.
+        horizontal: label of the horizontal axis.
+        height: in inches.
+    """
+    figure = new_figure(4.2, height, layout="constrained", facecolor=theme.paper)
     axis = figure.add_subplot(facecolor="none")
     axis.set_ylabel(vertical, fontsize=8)
     axis.set_xlabel(horizontal, fontsize=8)
@@ -96,9 +108,7 @@ def png(figure, theme: Theme) -> bytes:
     for axis in figure.axes:
         axis.spines["bottom"].set_color(theme.ink)
         axis.tick_params(colors=theme.ink)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=theme.dots, metadata={"Software": "avit_jax"})
-    return buffer.getvalue()
+    return png_bytes(figure, dots_per_inch=theme.dots)
 
 
 def _printable(name: str) -> str:

@@ -18,11 +18,12 @@ from avit_jax.methods.base import Model
 from avit_jax.methods.per_image import num_layers, per_image
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
+from avit_jax.viz.matplotlib_figure import new_figure, write_png
 from avit_jax.viz.palette import LEGEND
+from avit_jax.viz.patches import LUMINANCE
 
 SHOWN = 20  # images in the picture
 MEASURED = 1024  # images behind the figures
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
 _ALIKE = 1e-6  # spread below which quantities in 0..1 or in layers are rounding only
 
 
@@ -100,7 +101,7 @@ def statistics(images: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
         depths explain. Each with a `text` for people.
     """
     grid = maps.shape[1]
-    luminance = images.astype(np.float64) @ _LUMINANCE / 255.0
+    luminance = images.astype(np.float64) @ LUMINANCE / 255.0
     rows, columns = np.gradient(luminance, axis=(1, 2))
     quantities = {
         "brightness": _per_patch(luminance, grid),
@@ -147,14 +148,11 @@ def draw(
     images: np.ndarray, maps: np.ndarray, titles: list[str], *, depth: int, path: Path
 ) -> None:
     """Draw images uint8 `[M, S, S, 3]` beside their depth maps `[M, grid, grid]`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import BoundaryNorm
-    from matplotlib.figure import Figure
 
     columns = 5
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(2.3 * columns, 1.38 * rows + 0.9), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.3 * columns, 1.38 * rows + 0.9, layout="constrained")
     axes = figure.subplots(rows, 2 * columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -177,9 +175,4 @@ def draw(
         spacing="uniform",
     )
     bar.set_label(LEGEND, fontsize=9)
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_png(figure, path, dots_per_inch=120)

@@ -1,7 +1,7 @@
-"""Whether hard images cost more: what each image used against how sure the model was of it.
+"""Whether difficult images cost more: the cost of each image against the model's confidence.
 
-The model's own confidence stands for difficulty, since it is there for images of any source; where
-the class is known, right and wrong answers are told apart as well.
+Low confidence stands for difficulty, because it is known for any image; where the class is known as
+well, right and wrong answers are compared too.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-MOST_GROUPS, LEAST_IMAGES = 6, 4  # groups of equally many images, by confidence
-_ALIKE = 1e-6  # spread below which shares are rounding only
+MOST_GROUPS, LEAST_IMAGES = 6, 4  # groups of images by confidence, and images in each
+_ALIKE = 1e-6  # values that differ by less are equal but for rounding
 
 
 def relation(
     confidence: np.ndarray, share: np.ndarray, right: Sequence[bool | None]
 ) -> dict[str, Any]:
-    """What cost goes with.
+    """How cost depends on confidence and on the answer being right.
 
     Args:
         confidence: of the answers `[M]`, 0..1.
@@ -48,7 +48,7 @@ def relation(
 
 
 def in_words(found: dict[str, Any]) -> str:
-    """What `relation` found, in one line."""
+    """The result of `relation` in one line of text."""
     if found["correlation"] is None:
         return "all images cost the same, or all answers are equally sure"
     text = f"correlation with confidence {found['correlation']:+.2f}"
@@ -70,6 +70,6 @@ def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Places in order of size; equal values share the mean of theirs."""
+    """Ranks by size, counted from 1; equal values get the mean of their ranks."""
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[which]

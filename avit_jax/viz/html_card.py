@@ -12,7 +12,7 @@ from PIL import Image
 
 from avit_jax.viz.html_usage import usage
 from avit_jax.viz.look import Looked
-from avit_jax.viz.overlay import blend, patch_depths
+from avit_jax.viz.patches import depth_over, on_grid, side_near
 
 SIDE = 336  # pixels of a picture in the page, at most
 THUMBNAIL = 112  # of the one per block
@@ -28,7 +28,7 @@ def card(
     gmacs_dense: float,
     files: dict[str, str],
 ) -> str:
-    """One image of the gallery.
+    """The HTML of one image in the gallery: pictures, answer, depth, cost and what ran.
 
     Args:
         looked: the image.
@@ -38,11 +38,11 @@ def card(
         gmacs_dense: cost of an image with nothing skipped.
         files: what lies beside the page: addresses by name, the figure of the map first.
     """
-    layers, depths = len(looked.live), patch_depths(looked, grid)
-    side = grid * max(1, SIDE // grid)
+    layers, depths = len(looked.live), on_grid(looked.depth, grid)
+    side = side_near(SIDE, grid)
     name, mean = escaped(looked.name), float(looked.depth.mean())
     spread = f"from {depths.min()} to {depths.max()} of {layers} layers"
-    live = np.packbits(looked.live[:, -(grid**2) :].ravel())
+    live = np.packbits(on_grid(looked.live, grid).ravel())
     right = "" if looked.label is None else str(int(looked.label == looked.answer))
     share = looked.gmacs / gmacs_dense
     figure = next(iter(files.values()))
@@ -60,7 +60,7 @@ def card(
   data-live="{base64.b64encode(live.tobytes()).decode()}">
 <div class="pair"><div><img src="{_jpeg(looked.photograph, side)}" alt="{name}"></div>
 <a href="{figure}" title="open the figure"><img
-  src="{_jpeg(blend(looked.photograph, depths, layers), side)}"
+  src="{_jpeg(depth_over(looked.photograph, depths, layers), side)}"
   alt="Depth map of {name}: patches went through {spread}"><canvas hidden></canvas></a></div>
 <div class="text"><h3 class="name" title="{name}">{name}</h3>
 <p class="answer"><span>{escaped(class_names[looked.answer])}</span>

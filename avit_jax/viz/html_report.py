@@ -1,9 +1,9 @@
 """The report as one page that opens without a network and can be mailed as it is.
 
-All that the page shows stands inside it as data URIs, in the size of the screen; the figures for
-papers and the animations lie beside it and are only linked. File and class names come from outside:
-each is escaped, and a content security policy lets no script run but the page's own and no address
-be fetched at all.
+All pictures that the page shows are inside it as data URIs, at the size of a screen; the figures
+for papers and the animations lie beside it and are linked. File and class names come from outside,
+so each is escaped, and a content security policy allows no script but the page's own and no
+request to any address.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from avit_jax.viz import chart_choice, chart_style, charts, palette
+from avit_jax.viz import chart_choice, chart_style, depth_charts, palette
 from avit_jax.viz.html_card import data_uri, escaped
 from avit_jax.viz.look import Unreadable
 from avit_jax.viz.page_assets import SCRIPT, STYLE
 
-GENERATOR = "avit_jax --mode visualize"  # by which an older report is known
-# What shares are of; that of tokens is the mean depth.
+GENERATOR = "avit_jax --mode visualize"  # in the page; marks a folder as a report
+# What the shares of parts refer to. That of tokens is not shown, since the depth says the same.
 _OF_PART = {"heads": "of all heads of all blocks", "halves": "of all attention and MLP halves"}
 
 
@@ -46,12 +46,12 @@ def page(
     total: int,
     notes: Sequence[str] = (),
 ) -> str:
-    """The whole page.
+    """The HTML of the whole page.
 
     Args:
         cards: from `html_card.card`.
         unreadable: what could not be shown.
-        summary: from `figures.summarise`.
+        summary: from `image_statistics.summarise`.
         model: its name.
         step: of the checkpoint; `None` for weights of a file.
         data: what the images are.
@@ -88,7 +88,7 @@ All figures are over the images on this page.</p>
 {_charts(summary)}
 <h2>Image by image</h2></div>
 <div class="bar"><div class="wide">
-<div class="key"><span>Layers</span>{_legend(depth, first=charts.first_count(summary))}</div>
+<div class="key"><span>Layers</span>{_legend(depth, first=depth_charts.first_count(summary))}</div>
 {_controls(depth, labelled=bool(summary["labelled"]))}
 </div></div>
 <div class="wide"><div class="gallery" id="gallery">{"".join(cards)}</div>

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from avit_jax.viz.depth_figure import part_names, used_parts
 from avit_jax.viz.look import Looked
-from avit_jax.viz.overlay import part_names, used_parts
+from avit_jax.viz.patches import on_grid
 
 PER_ROW = 6  # blocks side by side, at most
 _CELL, _GAP, _NUMBER = 44, 3.2, 9  # units: a small photograph, between two, the number above
 
 
 def usage(looked: Looked, *, photograph: str, name: str, order: int, grid: int) -> str:
-    """A small photograph per block, patches at rest covered; below it heads and halves.
+    """A small photograph per block, skipped patches covered; below it heads and halves.
 
     Args:
         looked: the image.
-        photograph: its address.
+        photograph: its address, for example a data URI.
         name: of the image, escaped.
         order: its place among all images, for names inside the page.
         grid: patches along each side.
@@ -28,7 +29,7 @@ def usage(looked: Looked, *, photograph: str, name: str, order: int, grid: int) 
 
 def _strip(looked: Looked, *, photograph: str, name: str, order: int, grid: int) -> str:
     layers = len(looked.live)
-    live = looked.live[:, -(grid**2) :].reshape(layers, grid, grid)
+    live = on_grid(looked.live, grid)
     rows = -(-layers // PER_ROW)
     columns = -(-layers // rows)
     width = columns * (_CELL + _GAP) - _GAP
@@ -38,7 +39,7 @@ def _strip(looked: Looked, *, photograph: str, name: str, order: int, grid: int)
         f'{index // columns * (_CELL + _NUMBER + _GAP):.4g})">'
         f'<text y="{_NUMBER - 2}">{index + 1}</text><use href="#photo{order}"/>'
         f'<path transform="translate(0 {_NUMBER}) scale({_CELL / grid:.6g})" '
-        f'd="{resting(computed)}"/></g>'
+        f'd="{skipped_patches(computed)}"/></g>'
         for index, computed in enumerate(live)
     )
     shares = " ".join(f"{share:.0%}" for share in live.mean((1, 2)))
@@ -50,7 +51,7 @@ def _strip(looked: Looked, *, photograph: str, name: str, order: int, grid: int)
     )
 
 
-def resting(computed: np.ndarray) -> str:
+def skipped_patches(computed: np.ndarray) -> str:
     """SVG path over the patches `[grid, grid]` that were not computed, a patch being 1 x 1."""
     runs = []
     for row, patches in enumerate(computed):
@@ -62,6 +63,7 @@ def resting(computed: np.ndarray) -> str:
 
 
 def _matrix(name: str, used: np.ndarray, size: int = 9) -> str:
+    """Parts bool `[L, K]` as squares of `size` pixels: a row per layer, filled where it ran."""
     layers, count = used.shape
     squares = "".join(
         f'<rect class="{"on" if used[layer, part] else "off"}" x="{part * (size + 2)}" '

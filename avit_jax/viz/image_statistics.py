@@ -1,6 +1,6 @@
-"""What the shown images have in common, as figures: a few numbers per image, and their sums.
+"""The numbers of a report: a few for each image, and their means over images, layers and classes.
 
-Images are looked at one batch at a time; only these rows stay in memory.
+Images pass through the model one batch at a time; only these numbers are kept in memory.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from avit_jax.viz.look import Looked
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """The figures of one image.
+    """The numbers of one image.
 
     Attributes:
         name: of the file or record.
-        label: its class, or `None` where nobody knows.
+        label: its class, or `None` where that is not known.
         answer: class with the highest probability.
         confidence: that probability, 0..1.
         mean_depth: layers per token.
@@ -47,12 +47,12 @@ class Row:
 
     @property
     def right(self) -> bool | None:
-        """Whether the answer is the class, `None` where nobody knows."""
+        """Whether the answer is right, or `None` where the class is not known."""
         return None if self.label is None else self.label == self.answer
 
 
 def row(looked: Looked) -> Row:
-    """The figures of one image."""
+    """The numbers of one image, from what the model did with it."""
     layers = np.arange(len(looked.live) + 1)
     ran = {name: used if name == "halves" else used.mean(1) for name, used in looked.ran.items()}
     return Row(
@@ -70,7 +70,7 @@ def row(looked: Looked) -> Row:
 def summarise(
     rows: Sequence[Row], class_names: Sequence[str], *, gmacs_dense: float
 ) -> dict[str, Any]:
-    """Figures over all images.
+    """The numbers of all images together.
 
     Args:
         rows: of the images, at least one.
@@ -87,7 +87,7 @@ def summarise(
         `labelled` (images whose class is known), `top1` (share of those that are answered right,
         `None` where there is none), `classes` (of those classes: `name`, `images`, `mean_depth`,
         `gmacs`, `kept`; shallowest first), `difficulty` (see `difficulty.relation`) and `rows`
-        (figures of each image, with its name and classes).
+        (the numbers of each image, with its name and classes).
     """
     live = np.stack([one.ran["tokens"] for one in rows])
     counts = np.sum([one.depth_counts for one in rows], 0, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""One colour per layer count, the same in every picture, frame, chart and page of a report.
+"""Colours: one for each number of layers, the same in all pictures and charts of a report.
 
 Viridis reads the same to colour-blind eyes and in grey, and no colour of its middle is a grey,
 which would vanish on a photograph. It is cut into one colour per layer, so that a legend has as
@@ -10,14 +10,22 @@ from __future__ import annotations
 import numpy as np
 
 COLOUR_MAP = "viridis"
-# Colour and marker of each execution in plots: Okabe and Ito's, apart for every kind of sight.
-EXECUTION_STYLES = {
-    "dense": ("#555555", "s"),
-    "masked": ("#E69F00", "v"),
-    "compact": ("#0072B2", "o"),
-    "capped": ("#009E73", "D"),
-    "torch eager": ("#CC79A7", "x"),
-    "torch compile": ("#D55E00", "+"),
+# Colours for kinds of things that colour-blind eyes tell apart (Okabe and Ito 2008).
+OKABE_ITO = {
+    "blue": "#0072b2",
+    "orange": "#e69f00",
+    "green": "#009e73",
+    "purple": "#cc79a7",
+    "vermilion": "#d55e00",
+}
+GREY = "#555555"  # of what the others are compared with
+EXECUTION_STYLES = {  # colour and marker of each execution
+    "dense": (GREY, "s"),
+    "masked": (OKABE_ITO["orange"], "v"),
+    "compact": (OKABE_ITO["blue"], "o"),
+    "capped": (OKABE_ITO["green"], "D"),
+    "torch eager": (OKABE_ITO["purple"], "x"),
+    "torch compile": (OKABE_ITO["vermilion"], "+"),
 }
 LEGEND = "layers computed per patch (dark: few, bright: many)"
 
@@ -47,6 +55,6 @@ def ink_on(colour: np.ndarray) -> str:
 
 
 def paint(depths: np.ndarray, depth: int) -> np.ndarray:
-    """Colours of layer counts of any shape, uint8 `[..., 3]`; 0 layers are black."""
+    """Colours of numbers of layers in an array of any shape, uint8 `[..., 3]`; 0 is black."""
     table = np.concatenate([np.zeros((1, 3), np.uint8), colours(depth)])
     return table[np.clip(depths, 0, depth)]

@@ -1,4 +1,4 @@
-"""The files of a report about any stream of images, whichever model they went through.
+"""The files of a report about images and what a model did with them.
 
 `index.html` is the page, `summary.json` its numbers, `images/` holds per image two figures for
 papers (depth, and what ran block by block) and an animation over the layers, `charts/` the charts
@@ -17,11 +17,11 @@ from avit_jax.runtime.files import write_json_atomic, write_text_atomic
 from avit_jax.viz import (
     chart_choice,
     chart_style,
-    frames,
+    depth_figure,
     html_card,
     html_report,
     image_statistics,
-    overlay,
+    layer_animation,
     usage_figure,
 )
 from avit_jax.viz.look import Looked, Unreadable
@@ -40,7 +40,7 @@ def write_report(
     total: int,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write a report about any stream of images into an empty folder.
+    """Write a report about images into an empty folder.
 
     Args:
         images: from `look`, read once.
@@ -77,9 +77,9 @@ def write_report(
         }
         figure, blocks, animation = (folder / name for name in files.values())
         title = _title(looked, class_names)
-        overlay.write(looked, figure, title=title, grid=grid)
+        depth_figure.write(looked, figure, title=title, grid=grid)
         usage_figure.write(looked, blocks, title=title, grid=grid)
-        frames.write(looked, animation, grid=grid, gmacs_dense=gmacs_dense)
+        layer_animation.write(looked, animation, grid=grid, gmacs_dense=gmacs_dense)
         cards.append(
             html_card.card(
                 looked,
@@ -118,7 +118,7 @@ def write_report(
 
 
 def file_stem(name: str) -> str:
-    """The end of a name as part of a file name that is safe in any shell, page or system."""
+    """The end of an image's name, made safe to be part of a file name in any file system or URL."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).with_suffix("").as_posix())
     return plain.strip(".-")[-60:] or "image"
 

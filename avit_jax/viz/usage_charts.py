@@ -1,4 +1,4 @@
-"""Charts of what ran beside tokens, and of cost against difficulty, over all images of a report."""
+"""Charts over all images of a report: heads and halves that ran, and cost against difficulty."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 from avit_jax.viz import chart_style, difficulty
 from avit_jax.viz.chart_style import Theme
+from avit_jax.viz.palette import OKABE_ITO
 
-# Colours that colour-blind eyes tell apart (Okabe and Ito 2008), and a shape for each besides.
-MARKS = {
-    "tokens": ("#0072b2", "o"),
-    "heads": ("#e69f00", "s"),
-    "halves": ("#009e73", "D"),
-    "attention": ("#009e73", "^"),
-    "mlp": ("#cc79a7", "v"),
-    "right": ("#0072b2", "o"),
-    "wrong": ("#d55e00", "X"),
+MARKS = {  # colour, and a shape besides
+    "tokens": (OKABE_ITO["blue"], "o"),
+    "heads": (OKABE_ITO["orange"], "s"),
+    "halves": (OKABE_ITO["green"], "D"),
+    "attention": (OKABE_ITO["green"], "^"),
+    "mlp": (OKABE_ITO["purple"], "v"),
+    "right": (OKABE_ITO["blue"], "o"),
+    "wrong": (OKABE_ITO["vermilion"], "X"),
     "unknown": ("#7f8794", "o"),
 }
 NAMES = {"halves": "halves of blocks", "mlp": "MLP", "unknown": "class unknown"}

@@ -1,6 +1,6 @@
 """What ran for one image, block by block, as a figure fit for a paper.
 
-One column per block: the photograph with its patches at rest dimmed, below it which heads and which
+One column per block: the photograph with its skipped patches dimmed, below it which heads and which
 halves ran. All share the horizontal axis, so that a block is read from top to bottom.
 """
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from avit_jax.viz.frames import dimmed
+from avit_jax.viz.depth_figure import DOTS_PER_INCH, OFF, ON, part_names, shortened, used_parts
 from avit_jax.viz.look import Looked
-from avit_jax.viz.overlay import DOTS_PER_INCH, OFF, ON, part_names, shortened, used_parts
+from avit_jax.viz.matplotlib_figure import hide_frame, new_figure, write_png
+from avit_jax.viz.patches import dimmed, on_grid
 
 WIDTH = 7.2  # inches, the two columns of a paper
 LARGEST, SMALLEST = 0.95, 0.42  # inches of a photograph; many blocks make the figure wider
@@ -28,16 +29,12 @@ def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
         title: in one line, above the blocks.
         grid: patches along each side.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     layers, parts = len(looked.live), used_parts(looked)
     cell = min(LARGEST, max(SMALLEST, (WIDTH - _NAMES - _MARGIN) / layers))
     width = _NAMES + cell * layers + _MARGIN
     heights = [_ROW * used.shape[1] for _, used in parts]
     height = _TITLE + cell + sum(heights) + _BETWEEN * len(parts) + _MARGIN
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height, dpi=DOTS_PER_INCH)
 
     def axes(top: float, tall: float):
         """Over all blocks, `top` inches under the upper edge."""
@@ -46,8 +43,7 @@ def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
         axis = figure.add_axes(box)
         axis.set_xlim(0, layers)
         axis.tick_params(length=0, pad=2, labelsize=6)
-        for spine in axis.spines.values():
-            spine.set_visible(False)
+        hide_frame(axis)
         return axis
 
     caption = shortened(title, longest=60)
@@ -57,13 +53,13 @@ def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
     for (name, used), tall in zip(parts, heights, strict=True):
         _squares(axes(top, tall), name, used, apart=_APART / cell / 2)
         top += tall + _BETWEEN
-    figure.savefig(path, format="png", metadata={"Software": "avit_jax"})
+    write_png(figure, path, dots_per_inch=DOTS_PER_INCH)
 
 
 def _photographs(axis, looked: Looked, grid: int, *, apart: float) -> None:
     """One per block, with its number and the share of its patches."""
     pixels = looked.photograph.astype(np.float64)
-    live = looked.live[:, -(grid**2) :].reshape(-1, grid, grid)
+    live = on_grid(looked.live, grid)
     for block, computed in enumerate(live):
         box = (block + apart, block + 1 - apart, apart, 1 - apart)
         axis.imshow(

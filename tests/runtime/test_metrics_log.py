@@ -185,7 +185,7 @@ def test_table_is_a_box_of_equal_lines(title):
 
 def test_writing_needs_neither_tensorflow_nor_torch(tmp_path):
     program = (
-        "import sys; from avit_jax.writer import MetricsWriter; "
+        "import sys; from avit_jax.runtime.metrics_log import MetricsWriter; "
         "MetricsWriter(sys.argv[1]).close(); "
         "print(*sorted({'tensorflow', 'torch'} & set(sys.modules)))"
     )

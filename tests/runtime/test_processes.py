@@ -36,6 +36,13 @@ def test_who_could_begin_hears_of_the_other_and_who_could_not_says_why(monkeypat
         processes.in_all_or_none(unable)
 
 
+def test_a_mode_for_one_process_refuses_several(monkeypatch):
+    processes.refuse_several_processes("export")
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(UserError, match="--mode export runs in one process, but 4 were started"):
+        processes.refuse_several_processes("export")
+
+
 JAX = {"JAX_COORDINATOR_ADDRESS": "host:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avit_jax.viz import chart_choice, charts, image_statistics, palette, usage_charts
+from avit_jax.viz import chart_choice, depth_charts, image_statistics, palette, usage_charts
 from avit_jax.viz.chart_style import DARK, LIGHT, PAPER
 
 
@@ -33,9 +33,9 @@ def pixels(png: bytes) -> np.ndarray:
 @pytest.mark.parametrize(
     "chart",
     [
-        charts.depth_histogram,
-        charts.live_tokens,
-        charts.class_depth,
+        depth_charts.depth_histogram,
+        depth_charts.live_tokens,
+        depth_charts.class_depth,
         usage_charts.kept_per_layer,
         usage_charts.class_kept,
         usage_charts.cost_and_difficulty,
@@ -53,7 +53,7 @@ def test_paper_is_white_and_the_page_shines_through_elsewhere(chart, summary):
 
 
 def test_the_histogram_has_the_colours_of_the_legend(summary):
-    colours = set(map(tuple, pixels(charts.depth_histogram(summary, PAPER)).reshape(-1, 4)))
+    colours = set(map(tuple, pixels(depth_charts.depth_histogram(summary, PAPER)).reshape(-1, 4)))
     present = [share > 0.01 for share in summary["depth_histogram"]]
     for colour, shown in zip(palette.colours(5).tolist(), present, strict=True):
         assert ((*colour, 255) in colours) == shown
@@ -64,7 +64,7 @@ def test_of_a_thousand_classes_only_the_ends_are_drawn(summary):
     classes = [
         one | {"name": f"c{i}", "mean_depth": i / 250, "gmacs": i / 200} for i in range(1000)
     ]
-    for chart in (charts.class_depth, usage_charts.class_kept):
+    for chart in (depth_charts.class_depth, usage_charts.class_kept):
         many = pixels(chart(summary | {"classes": classes}, LIGHT))
         few = pixels(chart(summary | {"classes": classes[:24]}, LIGHT))
         assert many.shape == few.shape
@@ -76,15 +76,15 @@ def test_models_of_many_layers_keep_their_axis_readable(make_looked):
     summary = image_statistics.summarise(
         [image_statistics.row(looked)], ("ant", "bee"), gmacs_dense=6.0
     )
-    assert pixels(charts.depth_histogram(summary, LIGHT)).shape[0] > 300
-    assert pixels(charts.live_tokens(summary, LIGHT)).shape[0] > 300
+    assert pixels(depth_charts.depth_histogram(summary, LIGHT)).shape[0] > 300
+    assert pixels(depth_charts.live_tokens(summary, LIGHT)).shape[0] > 300
 
 
 def test_tokens_that_no_layer_computed_get_a_black_bar(make_looked):
     row = image_statistics.row(make_looked(depth=np.array([5] * 8 + [0] * 9)))
     summary = image_statistics.summarise([row], ("ant", "bee"), gmacs_dense=6.0)
     assert sum(summary["depth_histogram"]) == pytest.approx(8 / 17)
-    black = (pixels(charts.depth_histogram(summary, PAPER)) == (0, 0, 0, 255)).all(-1)
+    black = (pixels(depth_charts.depth_histogram(summary, PAPER)) == (0, 0, 0, 255)).all(-1)
     assert black.sum() > 1000
 
 

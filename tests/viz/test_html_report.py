@@ -175,7 +175,7 @@ def test_heads_and_halves_are_drawn_where_a_method_skips_them(write):
     assert not Page(write("one.png")).all("rect")
 
 
-def test_every_layer_has_a_small_photograph_with_exactly_the_resting_patches_covered(
+def test_every_layer_has_a_small_photograph_with_exactly_the_skipped_patches_covered(
     write, make_looked
 ):
     found = Page(write("one.png", "two.png"))

@@ -1,11 +1,11 @@
-"""One image, block by block: photographs with patches at rest, squares for heads and halves."""
+"""One image, block by block: photographs with skipped patches, squares for heads and halves."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from avit_jax.viz import usage_figure
-from avit_jax.viz.overlay import OFF, ON
+from avit_jax.viz.depth_figure import OFF, ON
 
 GRID, LAYERS = 4, 5
 

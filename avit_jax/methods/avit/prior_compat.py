@@ -57,7 +57,7 @@ def nvlabs_standardize(
 
 def nvlabs(part: Component, depth: int) -> np.ndarray:
     """The target `[L]` of A-ViT's published code."""
-    # Below these, the entries whose sum scales the rest are none, or all zero.
+    # At or below these targets the sum that the density is divided by is empty, or zero.
     lowest = {"gaussian": 0.0, "lognormal": 1.0, "skew_normal": -math.inf}
     if part.name not in lowest:
         raise UserError(

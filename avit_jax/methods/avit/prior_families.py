@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-LARGEST = 1e6
-SMALLEST = 1e-6
+LARGEST = 1e6  # of any number that describes a prior
+SMALLEST = 1e-6  # of those that must be positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,8 @@ def cauchy(layers: np.ndarray, part: Component) -> np.ndarray:
 
 def lognormal(layers: np.ndarray, part: Component) -> np.ndarray:
     """Median at the target, standard deviation `scale` in layers (not of the logarithm)."""
-    # The variance is target^2 (u^2 - u) with u = exp(sigma^2); solved for u - 1 without cancelling.
+    # The variance is target^2 (u^2 - u) with u = exp(sigma^2). It is solved for u - 1 in a form
+    # that does not subtract nearly equal numbers.
     ratio = part.scale / part.target_depth
     sigma = math.sqrt(math.log1p(2.0 * ratio**2 / (1.0 + math.sqrt(1.0 + 4.0 * ratio**2))))
     z = (np.log(layers) - math.log(part.target_depth)) / sigma
@@ -121,8 +122,8 @@ def skew_normal(layers: np.ndarray, part: Component) -> np.ndarray:
 def geometric(layers: np.ndarray, part: Component) -> np.ndarray:
     """Constant odds between neighbouring layers, and the mean *over these layers* at the target.
 
-    A target at or beyond the first or the last layer, which only a single layer could have as its
-    mean, puts everything there. Not normalised, unlike the densities above.
+    A target at or beyond the first or last layer puts everything into that layer, since no other
+    distribution has such a mean. Not normalised, unlike the densities above.
     """
     from scipy.optimize import brentq
 
@@ -140,7 +141,7 @@ def geometric(layers: np.ndarray, part: Component) -> np.ndarray:
 
 
 def uniform(layers: np.ndarray, part: Component) -> np.ndarray:
-    """The same for every layer; the target and the scale play no part."""
+    """The same for every layer, whatever target and scale."""
     del part
     return np.zeros_like(layers)
 

@@ -30,8 +30,8 @@ from avit_jax.methods.avit.prior_families import (
 
 COMPATS = ("nvlabs", "borgi")
 COMPONENT_KEYS = ("name", "target_depth", "scale", "df", "skew", "weight")
-# Mean scores below this hold no distribution that float32 gradients could follow.
-SILENT = 1e-30
+# Mean scores all below this count as 0: float32 cannot hold the gradients of their distribution.
+SMALLEST_SCORE = 1e-30
 
 
 def depth_prior(
@@ -162,11 +162,11 @@ def divergence(
         raise UserError(f"clip is {clip}: write a range with 0 < low < high <= 1.")
     # p is the same in any unit: with the largest score as the unit, no sum or square underflows.
     peak = jax.lax.stop_gradient(scores.max())
-    silent = peak < SILENT
-    scores = scores / jnp.where(silent, 1.0, peak)
-    p = scores / jnp.where(silent, 1.0, scores.sum())
+    all_zero = peak < SMALLEST_SCORE
+    scores = scores / jnp.where(all_zero, 1.0, peak)
+    p = scores / jnp.where(all_zero, 1.0, scores.sum())
     inside = (p >= low) & (p <= high)
     clipped = jnp.where(inside, p, jnp.clip(jax.lax.stop_gradient(p), low, high))
-    present = target >= jnp.finfo(jnp.float32).tiny  # hardware may flush what is smaller to 0
+    present = target >= jnp.finfo(jnp.float32).tiny  # smaller numbers are 0 on some hardware
     log_target = jnp.log(jnp.where(present, target, 1.0))
     return jnp.where(present, target * (log_target - jnp.log(clipped)), 0.0).mean()

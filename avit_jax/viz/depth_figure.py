@@ -1,9 +1,4 @@
-"""The halting-depth map over the photograph: as pixels, and as a figure fit for a paper.
-
-The map's colours stay readable off the legend: a photograph laid half-transparently under them
-would make dark patches look shallow. So only the luminance *inside* each patch is added to its
-colour, and the mean colour of a patch is the legend's.
-"""
+"""One image and its depth map, side by side with their legend, as a figure fit for a paper."""
 
 from __future__ import annotations
 
@@ -13,37 +8,12 @@ import numpy as np
 
 from avit_jax.viz import palette
 from avit_jax.viz.look import Looked
+from avit_jax.viz.matplotlib_figure import hide_frame, new_figure, write_png
+from avit_jax.viz.patches import depth_over, on_grid
 
-SHADING = 0.45  # how strongly the photograph shows through, 0..1
 DOTS_PER_INCH = 300
 _PANEL, _GAP, _TITLE, _BAR, _BETWEEN = 2.1, 0.12, 0.3, 0.52, 0.24  # inches
-ON, OFF = (52, 58, 70), (226, 229, 235)  # parts that ran and that did not
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
-
-
-def blend(photograph: np.ndarray, depths: np.ndarray, depth: int) -> np.ndarray:
-    """The map over the photograph.
-
-    Args:
-        photograph: uint8 `[S, S, 3]`; the grid divides S.
-        depths: layers of each patch, int `[grid, grid]`.
-        depth: layers L of the model.
-
-    Returns:
-        uint8 `[S, S, 3]`.
-    """
-    grid = len(depths)
-    size = len(photograph) // grid
-    luminance = (photograph @ _LUMINANCE).reshape(grid, size, grid, size)
-    inside = luminance - luminance.mean((1, 3), keepdims=True)
-    colours = palette.paint(depths, depth)[:, None, :, None].astype(np.float64)
-    blended = colours + SHADING * inside[..., None]
-    return np.rint(blended).clip(0, 255).astype(np.uint8).reshape(photograph.shape)
-
-
-def patch_depths(looked: Looked, grid: int) -> np.ndarray:
-    """Layers of each patch, int `[grid, grid]`, without the class and distillation tokens."""
-    return looked.depth[-(grid**2) :].reshape(grid, grid)
+ON, OFF = (52, 58, 70), (226, 229, 235)  # colours of parts that ran and of those that did not
 
 
 def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
@@ -55,22 +25,18 @@ def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
         title: in one line, above the photograph.
         grid: patches along each side.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    depths = patch_depths(looked, grid)
+    depths = on_grid(looked.depth, grid)
     layers = len(looked.live)
     panels = used_parts(looked)
     shares = [0.11 * (used.shape[1] + 3) for _, used in panels]
     width = 2 * _PANEL + 3 * _GAP + _BAR + sum(share + _BETWEEN for share in shares)
     height = _PANEL + _TITLE + _GAP
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height, dpi=DOTS_PER_INCH)
 
     def axes(left: float, breadth: float, tall: float = _PANEL, low: float = _GAP):
         return figure.add_axes((left / width, low / height, breadth / width, tall / height))
 
-    pictures = (looked.photograph, blend(looked.photograph, depths, layers))
+    pictures = (looked.photograph, depth_over(looked.photograph, depths, layers))
     captions = (title, f"mean depth {looked.depth.mean():.1f} of {layers} layers")
     for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         axis = axes(_GAP + index * (_PANEL + _GAP), _PANEL)
@@ -83,11 +49,11 @@ def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
     for (name, used), share in zip(panels, shares, strict=True):
         matrix(axes(left, share), name, used)
         left += share + _BETWEEN
-    figure.savefig(path, format="png", metadata={"Software": "avit_jax"})
+    write_png(figure, path, dots_per_inch=DOTS_PER_INCH)
 
 
 def legend(axis, depth: int, *, first: int = 1) -> None:
-    """Draw one named box per layer count, from `first` on, into a tall, narrow matplotlib axis."""
+    """Draw one named box per number of layers, `first` to `depth`, into a tall, narrow axis."""
     counts = np.arange(first, depth + 1)
     colours = palette.paint(counts, depth)[:, None]
     axis.imshow(colours, origin="lower", aspect="auto", interpolation="nearest")
@@ -98,8 +64,7 @@ def legend(axis, depth: int, *, first: int = 1) -> None:
     axis.yaxis.tick_right()
     axis.set_xticks([])
     axis.set_title("layers", fontsize=7, pad=4, loc="left")
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    hide_frame(axis)
 
 
 def matrix(axis, name: str, used: np.ndarray) -> None:
@@ -114,8 +79,7 @@ def matrix(axis, name: str, used: np.ndarray) -> None:
     axis.grid(which="minor", color="white", linewidth=0.8)
     axis.tick_params(which="both", length=0, pad=1)
     axis.set_title(f"{name} run", fontsize=7, pad=3, loc="left")
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    hide_frame(axis)
 
 
 def used_parts(looked: Looked) -> list[tuple[str, np.ndarray]]:
@@ -131,6 +95,6 @@ def part_names(name: str, count: int, *, long: bool = False) -> list[str]:
 
 
 def shortened(text: str, *, longest: int = 40) -> str:
-    """Text that fits above a panel, without what no font can draw."""
+    """Text that fits above a panel, with question marks for characters that no font can draw."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= longest else text[: longest - 1] + "…"

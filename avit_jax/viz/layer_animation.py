@@ -9,28 +9,27 @@ from PIL import Image, ImageDraw, ImageFont
 
 from avit_jax.viz import palette
 from avit_jax.viz.look import Looked
+from avit_jax.viz.patches import dimmed, on_grid, side_near
 
 SIDE = 336  # pixels of a frame's picture, at most
 LAYER_MILLISECONDS, LAST_MILLISECONDS = 550, 1800
 _CAPTION = 58  # pixels under the picture
 _MARGIN = 10
 _PAPER, _INK, _QUIET, _TRACK = (255, 255, 255), (28, 32, 40), (92, 99, 112), (226, 229, 235)
-# Patches at rest go this far towards a grey that is neither a white nor a black background.
-_REST, _DIMMED = (198, 204, 214), 0.82
 
 
 def frames(looked: Looked, *, grid: int, gmacs_dense: float) -> list[Image.Image]:
-    """One RGB picture per layer, with its number, its live patches and the GMACs so far.
+    """One RGB picture per layer, captioned with its number, computed patches and GMACs so far.
 
     Args:
         looked: the image.
         grid: patches along each side.
         gmacs_dense: cost of an image with nothing skipped.
     """
-    side = grid * max(1, SIDE // grid)
+    side = side_near(SIDE, grid)
     photograph = Image.fromarray(looked.photograph).resize((side, side), Image.Resampling.LANCZOS)
     pixels = np.asarray(photograph, np.float64)
-    live = looked.live[:, -(grid**2) :].reshape(-1, grid, grid)
+    live = on_grid(looked.live, grid)
     colours = palette.colours(len(live))
     result = []
     for layer, computed in enumerate(live):
@@ -50,7 +49,13 @@ def frames(looked: Looked, *, grid: int, gmacs_dense: float) -> list[Image.Image
 
 
 def _patches(live: np.ndarray, layer: int, computed: np.ndarray) -> str:
-    """What runs in a layer, of tokens live `[L, N]` and its patches `[grid, grid]`."""
+    """How many patches one layer computed, in words.
+
+    Args:
+        live: tokens computed in each layer, bool `[L, N]`.
+        layer: index of the layer.
+        computed: its patches, bool `[grid, grid]`.
+    """
     if live[layer].any():
         return f"{computed.sum()} of {computed.size} patches"
     return "left out" if live[layer:].any() else "finished"
@@ -74,19 +79,12 @@ def write(looked: Looked, path: Path, *, grid: int, gmacs_dense: float) -> None:
 def _shared_palette(drawn: list[Image.Image]) -> Image.Image:
     """One palette for all frames: colours that changed from layer to layer would flicker."""
     fixed = np.concatenate([palette.colours(len(drawn))[:100], np.uint8([_PAPER, _INK, _TRACK])])
-    # Among the layers, the first has most of the photograph and the last most patches at rest.
+    # The first layer shows most of the photograph, the last has most of the dimmed patches.
     strip = np.concatenate([np.asarray(drawn[0]), np.asarray(drawn[-1])], axis=1)
     common = Image.fromarray(strip).quantize(256 - len(fixed), method=Image.Quantize.MEDIANCUT)
     shared = Image.new("P", (1, 1))
     shared.putpalette([*common.getpalette()[: 3 * (256 - len(fixed))], *fixed.ravel().tolist()])
     return shared
-
-
-def dimmed(pixels: np.ndarray, computed: np.ndarray) -> np.ndarray:
-    """A picture `[S, S, 3]` whose patches `[grid, grid]` at rest are almost grey."""
-    size = len(pixels) // len(computed)
-    resting = np.kron(~computed, np.ones((size, size)))[..., None] * _DIMMED
-    return np.rint(pixels * (1 - resting) + np.array(_REST) * resting).astype(np.uint8)
 
 
 def _caption(
@@ -99,7 +97,7 @@ def _caption(
     colour: str,
     share: float,
 ) -> None:
-    """Write the caption under a picture of `side` pixels."""
+    """Write the caption under a picture of `side` pixels, with a bar that is full to `share`."""
     draw.rectangle((0, side, side, side + 4), fill=_TRACK)
     draw.rectangle((0, side, round(side * share), side + 4), fill=colour)
     top = side + 11

@@ -9,11 +9,11 @@ import numpy as np
 from avit_jax.viz import chart_style, palette
 from avit_jax.viz.chart_style import Theme
 
-_ROUNDING = 1e-6  # of shares
+_ROUNDING = 1e-6  # shares that differ by less are equal
 
 
 def first_count(summary: dict[str, Any]) -> int:
-    """The fewest layers worth a name: 0 where tokens were left out by every layer, else 1."""
+    """Where axes of depths begin: at 0 layers if some token was skipped by all of them, else 1."""
     return 0 if sum(summary["depth_histogram"]) < 1.0 - _ROUNDING else 1
 
 
