@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from avit_jax import config as configs
-from avit_jax.checkpoints.workdir import claim_workdir, refuse_other_run
+from avit_jax.checkpoints.workdir import refuse_other_run, write_config
 from avit_jax.config import defaults, settings
 from avit_jax.config.settings import Setting, changeable
 from avit_jax.errors import UserError
@@ -71,7 +71,7 @@ def test_a_workdir_of_older_code_goes_on_as_it_would_have(old_run):
 def test_a_new_workdir_is_new_and_its_own_config_goes_on(tmp_path):
     config = configs.base(model="avit_micro_patch4_32")
     assert refuse_other_run(config, tmp_path)
-    claim_workdir(config, tmp_path)
+    write_config(config, tmp_path)
     assert not refuse_other_run(config, tmp_path)
 
 
