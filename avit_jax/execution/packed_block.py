@@ -9,7 +9,7 @@ from jax import Array, lax
 from avit_jax.execution.loops import for_images, for_rows
 from avit_jax.execution.packing import Packing, moved_rows
 from avit_jax.execution.plan import Plan
-from avit_jax.models.layers import Block
+from avit_jax.models.block import Block
 
 
 @struct.dataclass(kw_only=True)

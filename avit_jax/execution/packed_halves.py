@@ -15,7 +15,9 @@ from avit_jax.execution.loops import for_images, for_rows
 from avit_jax.execution.packed_block import mix_for_prefix, read, write
 from avit_jax.execution.packing import Packing, pack
 from avit_jax.execution.plan import Plan
-from avit_jax.models.layers import Block, hidden_heads, without_dropped_heads
+from avit_jax.models.attention import without_dropped_heads
+from avit_jax.models.block import Block
+from avit_jax.models.layers import hidden_heads
 
 
 @struct.dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from avit_jax.execution.dense import last_block
 from avit_jax.execution.loops import smallest
 from avit_jax.execution.packing import Packing, moved_rows
 from avit_jax.execution.plan import Plan
-from avit_jax.models.layers import Block
+from avit_jax.models.block import Block
 from avit_jax.types import Gates
 
 

@@ -17,9 +17,9 @@ from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
 from avit_jax.methods.forward import Call, embed, layer_inputs
 from avit_jax.models.backbone import Backbone, Shape
+from avit_jax.models.block import Block
 from avit_jax.models.family import Family
 from avit_jax.models.functional import scan_layers
-from avit_jax.models.layers import Block
 from avit_jax.types import Output, Usage
 
 

@@ -21,7 +21,8 @@ from jax import Array
 from avit_jax import validators
 from avit_jax.errors import UserError
 from avit_jax.models import attention, functional
-from avit_jax.models.layers import NORM_EPS, Block, BlockShape, layer_norm, linear
+from avit_jax.models.block import Block
+from avit_jax.models.layers import NORM_EPS, BlockShape, layer_norm, linear
 from avit_jax.models.positions import PositionEncoding, token_initializer
 
 

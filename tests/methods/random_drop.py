@@ -25,8 +25,8 @@ from avit_jax.methods import base
 from avit_jax.methods.forward import Call, embed, layer_inputs
 from avit_jax.models import costs
 from avit_jax.models.backbone import Backbone
+from avit_jax.models.block import Block
 from avit_jax.models.functional import layer_at, scan_layers
-from avit_jax.models.layers import Block
 from avit_jax.models.vit import ViTShape
 from avit_jax.types import Dial, Gates, Output, Usage
 

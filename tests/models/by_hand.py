@@ -10,7 +10,9 @@ import numpy as np
 from flax import nnx
 
 from avit_jax.models import functional
-from avit_jax.models.layers import Attention, Block, BlockShape, Mlp
+from avit_jax.models.attention import Attention
+from avit_jax.models.block import Block
+from avit_jax.models.layers import BlockShape, Mlp
 
 BATCH, TOKENS, DIM, HEADS = 2, 5, 24, 3
 SHAPE = BlockShape(embed_dim=DIM, num_heads=HEADS, mlp_ratio=2.0)

@@ -44,8 +44,8 @@ from avit_jax.methods.adavit import (
 )
 from avit_jax.methods.adavit.settings import KINDS, Settings
 from avit_jax.methods.forward import Call, embed, layer_inputs
+from avit_jax.models.block import Block
 from avit_jax.models.functional import Params, scan_layers
-from avit_jax.models.layers import Block
 from avit_jax.types import SATURATED, Dial, Output, Usage
 
 

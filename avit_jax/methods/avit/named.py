@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from avit_jax.methods.avit.model import Model, Settings
+from avit_jax.methods.avit.model import Model
+from avit_jax.methods.avit.settings import Settings
 from avit_jax.models.backbone import Shape
 from avit_jax.models.family import Family, Published
 
