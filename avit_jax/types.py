@@ -31,14 +31,14 @@ class Gates:
           gradient. For tokens that a policy leaves out and that come back.
         heads: `[B, H]`, 0..1. What a dropped head takes with it says `head_effect`; carries
           gradient.
-        branches: `[B, 2]`, 0..1. Attention half and MLP half of the block; carries gradient.
+        halves: `[B, 2]`, 0..1. Attention half and MLP half of the block; carries gradient.
         head_effect: one of `HEAD_EFFECTS`.
     """
 
     tokens: Array | None = None
     selected: Array | None = None
     heads: Array | None = None
-    branches: Array | None = None
+    halves: Array | None = None
     head_effect: str = struct.field(pytree_node=False, default="channels")
 
 
@@ -49,14 +49,14 @@ class Usage:
     Attributes:
         tokens: `[L, B, N]` bool, tokens live in each layer, of images that are not finished yet.
         heads: `[L, B, H]` bool, or `None` where every head ran.
-        branches: `[L, B, 2]` bool (attention, MLP), or `None` where both halves ran.
+        halves: `[L, B, 2]` bool (attention, MLP), or `None` where both halves ran.
         head_effect: what heads that did not run took with them, one of `HEAD_EFFECTS`.
         every_token_in_mlp: whether `tokens` holds for the attention halves only.
     """
 
     tokens: Array
     heads: Array | None = None
-    branches: Array | None = None
+    halves: Array | None = None
     head_effect: str = struct.field(pytree_node=False, default="channels")
     every_token_in_mlp: bool = struct.field(pytree_node=False, default=False)
 

@@ -82,7 +82,7 @@ def test_output_has_the_shapes_of_the_contract(case, images):
     chex.assert_shape(output.logits, (BATCH, CLASSES))
     chex.assert_type(output.logits, jnp.float32)
     chex.assert_shape(output.usage[0].tokens, (layers, BATCH, tokens))
-    sizes = {"heads": shape.num_heads, "branches": 2}
+    sizes = {"heads": shape.num_heads, "halves": 2}
     for name, size in sizes.items():
         if getattr(output.usage[0], name) is not None:
             chex.assert_shape(getattr(output.usage[0], name), (layers, BATCH, size))

@@ -23,7 +23,7 @@ from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
 from avit_jax.types import Output, Usage
 
-_ATTENTION_HALF, _MLP_HALF = 0, 1  # of `Usage.branches`
+_ATTENTION_HALF, _MLP_HALF = 0, 1  # of `Usage.halves`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def _ran(usage: Usage, half: int) -> Array:
     Of `Usage`, which carries no gradient: else a policy would be paid for dropping what differs.
     """
     live = usage.tokens[:, :, 0]
-    return live if usage.branches is None else live & usage.branches[:, :, half]
+    return live if usage.halves is None else live & usage.halves[:, :, half]
 
 
 def _both(name: str, student: Output, teacher: Output, *, part: str) -> tuple[Array, Array]:

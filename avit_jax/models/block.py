@@ -98,18 +98,18 @@ class Block(nnx.Module):
         return x + self._finish(self.mlp(normed, units=units), gates, 1, drop_path_rate, key)
 
     def _finish(
-        self, update: Array, gates: Gates, branch: int, drop_path_rate: float | Array, key
+        self, update: Array, gates: Gates, half: int, drop_path_rate: float | Array, key
     ) -> Array:
         """Dropout, the gates that act on an update, stochastic depth."""
         if key is not None:
-            dropout_key, path_key = jax.random.split(jax.random.fold_in(key, branch))
+            dropout_key, path_key = jax.random.split(jax.random.fold_in(key, half))
             if self.dropout_rate:
                 update = dropout(update, self.dropout_rate, dropout_key)
             update = drop_path(update, drop_path_rate, path_key)
         if gates.selected is not None:
             update = update * gates.selected[:, :, None].astype(update.dtype)
-        if gates.branches is not None:
-            update = update * gates.branches[:, branch, None, None].astype(update.dtype)
+        if gates.halves is not None:
+            update = update * gates.halves[:, half, None, None].astype(update.dtype)
         return update
 
 

@@ -65,9 +65,9 @@ def per_layer(shape: Shape, usage: Usage) -> Array:
     heads, some = _heads(usage)
     attend = attention(shape, tokens, heads, usage.head_effect) * some
     feed = mlp(shape, fed, heads, usage.head_effect) * some
-    if usage.branches is not None:
-        attend = attend * usage.branches[:, :, 0]
-        feed = feed * usage.branches[:, :, 1]
+    if usage.halves is not None:
+        attend = attend * usage.halves[:, :, 0]
+        feed = feed * usage.halves[:, :, 1]
     return attend + feed
 
 
@@ -105,7 +105,7 @@ def upstream_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
     share = np.asarray(usage.tokens.sum(-1), np.float32) / size
     tokens = np.floor(size * share).astype(np.float64)
     heads = np.ones(tokens.shape) if usage.heads is None else np.asarray(usage.heads).mean(-1)
-    halves = np.ones((*tokens.shape, 2)) if usage.branches is None else np.asarray(usage.branches)
+    halves = np.ones((*tokens.shape, 2)) if usage.halves is None else np.asarray(usage.halves)
     dim, hidden, width = shape.embed_dim, shape.block.mlp_dim, shape.embed_dim * heads
     norm = 5.0 * shape.num_tokens * dim
     attend = norm + 3 * tokens * dim * width + 2 * tokens**2 * width + tokens * width**2
@@ -152,8 +152,8 @@ def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
     heads, some = _heads(last)
     attend = last_attention(shape, tokens, heads, usage.head_effect) * some
     feed = (tokens > 0) * mlp(shape, shape.num_prefix_tokens, heads, usage.head_effect) * some
-    if last.branches is not None:
-        attend, feed = attend * last.branches[:, :, 0], feed * last.branches[:, :, 1]
+    if last.halves is not None:
+        attend, feed = attend * last.halves[:, :, 0], feed * last.halves[:, :, 1]
     layers[-1:] = np.asarray((tokens > 0) * (attend + feed))
     return (layers.sum(0) + embedding(shape) + readout(shape)) / GIGA
 

@@ -25,10 +25,10 @@ def ran(usage: Usage) -> dict[str, Array]:
     some = usage.tokens.any(-1, keepdims=True)
     result = {"tokens": usage.tokens}
     if usage.heads is not None:
-        attended = True if usage.branches is None else usage.branches[..., :1] > 0
+        attended = True if usage.halves is None else usage.halves[..., :1] > 0
         result["heads"] = (usage.heads > 0) & attended & some
-    if usage.branches is not None:
-        result["halves"] = (usage.branches > 0) & some
+    if usage.halves is not None:
+        result["halves"] = (usage.halves > 0) & some
     return result
 
 

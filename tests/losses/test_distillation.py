@@ -30,7 +30,7 @@ def side(golden, who, *, heads=None, layers=None) -> Output:
     tokens = jnp.ones((*attention.shape[:2], attention.shape[-1]), bool)
     return Output(
         logits=jnp.asarray(golden[f"in/{who}_logits"]),
-        usage=(Usage(tokens=tokens, heads=heads, branches=layers),),
+        usage=(Usage(tokens=tokens, heads=heads, halves=layers),),
         aux={"attention": jnp.asarray(attention), "features": jnp.asarray(hidden)[:, :, None]},
     )
 

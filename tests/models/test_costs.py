@@ -108,7 +108,7 @@ def test_full_usage_costs_the_dense_cost():
         SMALL,
         SMALL.num_tokens,
         heads=jnp.ones((3, 1, 4)),
-        branches=jnp.ones((3, 1, 2)),
+        halves=jnp.ones((3, 1, 2)),
     )
     np.testing.assert_allclose(costs.gmacs(SMALL, everything), [costs.dense_gmacs(SMALL)], **CLOSE)
 
@@ -172,13 +172,13 @@ def test_chosen_work_costs_the_products_that_are_left(effect, every_token_in_mlp
     tokens = generator.random((3, images, SMALL.num_tokens)) < 0.6
     tokens[:, :, 0] = True
     heads = generator.random((3, images, SMALL.num_heads)) < 0.4
-    branches = generator.random((3, images, 2)) < 0.7
-    heads[:, 0], branches[:, 1] = False, False
-    tokens &= branches.any(-1, keepdims=True)
+    halves = generator.random((3, images, 2)) < 0.7
+    heads[:, 0], halves[:, 1] = False, False
+    tokens &= halves.any(-1, keepdims=True)
     chosen = Usage(
         tokens=jnp.asarray(tokens),
         heads=jnp.asarray(heads),
-        branches=jnp.asarray(branches),
+        halves=jnp.asarray(halves),
         head_effect=effect,
         every_token_in_mlp=every_token_in_mlp,
     )
@@ -190,9 +190,9 @@ def test_chosen_work_costs_the_products_that_are_left(effect, every_token_in_mlp
         fed = SMALL.num_tokens if every_token_in_mlp else live
         attend, _ = block_by_hand(live, kept, effect, asking=live)
         _, feed = block_by_hand(fed, kept, effect, asking=fed)
-        each[layer, image] = branches[layer, image] @ [attend, feed]
+        each[layer, image] = halves[layer, image] @ [attend, feed]
         asking = SMALL.num_prefix_tokens
-        last = branches[layer, image] @ block_by_hand(live, kept, effect, asking=asking)
+        last = halves[layer, image] @ block_by_hand(live, kept, effect, asking=asking)
         needed[image] += last if layer == 2 else each[layer, image]
     fixed = costs.embedding(SMALL) + costs.readout(SMALL)
     np.testing.assert_allclose(costs.per_layer(SMALL, chosen), each, **CLOSE)
@@ -210,8 +210,8 @@ def test_half_of_the_heads_halve_attention_and_the_first_layer_of_the_mlp():
 
 
 def test_branches_switch_each_half_of_a_block():
-    branches = jnp.array([[[1, 1]], [[1, 0]], [[0, 1]]])
-    both, attention, mlp = costs.per_layer(SMALL, usage(SMALL, 17, branches=branches))[:, 0]
+    halves = jnp.array([[[1, 1]], [[1, 0]], [[0, 1]]])
+    both, attention, mlp = costs.per_layer(SMALL, usage(SMALL, 17, halves=halves))[:, 0]
     np.testing.assert_allclose(attention, 4 * 17 * 48 * 48 + 2 * 17**2 * 48, **CLOSE)
     np.testing.assert_allclose(mlp, 2 * 17 * 48 * 192, **CLOSE)
     np.testing.assert_allclose(both, attention + mlp, **CLOSE)

@@ -42,7 +42,7 @@ def test_open_gates_change_nothing(block, x, effect):
         tokens=jnp.ones((BATCH, TOKENS)),
         selected=jnp.ones((BATCH, TOKENS)),
         heads=jnp.ones((BATCH, HEADS)),
-        branches=jnp.ones((BATCH, 2)),
+        halves=jnp.ones((BATCH, 2)),
         head_effect=effect,
     )
     np.testing.assert_allclose(both(block, x, gates=gates), both(block, x), atol=1e-5)
@@ -86,12 +86,12 @@ def test_an_image_without_a_live_token_stays_finite_and_so_do_its_gradients(dtyp
 
 
 def test_branches_scale_the_update_of_each_half(block, x):
-    branches = jnp.array([[1, 0], [0.25, 0.5]])
+    halves = jnp.array([[1, 0], [0.25, 0.5]])
     for number, half in enumerate((block.attend, block.feed)):
         update = half(x) - x
         np.testing.assert_allclose(
-            half(x, gates=Gates(branches=branches)),
-            x + update * branches[:, number, None, None],
+            half(x, gates=Gates(halves=halves)),
+            x + update * halves[:, number, None, None],
             atol=1e-5,
         )
 
@@ -153,12 +153,12 @@ def test_gradients_reach_every_gate_but_the_tokens(block, x, effect):
         tokens=jnp.full((BATCH, TOKENS), 0.7),
         selected=jnp.full((BATCH, TOKENS), 0.7),
         heads=jnp.full((BATCH, HEADS), 0.7),
-        branches=jnp.full((BATCH, 2), 0.7),
+        halves=jnp.full((BATCH, 2), 0.7),
         head_effect=effect,
     )
     weights = random(*x.shape, seed=11)
     loss = jax.jit(jax.grad(lambda gates: (both(block, x, gates=gates) * weights).sum()))
     gradient = loss(gates)
     np.testing.assert_array_equal(gradient.tokens, 0.0)
-    for name in ("selected", "heads", "branches"):
+    for name in ("selected", "heads", "halves"):
         assert (np.asarray(getattr(gradient, name)) != 0).all(), name

@@ -14,9 +14,9 @@ LAYERS, BATCH, TOKENS, HEADS = 2, 2, 4, 3
 def usage():
     """The second image leaves out the attention of layer 1, and all of layer 2."""
     tokens = jnp.ones((LAYERS, BATCH, TOKENS), bool).at[0, 0, 1:3].set(False)
-    branches = jnp.ones((LAYERS, BATCH, 2), bool).at[0, 1, 0].set(False).at[1, 1].set(False)
+    halves = jnp.ones((LAYERS, BATCH, 2), bool).at[0, 1, 0].set(False).at[1, 1].set(False)
     heads = jnp.ones((LAYERS, BATCH, HEADS), bool).at[1, 0, 0].set(False)
-    return Usage(tokens=tokens.at[1, 1].set(False), heads=heads, branches=branches)
+    return Usage(tokens=tokens.at[1, 1].set(False), heads=heads, halves=halves)
 
 
 def test_a_head_ran_where_its_attention_did(usage):
@@ -24,7 +24,7 @@ def test_a_head_ran_where_its_attention_did(usage):
     assert tuple(ran) == skippable_parts.PARTS
     np.testing.assert_array_equal(ran["heads"][0], [[1, 1, 1], [0, 0, 0]])
     np.testing.assert_array_equal(ran["heads"][1], [[0, 1, 1], [0, 0, 0]])
-    np.testing.assert_array_equal(ran["halves"], usage.branches)
+    np.testing.assert_array_equal(ran["halves"], usage.halves)
 
 
 def test_shares_are_over_all_layers_of_an_image(usage):
@@ -42,7 +42,7 @@ def test_nothing_runs_without_a_token(usage):
 
 
 def test_parts_that_a_method_does_not_choose_are_not_there(usage):
-    assert skippable_parts.ran(usage.replace(heads=None, branches=None)).keys() == {"tokens"}
-    alone = skippable_parts.ran(usage.replace(branches=None))
+    assert skippable_parts.ran(usage.replace(heads=None, halves=None)).keys() == {"tokens"}
+    alone = skippable_parts.ran(usage.replace(halves=None))
     assert alone.keys() == {"tokens", "heads"}
     np.testing.assert_array_equal(alone["heads"][0], usage.heads[0])

@@ -139,8 +139,8 @@ def work(gates: Gates, half: int, exists: Array, shape: Shape) -> Work:
     heads = jnp.ones((len(exists), shape.num_heads), bool)
     if gates.selected is not None:
         live &= gates.selected > 0
-    if gates.branches is not None:
-        live &= gates.branches[:, half, None] > 0
+    if gates.halves is not None:
+        live &= gates.halves[:, half, None] > 0
     if gates.heads is not None:
         heads &= gates.heads > 0
     return Work(live=live, heads=heads)

@@ -48,8 +48,8 @@ def _work(
     heads = np.ones((len(group), shape.num_heads), bool)
     if usage.heads is not None:
         heads = usage.heads[layer, group]
-    if usage.branches is not None:
-        counts = np.where(usage.branches[layer, group, half], counts, 0)
+    if usage.halves is not None:
+        counts = np.where(usage.halves[layer, group, half], counts, 0)
     return counts, heads
 
 

@@ -95,7 +95,7 @@ def gates(settings: Settings, choice: ByKind) -> tuple[Gates, Gates]:
     both = Gates(
         selected=choice.get("tokens"),
         heads=choice.get("heads"),
-        branches=choice.get("layers"),
+        halves=choice.get("layers"),
         head_effect=settings.head_effect,
     )
     return both, both.replace(selected=None) if settings.every_token_in_mlp else both
@@ -110,7 +110,7 @@ def usage(settings: Settings, record: ByKind, size: tuple[int, int, int]) -> Usa
     return Usage(
         tokens=tokens,
         heads=kept.get("heads"),
-        branches=kept.get("layers"),
+        halves=kept.get("layers"),
         head_effect=settings.head_effect,
         every_token_in_mlp=settings.every_token_in_mlp,
     )

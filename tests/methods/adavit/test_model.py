@@ -114,7 +114,7 @@ def test_training_draws_decisions_and_evaluation_does_not(model, masked):
         masked(params, images, train=True, key=jax.random.key(seed)) for seed in (0, 0, 1)
     )
     chex.assert_trees_all_equal(one.usage, again.usage)
-    for kind in ("tokens", "heads", "branches"):
+    for kind in ("tokens", "heads", "halves"):
         assert (getattr(one.usage[0], kind) != getattr(other.usage[0], kind)).any(), kind
     assert set(one.penalties) == {"heads", "layers", "tokens"}
 

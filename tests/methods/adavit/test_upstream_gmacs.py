@@ -27,7 +27,7 @@ def test_every_entry_of_the_table_is_reproduced(name):
     usage = Usage(
         tokens=(np.arange(table.shape[1] - 1) < tokens[:, None])[None],
         heads=(np.arange(table.shape[0] - 1) < heads[:, None])[None],
-        branches=(np.stack([attend, feed], axis=-1) > 0)[None],
+        halves=(np.stack([attend, feed], axis=-1) > 0)[None],
     )
     shape = dataclasses.replace(SHAPES[name], depth=1)
     found = costs.upstream_gmacs(shape, usage)
@@ -40,16 +40,16 @@ def test_every_entry_of_the_table_is_reproduced(name):
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_worked_examples_are_reproduced(name):
     recorded, shape = load(f"adavit/flops_dict_{name}"), SHAPES[name]
-    heads, branches, tokens = (
+    heads, halves, tokens = (
         recorded[f"ex/{kind}_select"].swapaxes(0, 1) > 0 for kind in ("head", "layer", "token")
     )
     # The first block has no policy over heads and halves: it runs all of them.
-    heads, branches = (
-        np.concatenate([np.ones((1, *kept.shape[1:]), bool), kept]) for kept in (heads, branches)
+    heads, halves = (
+        np.concatenate([np.ones((1, *kept.shape[1:]), bool), kept]) for kept in (heads, halves)
     )
     usages = {
-        "gflops": Usage(tokens=tokens, heads=heads, branches=branches),
-        "gflops_no_head": Usage(tokens=tokens, branches=branches),
+        "gflops": Usage(tokens=tokens, heads=heads, halves=halves),
+        "gflops_no_head": Usage(tokens=tokens, halves=halves),
         "gflops_only_token": Usage(tokens=tokens),
     }
     for key, usage in usages.items():
