@@ -350,7 +350,8 @@ class Model(abc.ABC):
         Args:
             output: of `apply`, or of a compiled program.
             upstream_accounting: count as the published tables of AdaViT do, see
-                `flops.upstream_gmacs`; only for comparing with them.
+                `costs.upstream_gmacs`; only for comparing with them.
         """
-        count = costs.upstream_gmacs if upstream_accounting else costs.gmacs
-        return sum(map(count, self.stages, output.usage))
+        if upstream_accounting:
+            return costs.upstream_gmacs(self.shape, output.usage[0])
+        return costs.stages_gmacs(self.stages, output.usage)

@@ -8,6 +8,8 @@ What compiled programs compute beyond that, each execution says (`Execution.exec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,16 @@ def gmacs(shape: Shape, usage: Usage) -> Array:
     """Multiply-adds of each image, embedding to head, `[B]` float32 in units of 1e9."""
     fixed = embedding(shape) + readout(shape)
     return (per_layer(shape, usage) / GIGA).sum(0) + fixed / GIGA
+
+
+def stages_gmacs(shapes: Sequence[Shape], usage: Sequence[Usage]) -> Array:
+    """The same of networks that run one after the other, for images that may leave in between.
+
+    A later stage costs nothing for an image that nothing ran for there.
+    """
+    first, *later = (gmacs(shape, used) for shape, used in zip(shapes, usage, strict=True))
+    came = (used.tokens.any((0, 2)) for used in usage[1:])
+    return first + sum(jnp.where(here, cost, 0) for here, cost in zip(came, later, strict=True))
 
 
 def upstream_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
