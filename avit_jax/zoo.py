@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from avit_jax.errors import UserError
-from avit_jax.methods import adavit, avit, dense
+from avit_jax.methods import adavit, avit, plain
 from avit_jax.methods.base import Model
 from avit_jax.models import t2t, vit
 from avit_jax.models.family import Family
 
 # A new backbone is a file in `models/` and a name here, a new method a folder and a name here.
 BACKBONES = (vit, t2t)
-METHODS = (dense, avit, adavit)
+METHODS = (plain, avit, adavit)
 
 
 @functools.cache

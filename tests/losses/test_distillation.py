@@ -9,7 +9,7 @@ from avit_jax import create_model
 from avit_jax.errors import UserError
 from avit_jax.losses import classification
 from avit_jax.losses.distillation import Distillation, Teacher
-from avit_jax.methods import dense
+from avit_jax.methods import plain
 from avit_jax.types import Output, Usage
 from tests.parity.golden import group, load
 
@@ -181,5 +181,5 @@ def test_impossible_weights_are_refused(values, sentence):
 
 def test_a_dense_model_on_a_students_backbone_is_a_teacher_of_its_sizes():
     student = create_model("adavit_t2t_vit_7", num_classes=4, image_size=32)
-    teacher = dense.Model(student.shape, dense.Settings())
+    teacher = plain.Model(student.shape, plain.Settings())
     assert set(teacher.abstract_params()) == set(student.abstract_params()) - {"policies"}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from avit_jax.execution.dense import dense_gmacs
-from avit_jax.methods import base, dense
+from avit_jax.methods import base, plain
 from avit_jax.methods.forward import Call
 from avit_jax.models.vit import ViTShape
 from avit_jax.types import Output, Usage
@@ -48,7 +48,7 @@ class Model(base.Model):
     def forward(self, network, images, call):
         networks = zip(self.stages, (network.coarse, network.fine), strict=True)
         first, second = (
-            dense.Model(shape, dense.Settings()).forward(part, images, call)
+            plain.Model(shape, plain.Settings()).forward(part, images, call)
             for shape, part in networks
         )
         distance = jax.nn.softmax(first.logits).max(-1) - self.settings.confidence
