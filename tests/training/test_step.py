@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from avit_jax import create_model
 from avit_jax.data.mix import Mix, normalise
 from avit_jax.losses import classification
-from avit_jax.methods import plain
+from avit_jax.methods import plain as plain_method
 from avit_jax.runtime.device_mesh import make_mesh, replicated
 from avit_jax.training import optimizers
 from avit_jax.training import step as steps
@@ -53,7 +53,7 @@ overflow_backwards.defvjp(
 )
 
 
-class Model(plain.Model):
+class Model(plain_method.Model):
     """The dense model; over-bright images overflow its gradient though not its loss."""
 
     def init(self, key):
