@@ -1,0 +1,149 @@
+"""The part of a method's contract that is about inference: compact programs and their plans."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+from jax import Array
+from jax.sharding import Mesh
+
+from avit_jax.errors import UserError
+from avit_jax.execution import executions
+from avit_jax.execution.candidates import candidates
+from avit_jax.execution.execution import Execution, Program
+from avit_jax.execution.plan import Plan, default_plan
+from avit_jax.execution.predictor import Predictor
+from avit_jax.methods.parameters import Parameterized
+from avit_jax.models import functional
+from avit_jax.models.backbone import Shape
+from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.types import Output, Usage
+
+
+@dataclasses.dataclass(frozen=True)
+class Compilable(Parameterized):
+    """What can be compiled for inference, whatever the execution.
+
+    Attributes:
+        name: of the method.
+        has_capped: whether there is an execution="capped".
+    """
+
+    name: ClassVar[str]
+    has_capped: ClassVar[bool] = False
+
+    @property
+    def stages(self) -> tuple[Shape, ...]:
+        """Networks that run one after the other, in order; all methods but cascades have one."""
+        return (self.shape,)
+
+    @abc.abstractmethod
+    def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
+        """The same answers from live work only, for one group of images; see `compile`.
+
+        Args:
+            network: the bound backbone.
+            images: `[B, H, W, 3]`, normalised.
+            exists: `[B]` bool; False for images that only fill up the batch.
+            plan: static sizes.
+
+        Returns:
+            `logits` and `usage`.
+        """
+
+    def capped(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
+        """As `compact`, in the plan's numbers of places for tokens (`capacities`); not exact.
+
+        Only for methods with `has_capped`; `aux["dropped"]` `[L, B]` says how many live tokens
+        found no place.
+        """
+        raise UserError(f'{self.name} has no execution="capped": use "compact".')
+
+    @abc.abstractmethod
+    def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
+        """Multiply-adds that compact execution runs for a batch, padding included, in 1e9.
+
+        Args:
+            usage: of the batch of one device, per stage.
+            plan: of the program.
+        """
+
+    def default_plan(self, batch_size: int, *, platform: str | None = None) -> Plan:
+        """Static sizes that do well without calibration, for a batch on one device.
+
+        Args:
+            batch_size: images.
+            platform: of that device, as JAX names it; this machine's if unset.
+        """
+        shape = self.shape
+        return default_plan(
+            shape.num_tokens, batch_size, num_heads=shape.num_heads, platform=platform
+        )
+
+    def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
+        """Plans for calibration to race, "default" among them, for a batch on one device."""
+        plan = self.default_plan(batch_size)
+        plans = candidates(plan, self.shape.num_tokens, batch_size)
+        if self.shape.attention_can_be_fused:
+            plans["fused attention"] = dataclasses.replace(plan, fused_attention=True)
+        return plans
+
+    def compile(
+        self,
+        params: functional.Params,
+        *,
+        batch_size: int,
+        execution: str | Execution = "compact",
+        plan: Plan | None = None,
+        mesh: Mesh | None = None,
+    ) -> Predictor:
+        """A compiled function of images for inference.
+
+        Args:
+            params: from `init` or `from_torch`.
+            batch_size: images that a call takes at most; fewer are filled up, at no cost when
+                compact.
+            execution: "compact" (live tokens only, same answers), "dense" (same weights, nothing
+                skipped), "masked" (as in training) or "capped" (fixed numbers of places for
+                tokens); or an execution of one's own.
+            plan: static sizes, from calibration or by hand; sensible ones by default.
+            mesh: devices to share the images among; all of them by default.
+
+        Raises:
+            UserError: unknown execution, sizes that do not fit, or a method that cannot run so.
+        """
+        execution, mesh = executions.find(execution), mesh or make_mesh()
+        plan = plan or self.default_plan(max(1, batch_size // mesh.size))
+        return Predictor(
+            self.program(execution, plan),
+            self.stages[0],
+            plan,
+            params,
+            execution=execution,
+            fallback=execution.fallback and self.program(execution.fallback, plan),
+            batch_size=batch_size,
+            mesh=mesh,
+        )
+
+    def program(self, execution: Execution, plan: Plan) -> Program:
+        """The pure function of parameters and one device's images that an execution runs.
+
+        Raises:
+            UserError: the plan's sizes or its kernel do not fit the model.
+        """
+        shape = self.shape
+        plan.check(num_tokens=shape.num_tokens, depth=shape.depth)
+        if not plan.fused_attention:
+            return execution.program(self, plan)
+        if not shape.attention_can_be_fused:
+            raise UserError(
+                f"the plan wants fused attention, but cuDNN has none for {shape.dtype} and "
+                f"{shape.embed_dim // shape.num_heads} channels per head on "
+                f"{jax.default_backend()}: use bfloat16 on an NVIDIA GPU, or leave "
+                "config.inference.fused_attention out."
+            )
+        fused = dataclasses.replace(shape, fused_attention=True)
+        return execution.program(dataclasses.replace(self, shape=fused), plan)
