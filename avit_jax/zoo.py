@@ -14,7 +14,7 @@ from avit_jax.errors import UserError
 from avit_jax.methods import adavit, avit, plain
 from avit_jax.methods.base import Model
 from avit_jax.models import t2t, vit
-from avit_jax.models.family import Family
+from avit_jax.models.family import Family, Published
 
 # A new backbone is a file in `models/` and a name here, a new method a folder and a name here.
 BACKBONES = (vit, t2t)
@@ -26,6 +26,18 @@ def families() -> tuple[Family[Model], ...]:
     """All families of named models, in the order in which they are shown."""
     backbones = [family for backbone in BACKBONES for family in backbone.FAMILIES]
     return tuple(itertools.chain.from_iterable(m.families(backbones) for m in METHODS))
+
+
+def published_weights(name: str) -> Published:
+    """Where weights for a named model are published, and what they expect of images.
+
+    Raises:
+        UserError: none are known.
+    """
+    for family in families():
+        if name in family.published:
+            return family.published[name]
+    raise UserError(f"no published weights of {name!r} are known: docs/models.md lists the others.")
 
 
 @functools.cache

@@ -29,6 +29,8 @@ from jax import export
 from avit_jax import config as configs
 from avit_jax.benchmark import profiles
 from avit_jax.data.mix import MEAN, STD, normalise
+from avit_jax.execution.executions import find
+from avit_jax.experiment import Experiment
 from avit_jax.export import load
 from avit_jax.export.description import describe
 from avit_jax.export.program import PLATFORMS, export_program, plans_for
@@ -92,12 +94,12 @@ def baked_in(program: export.Exported, weights: dict, images: np.ndarray) -> lis
 def measure(options: argparse.Namespace, execution: str, folder: Path) -> None:
     """Exports one execution of the model, measures it and prints the tables."""
     config = configs.base(model=options.model, method=GATES)
-    config.inference.batch_size = options.batch_size
-    model = configs.make_model(config)
+    config.inference.update(batch_size=options.batch_size, execution=execution)
+    experiment = Experiment(config, folder)
+    model = experiment.model
     params, images = painted(model, options.profile, options.batch_size)
-    labels = [str(label) for label in range(model.shape.num_classes)]
     target = folder / execution
-    description = describe(config, model, labels, execution=execution)
+    description = describe(experiment)
     rows = write_folder(target, model, params, dict(description), images, None)
     print(table(rows, f"{options.model}, {execution}"))
 
@@ -131,7 +133,7 @@ def measure(options: argparse.Namespace, execution: str, folder: Path) -> None:
         contenders["onnxruntime"] = lambda: session.run(None, {"images": images})
         program = export_program(
             model,
-            execution=execution,
+            execution=find(execution),
             batch_size=options.batch_size,
             plans=plans_for(model, options.batch_size, None),
         )

@@ -10,11 +10,11 @@ docs/models.md. For prediction, conversion, or a start for configs of your own; 
 training these has been tried here.
 """
 
-from avit_jax.pretrained.published import PUBLISHED
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax.errors import UserError
+from avit_jax.zoo import published_weights
 
 SIZES = ("small", "base", "large")
 
@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise UserError(f"the config has one size, not {' and '.join(chosen)}: write one of them.")
     name = f"vit_{(chosen or ['tiny'])[0]}_patch16_224"
     config = configs.base(model=name)
-    published = PUBLISHED[name]
+    published = published_weights(name)
     config.init.update(weights=published.weights, pixels=published.pixels)
     config.data.augment.crop_ratio = published.crop_ratio
     return configs.debug(config) if variant.debug else config

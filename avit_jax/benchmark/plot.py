@@ -13,17 +13,17 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     """Draw the cases of a `benchmark.json` into a PNG."""
     figure = new_figure(11, 4.6, layout="constrained")
     speed, share = figure.subplots(1, 2)
-    for name, (colour, marker) in EXECUTION_STYLES.items():
+    for name in dict.fromkeys(name for case in cases for name in case["executions"]):
         points = [case["executions"][name] for case in cases if name in case["executions"]]
-        if points:
-            speed.scatter(
-                [figures["gmacs_executed"] for figures in points],
-                [figures["images_per_second"] for figures in points],
-                color=colour,
-                marker=marker,
-                label=name,
-                zorder=3,
-            )
+        colour, marker = EXECUTION_STYLES.get(name, (GREY, "*"))
+        speed.scatter(
+            [figures["gmacs_executed"] for figures in points],
+            [figures["images_per_second"] for figures in points],
+            color=colour,
+            marker=marker,
+            label=name,
+            zorder=3,
+        )
     speed.margins(0.08)
     speed.set(xlabel="GMACs run per image", ylabel="images/s", xlim=(0, None), ylim=(0, None))
     speed.legend(frameon=False)

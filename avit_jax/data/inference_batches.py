@@ -18,8 +18,7 @@ from PIL import Image
 
 from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.example import BadExample, Source, read_example
-from avit_jax.data.pipeline import MAX_THREADS
-from avit_jax.runtime.environment import usable_cores
+from avit_jax.runtime.environment import MAX_THREADS, usable_cores
 
 # Of an image after its shorter side was resized and before the crop: a long, thin image would need
 # more memory than there is.

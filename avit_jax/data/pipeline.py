@@ -21,12 +21,11 @@ from avit_jax.data.augment import Augment, eval_image, train_image
 from avit_jax.data.example import BadExample, Source, read_example
 from avit_jax.data.opencv import require_opencv
 from avit_jax.errors import UserError
-from avit_jax.runtime.environment import usable_cores
+from avit_jax.runtime.environment import MAX_THREADS, usable_cores
 
 Batch = dict[str, np.ndarray]
 
 MAX_SUBSTITUTES = 64  # examples tried in place of an unreadable one
-MAX_THREADS = 16  # unless more are asked for
 
 
 def train_batches(

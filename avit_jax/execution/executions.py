@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 
 from avit_jax.errors import UserError
@@ -17,6 +18,7 @@ EXECUTIONS = {one.name: one for one in (DENSE, MASKED, COMPACT, CAPPED)}
 _FORMER = {"budget": "capped"}
 
 
+@functools.cache  # one warning is enough
 def current_name(name: str) -> str:
     """The name that an execution has today; a warning says where it had another one."""
     if name not in _FORMER:

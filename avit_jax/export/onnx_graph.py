@@ -25,19 +25,17 @@ from avit_jax.models import costs
 from avit_jax.models.functional import Params
 
 OPSET, IR_VERSION = 20, 9
-# What is computed for each execution; compacted and masked answers are the same.
-EXECUTIONS = {"masked": "masked", "compact": "masked", "dense": "dense"}
 
 
 def build(
-    model: Model, params: Params, *, execution: str, description: Mapping[str, Any]
+    model: Model, params: Params, *, dense: bool, description: Mapping[str, Any]
 ) -> onnx.ModelProto:
     """The graph from uint8 `images` `[batch, H, W, 3]` to `logits`, `depth` and `gmacs`.
 
     Args:
         model: any that its method and its backbone can write.
         params: its parameters.
-        execution: "masked", or "dense" for the same weights with nothing skipped.
+        dense: the same weights with nothing skipped, instead of masked execution.
         description: goes into the file's metadata, one JSON value for each key.
 
     Raises:
@@ -51,7 +49,7 @@ def build(
         )
     params = jax.tree.map(np.asarray, params)  # JAX would compile a program for every slice
     tokens = _embed(graph, params)
-    if execution == "masked" and model.adaptive:
+    if model.adaptive and not dense:
         answer, lives = model.blocks_as_onnx(graph, params, tokens)
     else:
         for index in range(shape.depth):

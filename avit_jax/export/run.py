@@ -12,7 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avit_jax.errors import UserError
-from avit_jax.execution.executions import find
+from avit_jax.execution.dense import DENSE
+from avit_jax.execution.executions import EXECUTIONS, find
+from avit_jax.execution.masked import MASKED
 from avit_jax.execution.plan import Plan
 from avit_jax.experiment import Experiment
 from avit_jax.export import load
@@ -114,24 +116,26 @@ def write_onnx(
 
     from avit_jax.export import onnx_graph
 
-    wanted = description["execution"]
-    execution = onnx_graph.EXECUTIONS.get(wanted)
-    if execution is None:
+    wanted = find(description["execution"])
+    if not wanted.exact and wanted is not DENSE:
+        known = " or ".join(name for name, one in EXECUTIONS.items() if one.exact or one is DENSE)
         raise UserError(
-            f"an ONNX graph has no execution {wanted!r}: write --config.inference.execution "
-            f"{' or '.join(onnx_graph.EXECUTIONS)}."
+            f"an ONNX graph has no execution {wanted.name!r}: write --config.inference.execution "
+            f"{known}."
         )
-    description |= {"execution": execution, "batch_size": None}
-    graph = onnx_graph.build(model, params, execution=execution, description=description)
+    execution = MASKED if wanted.exact else DENSE  # exact answers are those of masked execution
+    description |= {"execution": execution.name, "batch_size": None}
+    graph = onnx_graph.build(model, params, dense=execution is DENSE, description=description)
     data = graph.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
     found = dict(zip(outputs, session.run(outputs, {"images": images}), strict=True))
-    comparison = compare(model, params, images, found, execution=find(execution))
+    comparison = compare(model, params, images, found, execution=execution)
     write_bytes_atomic(target, data)
-    note = "" if execution == wanted else f" (every token computed; the answers are {wanted}'s)"
+    same = execution is wanted
+    note = "" if same else f" (every token computed; the answers are {wanted.name}'s)"
     return [
-        ("execution, batch", f"{execution}{note}, any number of images"),
+        ("execution, batch", f"{execution.name}{note}, any number of images"),
         ("opset", str(onnx_graph.OPSET)),
         *_size_rows({target.name: len(data)}),
         *_comparison_rows(comparison),

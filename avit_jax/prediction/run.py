@@ -24,6 +24,7 @@ from avit_jax.data.example import Source
 from avit_jax.data.image_files import FileSource
 from avit_jax.data.inference_batches import load_ahead
 from avit_jax.errors import UserError
+from avit_jax.execution.executions import current_name
 from avit_jax.execution.plan import Plan
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
@@ -75,7 +76,8 @@ def predict_run(
     """
     experiment = Experiment(config, workdir)
     model = experiment.model
-    execution, plan = execution or experiment.execution, plan or experiment.plan
+    execution = current_name(execution or experiment.execution)
+    plan = plan or experiment.plan
     target = output or workdir / "predictions.jsonl"
     images, path = in_all_or_none(
         lambda: (open_input(experiment, source), output_path(target, source=source))

@@ -17,6 +17,9 @@ MALLOC = (
 )
 
 
+MAX_THREADS = 16  # that decode images, unless more are asked for
+
+
 def usable_cores() -> int:
     """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
