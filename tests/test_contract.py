@@ -285,10 +285,10 @@ def test_a_graph_for_onnx_is_written_or_refused_in_a_sentence(case, images):
     onnx_graph = pytest.importorskip("avit_jax.export.onnx_graph", exc_type=ImportError)
     model, params = case.model, case.params
     write = functools.partial(onnx_graph.build, model, params, description={})
-    assert {output.name for output in write(execution="dense").graph.output} == {
+    assert {output.name for output in write(dense=True).graph.output} == {
         "logits", "depth", "gmacs"
     }  # fmt: skip
     try:
-        write(execution="masked")
+        write(dense=False)
     except UserError as refusal:
         assert model.name in str(refusal)

@@ -48,7 +48,7 @@ def make_model(config: ConfigDict) -> Model:
 def declared(name: Any) -> dict[str, Any]:
     """All settings of a named model's configs; without those of the model if there is no such."""
     try:
-        return _of_model(name, zoo.create_model(name)) | _of_every_model()
+        return _of_model(name, zoo.create_model(str(name))) | _of_every_model()
     except UserError:
         return _of_every_model()
 

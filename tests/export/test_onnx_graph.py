@@ -8,6 +8,7 @@ import pytest
 
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
+from avit_jax.experiment import Experiment
 from avit_jax.export import run as export
 from avit_jax.export.check import check_images
 from tests.test_contract import tiny
@@ -26,25 +27,25 @@ def answers(graph, images):
 
 
 @pytest.mark.parametrize(
-    ("method", "execution", "changes"),
+    ("family", "execution", "changes"),
     [
         ("avit", "masked", {"distilled": True, "method": {"gate_scale": 4.0, "gate_center": 0.0}}),
         ("dense", "dense", {"qkv_bias": False}),
     ],
 )
-def test_a_graph_answers_as_the_model(method, execution, changes, run):
-    images = check_images(run[0], run[2], at_hand=True)[0][:6]
-    model = tiny(method, num_heads=2, **changes)
+def test_a_graph_answers_as_the_model(family, execution, changes, run):
+    images = check_images(Experiment(run[0], run[1]))[0][:6]
+    model = tiny(family, num_heads=2, **changes)
     # Large enough that tokens of one image halt in different layers.
     params = jax.tree.map(lambda leaf: 1.5 * np.asarray(leaf), model.init(jax.random.key(3)))
-    graph = onnx_graph.build(model, params, execution=execution, description={})
+    graph = onnx_graph.build(model, params, dense=execution == "dense", description={})
     found = answers(graph.SerializeToString(), images)
     expected = jax.jit(lambda x: model.apply(params, x, execution=execution))(normalise(images))
     depth = np.asarray(expected.usage[0].tokens.sum(0))
     np.testing.assert_array_equal(found["depth"], depth)
     np.testing.assert_allclose(found["logits"], expected.logits, atol=2e-5)
     np.testing.assert_allclose(found["gmacs"], model.gmacs(expected), rtol=1e-5)
-    assert (len(np.unique(depth)) > 1) == (method == "avit" and execution == "masked")
+    assert (len(np.unique(depth)) > 1) == (family == "avit" and execution == "masked")
 
 
 def test_a_run_becomes_one_file_that_describes_itself(run, tmp_path, capsys):
@@ -54,7 +55,7 @@ def test_a_run_becomes_one_file_that_describes_itself(run, tmp_path, capsys):
     properties = {entry.key: json.loads(entry.value) for entry in onnx.load(file).metadata_props}
     assert properties["labels"] == [str(digit) for digit in range(10)]
     assert properties["execution"] == "masked"
-    images = check_images(config, model, at_hand=True)[0]
+    images = check_images(Experiment(config, run[1]))[0]
     expected = jax.jit(model.apply)(params, normalise(images)).logits
     np.testing.assert_allclose(answers(str(file), images)["logits"], expected, atol=1e-4)
     assert "largest difference" in capsys.readouterr().out

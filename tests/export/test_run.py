@@ -19,7 +19,7 @@ from tests.export.conftest import PLAN
 
 @pytest.fixture(scope="module")
 def images(run):
-    return check_images(run[0], run[2], at_hand=True)[0][:5]
+    return check_images(Experiment(run[0], run[1]))[0][:5]
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ class Model(base.Model):
         (x, _, margin), record = scan_layers(
             layer,
             network.blocks,
-            (tokens, everything, jnp.full(len(images), jnp.inf)),
+            (tokens, everything, jnp.full(images.shape[:1], jnp.inf)),
             layer_inputs(self.shape, call),
             remat=self.shape.remat,
         )
