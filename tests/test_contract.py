@@ -37,7 +37,7 @@ class Case(NamedTuple):
     apply: Callable
 
 
-def tiny(method, **overrides):
+def tiny(method, /, **overrides):
     settings = {"method": SETTINGS.get(method, {})}
     sizes = {"image_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
     return avit_jax.create_model(
