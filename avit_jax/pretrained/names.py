@@ -2,8 +2,9 @@
 
 PyTorch keeps a linear weight as (out, in) and the patch convolution as (D, 3, p, p); here a linear
 kernel is (in, out), a convolution's (row, column, in, out), the patch embedding is a linear layer
-over (row, column, colour), and the blocks are stacked on a leading layer axis. Only axes are moved, so a round trip is exact bit for
-bit. What a backbone or a method has of its own, it names itself (`upstream_names`).
+over (row, column, colour), and the blocks are stacked on a leading layer axis. Only axes are moved,
+so a round trip is exact bit for bit. What a backbone or a method has of its own, it names itself
+(`upstream_names`).
 """
 
 from __future__ import annotations
