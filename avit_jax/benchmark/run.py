@@ -82,7 +82,7 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
     for kind in config.benchmark.peers or ():
         contenders[f"torch {kind}"] = peers.peer(kind, shape, case.batch)
     times = race(contenders, turns=config.benchmark.turns)
-    dense = [name for name in times if name.startswith("dense")]
+    dense = [name for name in times if name.startswith("dense of ")]
     baseline = min(dense, key=lambda name: times[name].median())
     needed = float(costs.inference_gmacs(shape, usage[0]).mean())
     ideal = costs.dense_inference_gmacs(shape) / needed
