@@ -1,5 +1,8 @@
-"""Names, sizes and overrides of the models."""
+"""Names, sizes and overrides of the models; methods that know nothing of each other."""
 
+import itertools
+
+import grimp
 import jax
 import pytest
 
@@ -85,6 +88,14 @@ def test_every_adavit_has_the_parameters_of_its_backbone_and_policies(name):
         "layers": (depth - 1, width, 2),
         "tokens": (depth, width, 1),
     }
+
+
+def test_no_method_imports_another_one():
+    graph = grimp.build_graph("avit_jax", exclude_type_checking_imports=False, cache_dir=None)
+    methods = [method.__name__ for method in zoo.METHODS]
+    for one, other in itertools.permutations(methods, 2):
+        chains = graph.find_shortest_chains(importer=one, imported=other, as_packages=True)
+        assert not chains
 
 
 def test_list_models_is_sorted_and_knows_shell_patterns():
