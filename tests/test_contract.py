@@ -14,6 +14,8 @@ import avit_jax
 from avit_jax import zoo
 from avit_jax.benchmark import profiles
 from avit_jax.errors import UserError
+from avit_jax.execution.dense import DENSE
+from avit_jax.execution.executions import EXECUTIONS
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
 from avit_jax.models import costs, skippable_parts
@@ -183,7 +185,9 @@ def test_an_image_does_not_depend_on_the_others(case, images):
     np.testing.assert_allclose(together[1:2], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("execution", ["compact", "dense", "masked"])
+@pytest.mark.parametrize(
+    "execution", [one.name for one in EXECUTIONS.values() if one.exact or one is DENSE]
+)
 def test_compiled_execution_gives_the_answers_of_apply(case, images, execution):
     model, params, _, apply = case
     plan = Plan(

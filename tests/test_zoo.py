@@ -1,5 +1,8 @@
-"""Names, sizes and overrides of the models."""
+"""Names, sizes and overrides of the models; methods that know nothing of each other."""
 
+import itertools
+
+import grimp
 import jax
 import pytest
 
@@ -37,6 +40,9 @@ GMACS = {  # as published, and to more digits
     "t2t_vit_t_19": ("9.8", 9.785),
     "t2t_vit_t_24": ("15.0", 14.967),
 }
+BACKBONES = {
+    name for backbone in zoo.BACKBONES for family in backbone.FAMILIES for name in family.members
+}
 
 
 @pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
@@ -61,7 +67,8 @@ def test_a_vit_is_a_deit_by_another_name():
 
 @pytest.mark.parametrize("name", list_models("avit*"))
 def test_every_avit_has_exactly_the_parameters_of_its_deit(name):
-    backbone = name.removeprefix("avit_") if "t2t" in name else name.replace("avit", "deit")
+    deit = name.replace("avit", "deit")
+    backbone = deit if deit in BACKBONES else name.removeprefix("avit_")
     avit, deit = create_model(name), create_model(backbone)
     assert avit.shape == deit.shape
     assert jax.tree.structure(avit.abstract_params()) == jax.tree.structure(deit.abstract_params())
@@ -83,17 +90,24 @@ def test_every_adavit_has_the_parameters_of_its_backbone_and_policies(name):
     }
 
 
+def test_no_method_imports_another_one():
+    graph = grimp.build_graph("avit_jax", exclude_type_checking_imports=False, cache_dir=None)
+    methods = [method.__name__ for method in zoo.METHODS]
+    for one, other in itertools.permutations(methods, 2):
+        chains = graph.find_shortest_chains(importer=one, imported=other, as_packages=True)
+        assert not chains
+
+
 def test_list_models_is_sorted_and_knows_shell_patterns():
     everything = list_models()
     assert everything == sorted(set(everything))
     assert set(PUBLISHED) < set(everything)
     avits = list_models("avit*")
     assert avits == [name for name in everything if name.startswith("avit")]
-    assert list_models("*_tiny_patch16_???") == [
+    assert list_models("[ad]?*it_tiny_patch16_???") == [
         "adavit_deit_tiny_patch16_224", "adavit_deit_tiny_patch16_384",
         "avit_tiny_patch16_224", "avit_tiny_patch16_384",
         "deit_tiny_patch16_224", "deit_tiny_patch16_384",
-        "vit_tiny_patch16_224", "vit_tiny_patch16_384",
     ]  # fmt: skip
     assert list_models("resnet*") == []
 
@@ -104,8 +118,7 @@ def test_names_say_what_the_models_are(name):
     *_, patch, image = name.split("_")
     assert (f"patch{model.shape.patch_size}", str(model.shape.image_size)) == (patch, image)
     assert model.shape.distilled == ("distilled" in name)
-    family = name.split("_")[0]
-    assert zoo.named(name).name == (family if family in ("avit", "adavit") else "dense")
+    assert name in BACKBONES if model.name == "dense" else name.startswith(f"{model.name}_")
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones():

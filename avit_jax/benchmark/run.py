@@ -82,7 +82,7 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
     for kind in config.benchmark.peers or ():
         contenders[f"torch {kind}"] = peers.peer(kind, shape, case.batch)
     times = race(contenders, turns=config.benchmark.turns)
-    dense = [name for name in times if name.startswith("dense")]
+    dense = [name for name in times if name.startswith("dense of ")]
     baseline = min(dense, key=lambda name: times[name].median())
     stages = case.model.stages
     needed = float(costs.stages_gmacs(stages, usage, costs.inference_gmacs).mean())

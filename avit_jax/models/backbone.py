@@ -86,6 +86,11 @@ class Shape(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def patch_size(self) -> int:
+        """Pixels between the centres of two neighbouring patches; divides `image_size`."""
+
+    @property
+    @abc.abstractmethod
     def embedding_macs(self) -> int:
         """Multiply-adds that turn one image into patch tokens."""
 

@@ -1,9 +1,10 @@
 """Names and layouts of PyTorch weights (timm, DeiT, official A-ViT), in both directions.
 
 PyTorch keeps a linear weight as (out, in) and the patch convolution as (D, 3, p, p); here a linear
-kernel is (in, out), the patch embedding is a linear layer over (row, column, colour), and the
-blocks are stacked on a leading layer axis. Only axes are moved, so a round trip is exact bit for
-bit. What a backbone or a method has of its own, it names itself (`upstream_names`).
+kernel is (in, out), a convolution's (row, column, in, out), the patch embedding is a linear layer
+over (row, column, colour), and the blocks are stacked on a leading layer axis. Only axes are moved,
+so a round trip is exact bit for bit. What a backbone or a method has of its own, it names itself
+(`upstream_names`).
 """
 
 from __future__ import annotations
@@ -156,12 +157,15 @@ def _leaves(params: Params) -> list[tuple[str, Any]]:
 def _layout_to_torch(path: str, array: np.ndarray, shape: Shape) -> np.ndarray:
     module, _, leaf = path.rpartition(".")
     if leaf == "kernel" and (side := shape.convolutions.get(module)):
-        return array.reshape(side, side, -1, array.shape[-1]).transpose(3, 2, 0, 1)
+        array = array.reshape(side, side, -1, array.shape[-1])
+    if leaf == "kernel" and array.ndim == 4:
+        return array.transpose(3, 2, 0, 1)
     return array.T if leaf == "kernel" else array
 
 
 def _layout_from_torch(path: str, array: np.ndarray, shape: Shape) -> np.ndarray:
     module, _, leaf = path.rpartition(".")
-    if leaf == "kernel" and module in shape.convolutions:
-        return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+    if leaf == "kernel" and array.ndim == 4:
+        array = array.transpose(2, 3, 1, 0)
+        return array.reshape(-1, array.shape[-1]) if module in shape.convolutions else array
     return array.T if leaf == "kernel" else array

@@ -57,6 +57,17 @@ def test_a_round_trip_is_exact_bit_for_bit(distilled, qkv_bias):
         assert again[name].tobytes() == np.asarray(array).tobytes()
 
 
+def test_a_convolution_of_a_backbone_of_ones_own_keeps_rows_and_columns_apart():
+    shape = model_of().shape
+    kernel = jnp.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)  # row, column, in, out
+    params = {"stem": {"kernel": kernel}}
+    theirs = names.to_torch(params, shape, {})
+    assert theirs["stem.weight"].shape == (5, 4, 2, 3)
+    assert theirs["stem.weight"][4, 3, 1, 2] == kernel[1, 2, 3, 4]
+    back = names.from_torch(theirs, shape, params, {})
+    np.testing.assert_array_equal(back["stem"]["kernel"], kernel)
+
+
 @pytest.mark.parametrize("distilled", [False, True])
 def test_names_and_shapes_are_those_of_timm(distilled):
     found = {
