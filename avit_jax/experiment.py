@@ -84,12 +84,12 @@ class Experiment:
             logger.warning("classes go by number, for their names are not at hand: %s", error)
             return tuple(f"class {label}" for label in range(self.model.shape.num_classes)), False
 
-    @property
+    @functools.cached_property
     def plan(self) -> Plan | None:
         """Static sizes for inference that calibration and config chose; `None` without either."""
         return stored_plans.chosen_plan(self.config, self.workdir)
 
-    @property
+    @functools.cached_property
     def execution(self) -> str:
         """Execution for inference that config or calibration chose."""
         return stored_plans.chosen_execution(self.config, self.workdir)

@@ -14,6 +14,7 @@ from avit_jax.errors import UserError
 from avit_jax.methods import adavit, avit, plain
 from avit_jax.methods.base import Model
 from avit_jax.models import t2t, vit
+from avit_jax.models.backbone import Shape
 from avit_jax.models.family import Family, Published
 
 # A new backbone is a file in `models/` and a name here, a new method a folder and a name here.
@@ -84,6 +85,11 @@ def _imported(name: str) -> Model:
             f"write {module_name}:NAME with one of {', '.join(models) or 'its models (none yet)'}."
         )
     return found
+
+
+def plain_model(shape: Shape) -> Model:
+    """The plain transformer of these sizes, which skips nothing: a teacher, say."""
+    return plain.Model(shape, plain.Settings())
 
 
 def create_model(name: str, *, method: Mapping[str, Any] | None = None, **overrides: Any) -> Model:

@@ -12,7 +12,6 @@ from avit_jax import zoo
 from avit_jax.checkpoints.weights import weights_of_file, weights_of_run
 from avit_jax.errors import UserError
 from avit_jax.losses.distillation import Distillation, Teacher
-from avit_jax.methods import plain
 from avit_jax.methods.base import Model
 from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
@@ -41,7 +40,7 @@ def make_teacher(config: ConfigDict, student: Model) -> Teacher | None:
             f"student at {student.shape.image_size}: write --config.model.image_size "
             f"{shape.image_size}, or name another teacher."
         )
-    return Teacher(plain.Model(shape, plain.Settings()), Distillation.from_config(named))
+    return Teacher(zoo.plain_model(shape), Distillation.from_config(named))
 
 
 def _shape_of_run(workdir: Path) -> Shape:
