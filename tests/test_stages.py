@@ -7,13 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from avit_jax import config as configs
 from avit_jax import create_model
-from avit_jax.evaluation.evaluate import sums
+from avit_jax.benchmark.cases import Case
+from avit_jax.benchmark.run import run_case
+from avit_jax.evaluation.evaluate import summarise, sums
+from avit_jax.execution.execution import executed_gmacs
+from avit_jax.experiment import Experiment
 from avit_jax.losses import classification
-from avit_jax.methods.per_image import num_layers, per_image
+from avit_jax.methods.per_image import finest_stage, num_layers, per_image
 from avit_jax.models import costs
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.training.step import loss_function
+from avit_jax.viz import depth_maps
 
 BATCH = 6
 
@@ -55,7 +61,8 @@ def test_depths_add_up_over_the_stages(case):
     model, _, _, output, left = case
     assert num_layers(model) == 4
     depth = np.asarray(per_image(model, output).token_depth)
-    assert depth.shape == (BATCH, model.shape.num_tokens)
+    assert model.shape.num_tokens < finest_stage(model).num_tokens
+    assert depth.shape == (BATCH, finest_stage(model).num_tokens)
     np.testing.assert_array_equal(depth, np.where(left, 2, 4)[:, None] * np.ones_like(depth))
 
 
@@ -69,9 +76,11 @@ def test_every_exit_is_trained(case):
     assert logged["task_loss"] == loss
 
 
-@pytest.mark.parametrize("execution", ["masked", "compact"])
+@pytest.mark.parametrize("execution", ["masked", "compact", "dense"])
 def test_compiled_programs_keep_stages_and_exits_apart(case, execution):
     model, params, images, output, _ = case
+    if execution == "dense":
+        output = model.apply(params, images, execution="dense")
     plan = dataclasses.replace(model.default_plan(4), images=2)  # groups that are joined again
     mesh = make_mesh(devices=jax.devices()[:1])
     predict = model.compile(params, batch_size=7, execution=execution, plan=plan, mesh=mesh)
@@ -80,11 +89,45 @@ def test_compiled_programs_keep_stages_and_exits_apart(case, execution):
     np.testing.assert_allclose(found.logits, output.logits, atol=1e-5)
     for ours, theirs in zip(found.usage, output.usage, strict=True):
         np.testing.assert_array_equal(ours.tokens, theirs.tokens)
+    executed = executed_gmacs(predict.execution, model, found.usage, plan, devices=1)
+    if execution != "compact":
+        assert executed == pytest.approx(BATCH * model.dense_gmacs())
 
 
 def test_evaluation_sums_over_stages(case):
     model, _, _, output, left = case
     totals = sums(model, output, jnp.zeros(BATCH, jnp.int32), jnp.ones(BATCH, bool))
     assert float(totals["mean_depth"]) == pytest.approx(np.where(left, 2, 4).sum())
+    summary = summarise({name: np.asarray(total) for name, total in totals.items()}, model)
+    layers = np.arange(1, num_layers(model) + 1)
+    assert summary["depth_histogram"] @ layers == pytest.approx(summary["mean_depth"])
+    assert sum(summary["depth_histogram"]) == pytest.approx(1.0)
     saved = (model.dense_gmacs() - np.asarray(model.gmacs(output))).sum()
     assert float(totals["saved_gmacs"]) == pytest.approx(saved, rel=1e-4)
+
+
+def test_a_benchmark_counts_all_stages_and_nothing_for_images_that_left(case):
+    model, params, images, *_ = case
+    timed = np.arange(8) % BATCH
+    plan = model.default_plan(1)
+    raced = Case("real", model, params, np.asarray(images)[timed], np.arange(8), plan)
+    config = configs.base(model="tests.methods.two_exits:TWO_EXITS")
+    config.benchmark.update(executions=("dense",), turns=1)
+    found = run_case(raced, config)
+    left = case[-1][timed]
+    coarse, fine = map(costs.dense_inference_gmacs, model.stages)
+    assert found["gmacs_dense"] == pytest.approx(coarse + fine)
+    assert found["gmacs_live"] == pytest.approx(coarse + fine * (1 - left.mean()))
+    assert found["ideal_speedup"] == pytest.approx(found["gmacs_dense"] / found["gmacs_live"])
+    assert found["executions"]["dense"]["gmacs_executed"] == pytest.approx(model.dense_gmacs())
+
+
+def test_pictures_have_the_grid_of_the_finest_stage(case, tmp_path, monkeypatch):
+    model, params, *_ = case
+    config = configs.debug(configs.base(model="tests.methods.two_exits:TWO_EXITS"))
+    config.eval.batch_size = 8
+    monkeypatch.setattr(depth_maps, "MEASURED", 8)
+    drawn = []
+    monkeypatch.setattr(depth_maps, "draw", lambda images, maps, *_, **__: drawn.append(maps))
+    depth_maps.write(Experiment(config, tmp_path), params, tmp_path / "maps.png")
+    assert drawn[0].shape == (8, 8, 8) and finest_stage(model).grid == 8

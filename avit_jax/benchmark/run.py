@@ -84,8 +84,10 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
     times = race(contenders, turns=config.benchmark.turns)
     dense = [name for name in times if name.startswith("dense")]
     baseline = min(dense, key=lambda name: times[name].median())
-    needed = float(costs.inference_gmacs(shape, usage[0]).mean())
-    ideal = costs.dense_inference_gmacs(shape) / needed
+    stages = case.model.stages
+    needed = float(costs.stages_gmacs(stages, usage, costs.inference_gmacs).mean())
+    everything = sum(map(costs.dense_inference_gmacs, stages))
+    ideal = everything / needed
     executions = {}
     for name, timing in times.items():
         if name in dense and name != baseline:
@@ -98,7 +100,7 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
             figures |= program_figures(program, case.model, ran)
             figures |= compare(case, answers, masked, exact=program.execution.exact)
         else:
-            figures["gmacs_executed"] = costs.dense_gmacs(shape)
+            figures["gmacs_executed"] = costs.dense_gmacs(shape)  # a peer is one network
         executions[name.split(" of ")[0]] = figures
     return {
         "profile": case.name,
@@ -107,7 +109,7 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
         "embed_dim": shape.embed_dim,
         "dtype": shape.dtype,
         "turns": config.benchmark.turns,
-        "gmacs_dense": costs.dense_inference_gmacs(shape),
+        "gmacs_dense": everything,
         "gmacs_live": needed,
         "ideal_speedup": ideal,
         "baseline": baseline,

@@ -23,7 +23,7 @@ from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.losses import classification
 from avit_jax.methods.base import Model
-from avit_jax.methods.per_image import num_layers, per_image
+from avit_jax.methods.per_image import finest_stage, num_layers, per_image
 from avit_jax.models import skippable_parts
 from avit_jax.models.functional import Params
 from avit_jax.runtime import processes
@@ -163,7 +163,7 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
 
     Returns:
         `images` (count), `top1` and `top5` (shares), `cross_entropy` (nats), `mean_depth` (layers
-        per token), `dropped_images` (share that lost tokens to a static budget), `halted` (share of
+        per token), `dropped_images` (share that lost tokens for want of places), `halted` (share of
         token-layers that did not run), `gmacs`, `gmacs_std` (per image, over images),
         `gmacs_dense`, `depth_histogram` (share of the tokens that went through 1, 2, ..., L layers;
         what is missing to 1 went through none), `class_mean_depth` (`None` for a class without an
@@ -173,7 +173,7 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
     count = float(totals["count"])
     mean = {name: float(totals[name]) / count for name in totals if np.ndim(totals[name]) == 0}
     variance = max(0.0, mean["saved_gmacs_squared"] - mean["saved_gmacs"] ** 2)
-    histogram = totals["depth_histogram"] / (count * model.shape.num_tokens)
+    histogram = totals["depth_histogram"] / (count * finest_stage(model).num_tokens)
     kept = [f"{part}_kept" for part in skippable_parts.PARTS if f"{part}_kept" in totals]
 
     def of_classes(name: str) -> list[float | None]:

@@ -1,5 +1,7 @@
 """The fastest dense execution we know, which every other execution is compared with.
 
+Of a model of several stages nothing is known but its own dense execution, so that one is run.
+
 Blocks run under a scan over stacked weights, on a few images at a time so that what a block
 computes stays in the cache; the last block computes queries and the MLP for prefix tokens only,
 because nothing else is read.
@@ -37,7 +39,7 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     tokens = tokens.reshape(groups, filled // groups, *tokens.shape[1:])
 
     def layer(tokens: Array, index: Array) -> tuple[Array, None]:
-        return in_groups(layer_at(network.blocks, index), tokens), None
+        return block_in_groups(layer_at(network.blocks, index), tokens), None
 
     tokens, _ = lax.scan(layer, tokens, jnp.arange(shape.depth - 1))
     last = layer_at(network.blocks, shape.depth - 1)
@@ -55,13 +57,18 @@ def dense_gmacs(shape: Shape, batch_size: int, plan: Plan) -> float:
 
 def _program(model: Any, plan: Plan) -> Program:
     def run(params: Params, images: Array, exists: Array) -> Output:
+        if len(model.stages) > 1:
+            return of_images(model.apply(params, images, execution="dense"))
         return of_images(dense(functional.bind(model.build, params), images, plan))
 
     return run
 
 
 def _executed_gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
-    return dense_gmacs(model.shape, usage[0].tokens.shape[1], plan)
+    batch = usage[0].tokens.shape[1]
+    if len(model.stages) > 1:
+        return model.dense_gmacs() * batch
+    return dense_gmacs(model.shape, batch, plan)
 
 
 DENSE = Execution(
@@ -73,7 +80,7 @@ DENSE = Execution(
 )
 
 
-def in_groups(block: Block, tokens: Array, gates: tuple[Gates, Gates] | None = None) -> Array:
+def block_in_groups(block: Block, tokens: Array, gates: tuple[Gates, Gates] | None = None) -> Array:
     """A block on `[groups, images, N, D]`, one group of images after the other.
 
     Args:

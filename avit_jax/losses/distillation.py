@@ -4,6 +4,9 @@ The loss is the one in the released code of AdaViT (Meng et al., CVPR 2022, arXi
 compares what the class token attends to, what it becomes in every block, and the answers. What a
 student left out (a head, half a block, a class token that halted) is compared with nothing, so
 that skipping is never held against it.
+
+A teacher is a model of one stage. A student of several shows its last one in `aux`, so that is what
+is compared, and images that left before are not.
 """
 
 from __future__ import annotations
@@ -106,9 +109,9 @@ def attention_distance(student: Output, teacher: Output) -> Array:
     Heads and attention halves that did not run count as 0.
     """
     ours, theirs = _both("attention", student, teacher, part="attention")  # [L, B, H, N]
-    ran = _ran(student.usage[0], _ATTENTION_HALF)[:, :, None]
-    if student.usage[0].heads is not None:
-        ran = ran & student.usage[0].heads
+    ran = _ran(student.usage[-1], _ATTENTION_HALF)[:, :, None]
+    if student.usage[-1].heads is not None:
+        ran = ran & student.usage[-1].heads
     return (ran * jnp.abs(ours - theirs).sum(-1)).mean((1, 2)).sum()
 
 
@@ -120,7 +123,7 @@ def hidden_distance(student: Output, teacher: Output) -> Array:
     both = _both("features", student, teacher, part="hidden")
     ours, theirs = (features[:, :, 0].astype(jnp.float32) for features in both)  # [L, B, D]
     squares = ((ours - theirs) ** 2).mean(-1)
-    return (_ran(student.usage[0], _MLP_HALF) * squares).mean(1).sum()
+    return (_ran(student.usage[-1], _MLP_HALF) * squares).mean(1).sum()
 
 
 def logits_distance(student: Output, teacher: Output, *, temperature: float) -> Array:

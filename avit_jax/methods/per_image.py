@@ -29,7 +29,7 @@ class PerImage:
         gmacs: `[B]` float32, multiply-adds in units of 1e9.
         kept: share of each part that the method may leave out (`skippable_parts.PARTS`) that ran,
           `[B]` float32, 0..1, by the name of the part.
-        dropped: `[B]`, live tokens that found no place in a static budget, over all layers; `None`
+        dropped: `[B]`, live tokens that found no place in capped execution, over all layers; `None`
           for executions without one.
         exit: `[B]` int32, the stage that answered, from 0; `None` for models with one exit.
     """
@@ -75,9 +75,14 @@ def token_depth(model: Model, output: Output) -> Array:
 
 def tokens_run(model: Model, output: Output) -> Array:
     """Tokens that each layer of each stage computed, `[L, B, N]` bool on the finest grid."""
-    finest = max(model.stages, key=lambda shape: shape.grid)
     stages = zip(model.stages, output.usage, strict=True)
+    finest = finest_stage(model)
     return jnp.concatenate([_on_grid(usage.tokens, shape, finest) for shape, usage in stages])
+
+
+def finest_stage(model: Model) -> Shape:
+    """The stage with the most patches, on whose tokens depths are given."""
+    return max(model.stages, key=lambda shape: shape.grid)
 
 
 def num_layers(model: Model) -> int:

@@ -8,7 +8,7 @@ What compiled programs compute beyond that, each execution says (`Execution.exec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -90,12 +90,21 @@ def gmacs(shape: Shape, usage: Usage) -> Array:
     return (per_layer(shape, usage) / GIGA).sum(0) + fixed / GIGA
 
 
-def stages_gmacs(shapes: Sequence[Shape], usage: Sequence[Usage]) -> Array:
+def stages_gmacs(
+    shapes: Sequence[Shape],
+    usage: Sequence[Usage],
+    count: Callable[[Shape, Usage], Array | np.ndarray] = gmacs,
+) -> Array | np.ndarray:
     """The same of networks that run one after the other, for images that may leave in between.
 
     A later stage costs nothing for an image that nothing ran for there.
+
+    Args:
+        shapes: of the networks.
+        usage: what ran in each of them.
+        count: what one network costs, `gmacs` or `inference_gmacs`.
     """
-    first, *later = (gmacs(shape, used) for shape, used in zip(shapes, usage, strict=True))
+    first, *later = (count(shape, used) for shape, used in zip(shapes, usage, strict=True))
     came = (used.tokens.any((0, 2)) for used in usage[1:])
     return first + sum(jnp.where(here, cost, 0) for here, cost in zip(came, later, strict=True))
 

@@ -15,12 +15,12 @@ import numpy as np
 from avit_jax.data.mix import normalise
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
-from avit_jax.methods.per_image import num_layers, per_image
+from avit_jax.methods.per_image import finest_stage, num_layers, per_image
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
 from avit_jax.viz.matplotlib_figure import new_figure, write_png
 from avit_jax.viz.palette import LEGEND
-from avit_jax.viz.patches import LUMINANCE
+from avit_jax.viz.patches import LUMINANCE, on_grid
 
 SHOWN = 20  # images in the picture
 MEASURED = 1024  # images behind the figures
@@ -36,8 +36,7 @@ def write(experiment: Experiment, params: Params, path: Path) -> dict[str, Any]:
         path: of the PNG.
     """
     images, labels, answers, depths = collect(experiment, params)
-    prefix, grid = experiment.model.shape.num_prefix_tokens, experiment.model.shape.grid
-    maps = depths[:, prefix:].reshape(-1, grid, grid)
+    maps = on_grid(depths, finest_stage(experiment.model).grid)
     names = experiment.eval_source.class_names
     titles = [
         names[label] + ("" if label == answer else f"\ntaken for {names[answer]}")

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from avit_jax.data.image_selection import Selection, given_files
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
+from avit_jax.methods.per_image import finest_stage
 from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.replaced_folder import replaced_folder
 from avit_jax.runtime.tables import table
@@ -66,7 +67,7 @@ def visualize_run(
             looked,
             folder,
             model=config.model.name,
-            grid=model.shape.grid,
+            grid=finest_stage(model).grid,
             gmacs_dense=model.dense_gmacs(),
             step=chosen.step,
             class_names=selection.class_names,

@@ -34,13 +34,13 @@ class Networks(nnx.Module):
 
 
 class Model(base.Model):
-    """Two plain vision transformers, one after the other."""
+    """Two plain vision transformers, one after the other; `shape` is that of the coarse one."""
 
     name = "two_exits"
 
     @property
     def stages(self):
-        return dataclasses.replace(self.shape, patch_size=2 * self.shape.patch_size), self.shape
+        return self.shape, dataclasses.replace(self.shape, patch_size=self.shape.patch_size // 2)
 
     def build(self, rngs):
         return Networks(self.stages, rngs=rngs)
@@ -72,6 +72,6 @@ class Model(base.Model):
 
 
 TWO_EXITS = Model(
-    ViTShape(image_size=32, patch_size=4, embed_dim=24, depth=2, num_heads=2, num_classes=10),
+    ViTShape(image_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=10),
     Settings(),
 )

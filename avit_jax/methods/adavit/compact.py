@@ -16,7 +16,7 @@ from flax import struct
 from jax import Array, lax
 
 from avit_jax.execution import packed_halves
-from avit_jax.execution.dense import even_group, in_groups
+from avit_jax.execution.dense import block_in_groups, even_group
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.adavit import decisions, policies
 from avit_jax.methods.adavit.settings import Settings
@@ -130,7 +130,7 @@ def whole_block(block: Block, tokens: Array, gates: tuple[Gates, Gates], plan: P
     def cut(rows: Array) -> Array:
         return rows.reshape(-1, size, *rows.shape[1:])
 
-    return in_groups(block, cut(tokens), jax.tree.map(cut, gates)).reshape(tokens.shape)
+    return block_in_groups(block, cut(tokens), jax.tree.map(cut, gates)).reshape(tokens.shape)
 
 
 def work(gates: Gates, half: int, exists: Array, shape: Shape) -> Work:

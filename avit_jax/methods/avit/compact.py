@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from avit_jax.execution import packed_block, single_image
-from avit_jax.execution.dense import even_group, in_groups, last_block
+from avit_jax.execution.dense import block_in_groups, even_group, last_block
 from avit_jax.execution.packing import pack, unpack
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.avit import halting
@@ -70,7 +70,7 @@ def compact(
     def whole_layer(carry: tuple) -> tuple:
         index, tokens, state, answer = carry
         grouped = tokens.reshape(-1, even_group(len(tokens), plan), *tokens.shape[1:])
-        grouped = in_groups(layer_at(network.blocks, index), grouped)
+        grouped = block_in_groups(layer_at(network.blocks, index), grouped)
         tokens = grouped.reshape(tokens.shape)
         state, answer = account(state, everything, score(tokens), tokens[:, :prefix], answer)
         return index + 1, tokens, state, answer
