@@ -72,10 +72,11 @@ class Experiment:
         """The labelled images of `config.data.eval_split`; raises UserError without them."""
         return self._open(self.config.data.eval_split)
 
+    @functools.cached_property
     def class_names(self) -> tuple[tuple[str, ...], bool]:
         """Names of the model's classes, and whether they are known.
 
-        Where the data are not at hand they are numbers, and a warning says why.
+        Where the data are not at hand they are numbers, and a warning says why, once.
         """
         try:
             return self.eval_source.class_names, True
@@ -111,7 +112,7 @@ class Experiment:
 
     @property
     def total_steps(self) -> int:
-        """Of the whole training."""
+        """Steps of the whole training, over all its parts."""
         return self.config.train.steps or self.steps(self.config.train.epochs)
 
     def steps(self, epochs: float) -> int:

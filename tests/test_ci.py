@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = ROOT / ".ci"
+FOLDERS = ("avit_jax", "benchmarks", "configs", "launch", "tests", ".ci")
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -102,3 +103,16 @@ def test_documents_and_docstrings_name_only_files_that_exist() -> None:
     )
     named = {name for text in texts for name in path.findall(text.read_text(encoding="utf-8"))}
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def test_file_names_without_a_folder_are_those_of_files() -> None:
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "launch").glob("*")]
+    texts += [*(ROOT / "avit_jax").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    known = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    known |= {path.name for path in ROOT.glob("*.py")}
+    # Not names of ours: the one that is forbidden, and the one that stands for any config file.
+    known |= {"utils.py", "file.py"}
+    bare = re.compile(r"(?<![\w./])\w+\.py\b")
+    named = {name for text in texts for name in bare.findall(text.read_text(encoding="utf-8"))}
+    assert "settings.py" in named
+    assert sorted(named - known) == []

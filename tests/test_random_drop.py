@@ -95,8 +95,14 @@ def test_its_weights_are_converted(run, tmp_path):
 
 
 def test_it_is_drawn(run, tmp_path):
-    page = visualize_run(run.config, run.workdir, output=tmp_path / "pictures")
-    assert page.read_text().count("<img") > 1
+    page = visualize_run(run.config, run.workdir, output=tmp_path / "pictures", limit=3)
+    summary = json.loads((page.parent / "summary.json").read_text())
+    # Of 1 class token and 16 patches, 8 patches stay behind the first of three blocks.
+    assert summary["mean_depth"] == pytest.approx((17 + 9 + 9) / 17)
+    assert summary["kept"]["tokens"] == pytest.approx((17 + 9 + 9) / 51)
+    assert page.read_text().count('<article class="card"') == summary["images"] == 3
+    assert len(list((page.parent / "images").glob("*_depth.png"))) == 3
+    assert (page.parent / "charts" / "live_tokens.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ BORDER = 1e-5  # a decision so close to its threshold may go either way in reord
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """Of all images of a case.
+    """What one execution answers for all images of a case, and what it computed for them.
 
     Attributes:
         logits: `[n, C]`.
@@ -40,7 +40,7 @@ class Answers:
 
 
 def masked_answers(case: Case) -> Answers:
-    """What the definition says."""
+    """Answers of masked execution, which is what the method is defined by."""
 
     @jax.jit
     def apply(params: Params, images: Array) -> tuple[Array, Usage, Array]:
@@ -52,7 +52,7 @@ def masked_answers(case: Case) -> Answers:
 
 
 def program_answers(case: Case, program: Predictor) -> Answers:
-    """What a compiled program says."""
+    """Answers of a compiled program, to be compared with those of masked execution."""
 
     def run(images: np.ndarray) -> tuple[Any, ...]:
         output = program(images)
@@ -68,8 +68,8 @@ def compare(case: Case, answers: Answers, masked: Answers, *, exact: bool) -> di
 
     Args:
         case: with labels where there are any.
-        answers: of a program.
-        masked: of the definition, on the same images.
+        answers: of a compiled program, from `program_answers`.
+        masked: of masked execution, from `masked_answers`, on the same images.
         exact: whether they should be the same, so that the logits' difference says something.
 
     Returns:

@@ -46,6 +46,10 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> bool:
 
 
 def write_config(config: ConfigDict, workdir: Path) -> None:
-    """Write the config there, once all that it names was found: a mistyped path claims nothing."""
+    """Write the config into `workdir`, which belongs to this run from then on.
+
+    To be called once everything that the config names was found: a mistyped path should leave no
+    workdir behind that the corrected command is then refused for.
+    """
     if jax.process_index() == 0:
         write_text_atomic(workdir / "config.json", configs.to_json(config))

@@ -1,4 +1,4 @@
-"""Plans and budgets worth a try, for whoever chooses by measuring."""
+"""Plans and capacities worth a try, for whoever chooses by measuring."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from avit_jax.execution.plan import Plan, ladder
 
-COVERED = 0.95  # share of the images whose live tokens fit into the static budget of a layer
+COVERED = 0.95  # share of the images whose live tokens fit into the places of a layer
 
 
 def candidates(base: Plan, num_tokens: int, batch_size: int) -> dict[str, Plan]:

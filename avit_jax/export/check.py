@@ -38,7 +38,7 @@ class Comparison(NamedTuple):
 def check_images(experiment: Experiment) -> tuple[np.ndarray, str]:
     """Images to compare on, uint8 `[B, S, S, 3]`, and what they are: noise, without the data."""
     size = experiment.model.shape.image_size
-    if not experiment.class_names()[1]:
+    if not experiment.class_names[1]:
         noise = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), np.uint8)
         return noise, f"{IMAGES} images of noise, for the data are not at hand"
     chosen = experiment.eval_images(IMAGES)

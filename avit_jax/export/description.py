@@ -28,7 +28,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     Names of places on this machine are left out of the config, for they concern nobody else.
     """
     config, shape = experiment.config, experiment.model.shape
-    size, (labels, _) = shape.image_size, experiment.class_names()
+    size, (labels, _) = shape.image_size, experiment.class_names
     settings = json.loads(configs.to_json(config))
     settings["data"]["dir"] = None
     settings["init"] = dict.fromkeys(settings["init"])

@@ -29,8 +29,8 @@ class PerImage:
         gmacs: `[B]` float32, multiply-adds in units of 1e9.
         kept: share of each part that the method may leave out (`skippable_parts.PARTS`) that ran,
           `[B]` float32, 0..1, by the name of the part.
-        dropped: `[B]`, live tokens that found no place in capped execution, over all layers; `None`
-          for executions without one.
+        dropped: `[B]`, live tokens that found no place, over all layers; `None` for executions that
+          have a place for each.
         exit: `[B]` int32, the stage that answered, from 0; `None` for models with one exit.
     """
 

@@ -85,7 +85,7 @@ class Totals:
         bad: those of images without an answer.
         labelled: those with a true class.
         correct: those whose answer is the true class.
-        affected: those of images that lost tokens to a budget.
+        affected: those of images that lost tokens for want of places (capped execution).
         depth, gmacs: summed over the images with an answer.
     """
 

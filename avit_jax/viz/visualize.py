@@ -87,7 +87,7 @@ def _select(
     if source is None or source == []:
         return experiment.eval_images(limit), []
     paths = [source] if isinstance(source, str) else list(source)
-    names, are_known = experiment.class_names()
+    names, are_known = experiment.class_names
     selection = given_files(paths, limit, class_names=names)
     if are_known:
         return selection, []

@@ -1,4 +1,4 @@
-"""Answers are compared with those of masked execution, and what a budget changes is counted."""
+"""Answers are compared with those of masked execution; what dropped tokens change is counted."""
 
 import numpy as np
 import pytest
@@ -18,11 +18,11 @@ def case(labels=None):
     return Case("test", None, None, np.zeros((4, 8, 8, 3)), np.array([0, 2]), None, labels)
 
 
-def test_what_a_budget_changes_is_counted():
+def test_what_dropped_tokens_change_is_counted():
     masked = answers(MASKED, near=np.zeros(4, bool))
-    budget = answers(MASKED[:, ::-1] * [[1], [0], [0], [0]] + MASKED * [[0], [1], [1], [1]],
+    capped = answers(MASKED[:, ::-1] * [[1], [0], [0], [0]] + MASKED * [[0], [1], [1], [1]],
                      dropped=np.array([True, True, False, False]))  # fmt: skip
-    figures = compare(case(np.array([0, 1, 0, 1])), budget, masked, exact=False)
+    figures = compare(case(np.array([0, 1, 0, 1])), capped, masked, exact=False)
     assert figures == {
         "same_class": 0.75,
         "images_affected": 0.5,

@@ -98,7 +98,7 @@ def run(tmp_path_factory):
     return workdir
 
 
-def test_a_training_starts_from_a_file_and_a_mistyped_path_claims_no_workdir(file, tmp_path):
+def test_a_training_starts_from_a_file_and_a_mistyped_path_leaves_no_workdir_behind(file, tmp_path):
     experiment = Experiment(tiny(**{"init.weights": file}), tmp_path / "run")
     state = first_state(experiment)
     assert int(state.step) == 0

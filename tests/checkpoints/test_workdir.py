@@ -19,7 +19,7 @@ from tests import commands
 # logged without a stop.
 OLD_RUN = Path(__file__).parent / "fixtures" / "workdir_759d9a0"
 OLD_METRICS = OLD_RUN.with_name("metrics_759d9a0.jsonl")
-CHANGED_MEANING = ("mean_depth",)
+CHANGED_MEANING = ("mean_depth", "halted")  # now of layers that ran, as in evaluation
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_the_patch_embedding_is_a_convolution_whose_stride_is_its_kernel(images)
     np.testing.assert_allclose(patches, expected, atol=1e-5)
 
 
-def test_fresh_weights_keep_signals_at_their_size_and_positions_are_audible_beside_patches():
+def test_fresh_weights_keep_variances_and_positions_are_of_the_size_of_patches():
     def build(rngs: nnx.Rngs) -> ViT:
         return ViT(ViTShape(**SIZES | {"distilled": True}), rngs=rngs)
 

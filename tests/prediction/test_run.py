@@ -174,7 +174,7 @@ def test_other_executions_write_the_same_lines_or_the_whole_cost(run, whole, tmp
             assert_like(line, expected)
 
 
-def test_tokens_lost_to_a_budget_are_never_silent(run, tmp_path, capsys):
+def test_tokens_lost_for_want_of_places_are_never_silent(run, tmp_path, capsys):
     plan = dataclasses.replace(default_plan(17, 8, num_heads=3), capacities=(17, 4, 2))
     path = predict_run(*run[:2], output=tmp_path / "lines.jsonl", execution="capped", plan=plan)
     affected = sum(line["dropped"] > 0 for line in read(path))

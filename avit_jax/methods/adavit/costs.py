@@ -7,14 +7,14 @@ import numpy as np
 
 from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
-from avit_jax.methods.adavit.compact import is_worth_it_whole
+from avit_jax.methods.adavit.chosen_parts import is_worth_it_whole
 from avit_jax.models.backbone import Shape
 from avit_jax.models.costs import GIGA, attention, embedding, mlp, readout
 from avit_jax.types import Usage
 
 
 def compact_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
-    """What `compact.compact` runs for a batch on one device, in units of 1e9."""
+    """What `chosen_parts.compact` runs for a batch on one device, in units of 1e9."""
     usage = jax.tree.map(np.asarray, usage)
     batch = usage.tokens.shape[1]
     filled = filled_up(batch, plan.images)

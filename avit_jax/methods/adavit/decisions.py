@@ -2,7 +2,7 @@
 
 Decisions have three kinds: `heads` `[B, H]`, `layers` (the two halves of a block) `[B, 2]` and
 `tokens` `[B, N]`; logits of tokens are those of the patches only. Records of all blocks have a
-leading axis L. `settings` are those of AdaViT (`policy_settings.py`).
+leading axis L. `settings` are those of AdaViT (`settings.py`).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
 from avit_jax.methods.adavit import (
-    compact,
+    chosen_parts,
     costs,
     decisions,
     policies,
@@ -162,7 +162,7 @@ class Model(base.Model):
 
     def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.compact`."""
-        return compact.compact(network, images, exists, plan, settings=self.settings)
+        return chosen_parts.compact(network, images, exists, plan, settings=self.settings)
 
     def from_torch(self, state_dict: Mapping[str, Any]) -> Params:
         """See `base.Model.from_torch`; weights without any policy, as DeiT's, get fresh ones.

@@ -12,7 +12,7 @@ from avit_jax.types import Usage
 
 
 def compact_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
-    """What `compact.compact` runs for a batch on one device, in units of 1e9."""
+    """What `live_tokens.compact` runs for a batch on one device, in units of 1e9."""
     counts = np.asarray(usage.tokens).sum(-1)
     batch = counts.shape[1]
     filled = filled_up(batch, plan.images)

@@ -27,7 +27,7 @@ from jax import Array
 
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
-from avit_jax.methods.avit import capped, compact, costs, halting, onnx, synthetic
+from avit_jax.methods.avit import capped_tokens, costs, halting, live_tokens, onnx, synthetic
 from avit_jax.methods.avit.priors import divergence
 from avit_jax.methods.avit.settings import Settings
 from avit_jax.methods.forward import Call, embed, layer_inputs
@@ -110,7 +110,7 @@ class Model(base.Model):
 
     def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.compact`."""
-        return compact.compact(
+        return live_tokens.compact(
             network, images, exists, plan, score=self.score, eps=self.settings.eps
         )
 
@@ -120,7 +120,9 @@ class Model(base.Model):
 
     def capped(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         """See `base.Model.capped`."""
-        return capped.capped(network, images, exists, plan, score=self.score, eps=self.settings.eps)
+        return capped_tokens.capped(
+            network, images, exists, plan, score=self.score, eps=self.settings.eps
+        )
 
     def dial(self) -> Dial:
         """`gate_center`, in logits from the model's own: higher means lower scores, more layers.

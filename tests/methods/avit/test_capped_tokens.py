@@ -1,4 +1,4 @@
-"""Static budgets: exact while they suffice, open about it when they do not."""
+"""Numbers of places: exact while they suffice, open about it when they do not."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def compiled(model, params, capacities):
     return model.compile(params, batch_size=3, execution="capped", plan=plan, mesh=ONE_DEVICE)
 
 
-def test_a_budget_that_holds_every_live_token_is_exact(case):
+def test_places_that_hold_every_live_token_are_exact(case):
     model, params, images = case
     masked = model.apply(params, images)
     enough = tuple(int(n) for n in np.asarray(masked.usage[0].tokens).sum(-1).max(1))
@@ -74,7 +74,7 @@ def test_tokens_nearest_to_halting_are_dropped_first(case):
 @pytest.mark.parametrize(
     ("capacities", "message"), [(None, "--mode calibrate"), ((9, 5, 6, 3), "may not rise")]
 )
-def test_budgets_that_cannot_be_are_refused(case, capacities, message):
+def test_capacities_that_cannot_be_are_refused(case, capacities, message):
     model, params, _ = case
     with pytest.raises(ValueError, match=message):
         compiled(model, params, capacities)

@@ -34,7 +34,7 @@ def capped(
 ) -> Output:
     """Logits with at most `plan.capacities[l]` tokens of each image in layer l.
 
-    Arguments as for `compact.compact`.
+    Arguments as for `live_tokens.compact`.
 
     Returns:
         `logits`, `usage`, and `aux["dropped"]` `[L, B]`, live tokens that found no place in a
