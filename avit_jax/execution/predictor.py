@@ -38,7 +38,8 @@ class Predictor:
         mesh: devices that share the images.
 
     Attributes:
-        execution, plan, batch_size: as given.
+        execution: as given, an object; its name is `execution.name`.
+        plan, batch_size: as given.
         compile_seconds: tracing and compilation, or fetching the compiled program.
         compile_cached: whether it came from the cache of compiled programs on disk.
         overflows: batches so far that the fallback has answered.
