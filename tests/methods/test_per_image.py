@@ -101,7 +101,13 @@ def write_images(folder: Path) -> np.ndarray:
     return pixels
 
 
-@pytest.mark.parametrize("name", ["avit_micro_patch4_32", "adavit_deit_micro_patch4_32"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "avit_micro_patch4_32",
+        pytest.param("adavit_deit_micro_patch4_32", marks=pytest.mark.slow),
+    ],
+)
 def test_every_mode_tells_the_same_mean_depth(name, tmp_path):
     """Of the same weights and images; tokens of A-ViT would go on behind a finished image."""
     config = tiny_runs.config_of(name)
