@@ -132,8 +132,8 @@ def _of_every_model() -> dict[str, Any]:
         "inference": changeable(
             {
                 "batch_size": 32,  # images that --mode predict and benchmark put through together
-                # "auto": the fastest exact one that --mode calibrate found, else compact; or
-                # "compact", "masked", "dense", "capped".
+                # "auto": the fastest exact one that --mode calibrate found, else compact on CPUs
+                # and static elsewhere; or "compact", "static", "masked", "dense", "capped".
                 "execution": "auto",
                 # Static sizes of the program, see execution/plan.py; those of --mode calibrate, or
                 # sensible ones, where unset.
@@ -144,6 +144,7 @@ def _of_every_model() -> dict[str, Any]:
                 "dense_images": placeholder(int),
                 "fused_attention": placeholder(bool),  # cuDNN's kernel: NVIDIA GPUs, bfloat16
                 "capacities": placeholder(tuple),  # places in each layer, for execution "capped"
+                "static_rows": placeholder(tuple),  # rows in each layer, for execution "static"
             }
         ),
         "benchmark": changeable(
@@ -154,7 +155,7 @@ def _of_every_model() -> dict[str, Any]:
                 # Synthetic: paper, half, none; real: this run's own. Unset: paper and half where
                 # the model has them, else real.
                 "profiles": placeholder(tuple),
-                "executions": ("dense", "masked", "compact", "capped"),
+                "executions": ("dense", "masked", "compact", "static", "capped"),
                 "turns": 9,
                 "peers": placeholder(tuple),  # of PyTorch, where it is installed: eager, compile
             }

@@ -22,6 +22,10 @@ def _by_every_model(model: Any) -> bool:
     return True
 
 
+def _never(plan: Plan) -> bool:
+    return False
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
     """One way to run a model; all there are stand in `executions.py`.
@@ -35,6 +39,9 @@ class Execution:
         exact: whether its answers are those of masked execution, which define the method.
         fixed_batch: whether the program's sizes depend on the number of images.
         offered: whether a model can run so.
+        needs_sizes: whether a plan lacks sizes of the program, which must be measured.
+        sized: of a model, what ran for a batch (per stage), a plan and the number of images of one
+          device: the plan with these sizes.
         fallback: what answers instead for a batch in which not everything found a place
           (`Output.fits`), for programs whose numbers of places are fixed in advance.
     """
@@ -45,6 +52,8 @@ class Execution:
     exact: bool
     fixed_batch: bool
     offered: Callable[[Any], bool] = _by_every_model
+    needs_sizes: Callable[[Plan], bool] = _never
+    sized: Callable[[Any, tuple[Usage, ...], Plan, int], Plan] | None = None
     fallback: Execution | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from typing import Any
 
 from avit_jax.errors import UserError
 from avit_jax.execution.capped import CAPPED
@@ -11,10 +12,11 @@ from avit_jax.execution.compact import COMPACT
 from avit_jax.execution.dense import DENSE
 from avit_jax.execution.execution import Execution
 from avit_jax.execution.masked import MASKED
+from avit_jax.execution.static import STATIC
 
 logger = logging.getLogger(__name__)
 
-EXECUTIONS = {one.name: one for one in (DENSE, MASKED, COMPACT, CAPPED)}
+EXECUTIONS = {one.name: one for one in (DENSE, MASKED, COMPACT, STATIC, CAPPED)}
 _FORMER = {"budget": "capped"}
 
 
@@ -25,6 +27,16 @@ def current_name(name: str) -> str:
         return name
     logger.warning('execution "%s" is called "%s" now: write that.', name, _FORMER[name])
     return _FORMER[name]
+
+
+def fastest(model: Any, platform: str) -> Execution:
+    """The exact execution that is the fastest on a platform, as far as can be said unmeasured.
+
+    Loops whose trip counts are data keep caches warm on a CPU, and make an accelerator wait.
+    """
+    if platform == "cpu":
+        return COMPACT
+    return STATIC if STATIC.offered(model) else MASKED
 
 
 def find(execution: str | Execution) -> Execution:

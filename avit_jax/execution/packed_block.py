@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from avit_jax.execution.loops import for_images, for_rows
 from avit_jax.execution.packing import Packing, moved_rows
@@ -27,16 +28,16 @@ class Buffers:
     mixed: Array
 
 
-def start(tokens: Array, plan: Plan) -> Buffers:
-    """Buffers that hold all tokens `[B, N, D]`."""
+def start(tokens: Array, plan: Plan, *, dtype: DTypeLike) -> Buffers:
+    """Buffers that hold all tokens `[B, N, D]`; `dtype` is that of the block's arithmetic."""
     batch, length, dim = tokens.shape
     # Blocks and images are read at their full static size, also behind the last live row.
     spare_rows = plan.row_sizes[-1] + plan.lengths[-1]
     rows = jnp.pad(tokens.reshape(batch * length, dim), ((0, spare_rows), (0, 0)))
     return Buffers(
         tokens=rows,
-        projected=jnp.zeros((rows.shape[0], 3 * dim), rows.dtype),
-        mixed=jnp.zeros_like(rows),
+        projected=jnp.zeros((rows.shape[0], 3 * dim), dtype),
+        mixed=jnp.zeros(rows.shape, dtype),
     )
 
 

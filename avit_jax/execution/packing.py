@@ -36,18 +36,11 @@ class Packing:
 
         Rows behind the live ones get some valid image and token.
         """
-        num_tokens = self.live.shape[1]
-        seen = jnp.cumsum(self.live, axis=1, dtype=jnp.int32)
-        # Token of an image's c-th row: as many tokens lie before it as have seen at most c live
-        # ones. Counting compares every row with every token, which vectorises; a sort or scatter
-        # does not.
-        slots = jnp.arange(num_tokens, dtype=jnp.int32)
-        token = (seen[:, None, :] <= slots[None, :, None]).sum(-1, dtype=jnp.int32)
+        slots = live_first(self.live)
         row = jnp.arange(capacity, dtype=jnp.int32)
         image = ((self.offsets + self.counts)[None, :] <= row[:, None]).sum(1, dtype=jnp.int32)
         image = jnp.minimum(image, len(self.counts) - 1)
-        slot = jnp.clip(row - self.offsets[image], 0, num_tokens - 1)
-        return image, jnp.minimum(token[image, slot], num_tokens - 1)
+        return image, slots[image, jnp.clip(row - self.offsets[image], 0, slots.shape[1] - 1)]
 
 
 def pack(live: Array) -> Packing:
@@ -55,6 +48,17 @@ def pack(live: Array) -> Packing:
     counts = live.sum(1, dtype=jnp.int32)
     ends = jnp.cumsum(counts, dtype=jnp.int32)
     return Packing(live=live, counts=counts, offsets=ends - counts, total=ends[-1])
+
+
+def live_first(live: Array) -> Array:
+    """Tokens of each image in order, `[B, N]` int32: the live ones, then any valid numbers."""
+    num_tokens = live.shape[1]
+    seen = jnp.cumsum(live, axis=1, dtype=jnp.int32)
+    # The c-th live token: as many tokens lie before it as have seen at most c live ones. Counting
+    # compares every slot with every token, which vectorises; a sort or scatter does not.
+    slots = jnp.arange(num_tokens, dtype=jnp.int32)
+    token = (seen[:, None, :] <= slots[None, :, None]).sum(-1, dtype=jnp.int32)
+    return jnp.minimum(token, num_tokens - 1)
 
 
 def moved_rows(after: Packing, before: Packing, capacity: int) -> tuple[Array, Array]:

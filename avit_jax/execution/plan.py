@@ -38,6 +38,8 @@ class Plan:
         fused_attention: attention as one kernel of cuDNN's instead of einsums, on NVIDIA GPUs in
             bfloat16.
         capacities: places for tokens in each layer ("capped" execution), or `None`.
+        static_rows: rows of one device's buffer in each layer ("static" execution; in each half of
+            a layer where the method chooses halves), or `None` for those of the first batch.
     """
 
     images: int
@@ -47,9 +49,10 @@ class Plan:
     dense_images: int | None
     fused_attention: bool = False
     capacities: tuple[int, ...] | None = None
+    static_rows: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        for name in ("row_sizes", "lengths", "capacities"):
+        for name in ("row_sizes", "lengths", "capacities", "static_rows"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
         validators.at_least(1, self, "images", "attention_images", prefix="plan.")
@@ -60,10 +63,12 @@ class Plan:
                 raise UserError(
                     f"{name} of the plan are {list(sizes)}: write numbers above 0 that rise."
                 )
-        if any(capacity < 1 for capacity in self.capacities or ()):
-            raise UserError(
-                f"capacities of the plan are {list(self.capacities)}: write at least 1 a layer."
-            )
+        for name in ("capacities", "static_rows"):
+            sizes = getattr(self, name)
+            if any(size < 1 for size in sizes or ()):
+                raise UserError(
+                    f"{name} of the plan are {list(sizes)}: write at least 1 a layer."
+                )
 
     def check(self, *, num_tokens: int, depth: int) -> None:
         """Refuse a plan that was made for another model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,12 +29,14 @@ class Predictor:
     """Compiled inference: `predictor(images) -> Output`, always the same program.
 
     Args:
-        program: of one device's images, see `execution.Program`.
+        program: of one device's images, see `execution.Program`; `None` where `sized` gives it.
         shape: of the network that takes the images.
         plan: static sizes of the program.
         params: of the model.
         execution: that the program belongs to.
         fallback: program for batches in which not everything fits (`Output.fits`), if any may.
+        sized: plan and program after what the fallback said about a batch, for programs whose sizes
+            must be measured first. The first full batch is answered by the fallback, then.
         batch_size: images that one call takes at most, over all devices.
         mesh: devices that share the images.
 
@@ -42,18 +45,20 @@ class Predictor:
         plan, batch_size: as given.
         compile_seconds: tracing and compilation, or fetching the compiled program.
         compile_cached: whether it came from the cache of compiled programs on disk.
-        overflows: batches so far that the fallback has answered.
+        batches: answered so far.
+        overflows: those of them in which something found no place, so that the fallback answered.
     """
 
     def __init__(
         self,
-        program: Program,
+        program: Program | None,
         shape: Shape,
         plan: Plan,
         params: Params,
         *,
         execution: Execution,
         fallback: Program | None = None,
+        sized: Callable[[Output], tuple[Plan, Program]] | None = None,
         batch_size: int,
         mesh: Mesh,
     ):
@@ -64,16 +69,17 @@ class Predictor:
                 f"write a multiple of {mesh.size}."
             )
         self.plan, self.batch_size, self.execution = plan, batch_size, execution
-        self.overflows = 0
+        self.batches = self.overflows = 0
         self._mesh, self._images = mesh, NamedSharding(mesh, P(AXES))
         self._size = (shape.image_size, shape.image_size, 3)
         self._params = jax.device_put(params, replicated(mesh))
-        self._fallback = fallback
-        began = time.perf_counter()
-        with cache_hits() as hits:
+        self._fallback, self._sized = fallback, sized
+        self.compile_seconds, self.compile_cached = 0.0, True
+        if program is None:
+            self._program = None
+            self._fallback_program  # noqa: B018 - the first batch takes it
+        else:
             self._program = self._compiled(program)
-        self.compile_seconds = time.perf_counter() - began
-        self.compile_cached = bool(hits)
 
     def put(self, images: Any) -> tuple[Array, Array]:
         """Images `[b <= batch_size, H, W, 3]` as the program's arguments, on the devices."""
@@ -98,17 +104,34 @@ class Predictor:
             jax.device_put(exists, self._images),
         )
 
-    def run(self, images: Array, exists: Array) -> Output:
-        """The program on arguments from `put`; what a benchmark times.
+    def start(self, images: Array, exists: Array) -> Output:
+        """Begin to answer arguments from `put`; `finish` says whether the answer holds.
 
-        Where not everything found a place, the fallback answers the whole batch, so that answers
-        are always those of an execution that has room for everything.
+        Nothing is waited for, so that a device never has to wait for the host: begin the next
+        batches before this one is finished.
         """
+        if self._program is None:
+            return self._first(images, exists)
         output = self._program(self._params, images, exists)
-        if self._fallback is None or bool((output.fits | ~exists).all()):
+        if output.fits is not None:
+            output.fits.copy_to_host_async()
+        return output
+
+    def finish(self, output: Output, images: Array, exists: Array) -> Output:
+        """The output of `start` itself, or another one where not everything found a place in it.
+
+        The fallback answers the whole batch then, so that answers are always those of an execution
+        that has room for everything.
+        """
+        self.batches += 1
+        if output.fits is None or _everywhere(output.fits, exists):
             return output
         self.overflows += 1
         return self._fallback_program(self._params, images, exists)
+
+    def run(self, images: Array, exists: Array) -> Output:
+        """The answer to arguments from `put`; waits for it where it may not hold."""
+        return self.finish(self.start(images, exists), images, exists)
 
     def __call__(self, images: Any) -> Output:
         """Answers for normalised images `[b <= batch_size, H, W, 3]`; a smaller batch is filled up.
@@ -130,7 +153,7 @@ class Predictor:
 
         By the compiler's own account, which lays them out in advance.
         """
-        sizes = self._program.memory_analysis()
+        sizes = (self._program or self._fallback_program).memory_analysis()
         return (
             sizes.argument_size_in_bytes
             + sizes.output_size_in_bytes
@@ -138,12 +161,28 @@ class Predictor:
             + sizes.temp_size_in_bytes
         )
 
+    def _first(self, images: Array, exists: Array) -> Output:
+        """The fallback's answer to a batch, whose work then gives the sizes of the program."""
+        output = self._fallback_program(self._params, images, exists)
+        if bool(exists.all()):  # a batch that is filled up would ask for too little
+            self.plan, program = self._sized(output)
+            self._program = self._compiled(program)
+        return output
+
     @functools.cached_property
     def _fallback_program(self) -> jax.stages.Compiled:
         """Compiled when it is first needed, which may be never."""
         return self._compiled(self._fallback)
 
     def _compiled(self, program: Program) -> jax.stages.Compiled:
+        began = time.perf_counter()
+        with cache_hits() as hits:
+            compiled = self._compile(program)
+        self.compile_seconds += time.perf_counter() - began
+        self.compile_cached = self.compile_cached and bool(hits)
+        return compiled
+
+    def _compile(self, program: Program) -> jax.stages.Compiled:
         images, exists = (self.batch_size, *self._size), (self.batch_size,)
         local = self.batch_size // self._mesh.size
         abstract = jax.eval_shape(
@@ -169,3 +208,8 @@ class Predictor:
             )
             .compile()
         )
+
+
+def _everywhere(fits: Array, exists: Array) -> bool:
+    """Whether everything fits of all images that exist; on the host, which only reads."""
+    return bool((np.asarray(fits) | ~np.asarray(exists)).all())

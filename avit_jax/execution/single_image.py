@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from avit_jax.execution.dense import last_block
 from avit_jax.execution.loops import smallest
@@ -28,9 +29,9 @@ class Buffers:
     tokens: Array
 
 
-def start(tokens: Array, plan: Plan) -> Buffers:
-    """Buffers that hold all tokens `[1, N, D]`."""
-    del plan  # they are never read beyond their end
+def start(tokens: Array, plan: Plan, *, dtype: DTypeLike) -> Buffers:
+    """Buffers that hold all tokens `[1, N, D]`; see `packed_block.start`."""
+    del plan, dtype  # they are never read beyond their end, and hold nothing but tokens
     return Buffers(tokens=tokens[0])
 
 

@@ -86,7 +86,16 @@ def answers(
     """
     if not execution.fixed_batch:  # then groups of a fixed size are of no use either
         plan = dataclasses.replace(plan, dense_images=None)
-    output = model.program(execution, plan)(params, normalise(images), exists)
+    arguments = (params, normalise(images), exists)
+    output = model.program(execution, plan)(*arguments)
+    if execution.fallback is not None:
+        # Nobody stands outside of an exported program to ask the other execution.
+        fallback = model.program(execution.fallback, plan)
+        output = lax.cond(
+            (output.fits | ~exists).all(),
+            lambda: output.replace(fits=None),
+            lambda: fallback(*arguments),
+        )
     said = per_image(model, output)
     result = {
         "logits": output.logits,

@@ -62,6 +62,38 @@ class Compilable(Parameterized):
         """
         raise UserError(f'{self.name} has no execution="capped": use "compact".')
 
+    @property
+    def static_parts(self) -> int:
+        """Buffers of rows in an execution="static" whose sizes a plan gives; 0 where there is none.
+
+        One for each layer, or for each half of a layer.
+        """
+        return 0
+
+    def static(
+        self, network: Any, images: Array, exists: Array, capacities: tuple[int, ...]
+    ) -> Output:
+        """As `compact`, for a whole batch, in buffers of fixed size; only where `static_parts`.
+
+        Args:
+            network: the bound backbone.
+            images: `[B, H, W, 3]`, normalised.
+            exists: `[B]` bool; False for images that only fill up the batch.
+            capacities: rows of each buffer.
+
+        Returns:
+            `logits`, `usage` and `fits`.
+        """
+        raise UserError(f'{self.name} has no execution="static": use "masked".')
+
+    def static_work(self, usage: tuple[Usage, ...]) -> Array:
+        """Rows that each image wants in each buffer, `[static_parts, B]`, of what ran."""
+        raise UserError(f'{self.name} has no execution="static": use "masked".')
+
+    def static_gmacs(self, usage: tuple[Usage, ...], capacities: tuple[int, ...]) -> float:
+        """Multiply-adds that static execution runs for a batch on one device, in 1e9."""
+        raise UserError(f'{self.name} has no execution="static": use "masked".')
+
     @abc.abstractmethod
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
         """Multiply-adds that compact execution runs for a batch, padding included, in 1e9.
@@ -96,7 +128,7 @@ class Compilable(Parameterized):
         params: functional.Params,
         *,
         batch_size: int,
-        execution: str | Execution = "compact",
+        execution: str | Execution | None = None,
         plan: Plan | None = None,
         mesh: Mesh | None = None,
     ) -> Predictor:
@@ -106,24 +138,37 @@ class Compilable(Parameterized):
             params: from `init` or `from_torch`.
             batch_size: images that a call takes at most; fewer are filled up, at no cost when
                 compact.
-            execution: "compact" (live tokens only, same answers), "dense" (same weights, nothing
-                skipped), "masked" (as in training) or "capped" (fixed numbers of places for
-                tokens); or an execution of one's own.
+            execution: "compact" or "static" (live tokens only, same answers, for CPUs and for
+                accelerators), "dense" (same weights, nothing skipped), "masked" (as in training)
+                or "capped" (fixed numbers of places for tokens); or an execution of one's own. By
+                default the fastest exact one, see `executions.fastest`.
             plan: static sizes, from calibration or by hand; sensible ones by default.
             mesh: devices to share the images among; all of them by default.
 
         Raises:
             UserError: unknown execution, sizes that do not fit, or a method that cannot run so.
         """
-        execution, mesh = executions.find(execution), mesh or make_mesh()
-        plan = plan or self.default_plan(max(1, batch_size // mesh.size))
+        mesh = mesh or make_mesh()
+        platform = mesh.devices.flat[0].platform
+        execution = executions.find(execution or executions.fastest(self, platform))
+        local = max(1, batch_size // mesh.size)
+        plan = plan or self.default_plan(local, platform=platform)
+        if not execution.offered(self):
+            raise UserError(f'{self.name} has no execution="{execution.name}": use "masked".')
+
+        def sized(output: Output) -> tuple[Plan, Program]:
+            found = execution.sized(self, output.usage, plan, local)
+            return found, self.program(execution, found)
+
+        needs_sizes = execution.needs_sizes(plan)
         return Predictor(
-            self.program(execution, plan),
+            None if needs_sizes else self.program(execution, plan),
             self.stages[0],
             plan,
             params,
             execution=execution,
             fallback=execution.fallback and self.program(execution.fallback, plan),
+            sized=sized if needs_sizes else None,
             batch_size=batch_size,
             mesh=mesh,
         )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
+from jax.typing import DTypeLike
 
 from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import dropout
@@ -35,10 +36,13 @@ class Call:
     progress: Array | float = 1.0
 
 
-def embed(network: Any, images: Array, call: Call) -> Array:
-    """Tokens `[B, N, D]` of a batch, with dropout on them in training."""
+def embed(
+    network: Any, images: Array, call: Call, *, dtype: DTypeLike | None = None
+) -> Array:
+    """Tokens `[B, N, D]` of a batch, with dropout on them in training; see `Backbone.embed`."""
     depth, key = network.shape.depth, call.key
-    tokens = network.embed(images, None if key is None else jax.random.fold_in(key, depth + 1))
+    drawn = None if key is None else jax.random.fold_in(key, depth + 1)
+    tokens = network.embed(images, drawn, dtype=dtype)
     rate = network.shape.dropout_rate
     if key is None or not rate:
         return tokens

@@ -16,6 +16,7 @@ from avit_jax.models.layers import BlockShape, linear
 # Finite, so that a row without any live key stays finite; far below any score.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 _KERNEL = "cudnn"  # as `jax.nn.dot_product_attention` names it
+_MULTIPLE = 8  # of tokens, in the kernel
 
 
 def can_be_fused(*, dtype: str, head_dim: int) -> bool:
@@ -52,6 +53,7 @@ def mix(
     value: Array,
     *,
     live: Array | None = None,
+    lengths: Array | None = None,
     bias: Array | None = None,
     scale: float | None = None,
     fused: bool = False,
@@ -64,10 +66,16 @@ def mix(
         value: `[B, M, H, d]`.
         live: `[B, M]` bool, which keys exist. What lies at the others may be anything; where no key
             exists at all, the result is the mean of all values, as published.
+        lengths: `[B]` int32, instead of `live`: how many tokens of each image exist, all in front;
+            the answers of the others mean nothing. For as many queries as keys.
         bias: `[B, H, N, M]` added to the scores.
         scale: factor on the products of queries and keys; `d ** -0.5` by default.
         fused: one kernel of cuDNN's, see `can_be_fused`.
     """
+    if fused and lengths is not None:
+        return _fused_in_front(query, key, value, lengths, scale=scale)
+    if lengths is not None:
+        live = jnp.arange(key.shape[1]) < lengths[:, None]
     if live is not None:
         # Neither a mask nor a weight of 0 stops NaN. Without any key all scores become equal.
         counted = live | ~live.any(1, keepdims=True)
@@ -89,6 +97,25 @@ def mix(
     )
     mixed = mixed / weights.sum(-1, keepdims=True)
     return mixed.astype(value.dtype).swapaxes(1, 2)
+
+
+def _fused_in_front(
+    query: Array, key: Array, value: Array, lengths: Array, *, scale: float | None
+) -> Array:
+    """`mix` by one kernel that leaves out what lies behind the tokens of each image."""
+    tokens = query.shape[1]
+    room = ((0, 0), (0, -tokens % _MULTIPLE), (0, 0), (0, 0))  # gradients want even numbers
+    query, key, value = (jnp.pad(part, room) for part in (query, key, value))
+    some = jnp.maximum(lengths, 1).astype(jnp.int32)  # of an image without any, nothing is read
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        scale=scale,
+        query_seq_lengths=some,
+        key_value_seq_lengths=some,
+        implementation=_KERNEL,
+    )[:, :tokens]
 
 
 class Attention(nnx.Module):
@@ -153,6 +180,7 @@ class Attention(nnx.Module):
         value: Array,
         *,
         live: Array | None = None,
+        lengths: Array | None = None,
         bias: Array | None = None,
     ) -> Array:
         """Values mixed for each query, `[B, N, H, d]`; see `mix` above.
@@ -162,9 +190,19 @@ class Attention(nnx.Module):
             key: `[B, M, H, d]`.
             value: `[B, M, H, d]`.
             live: `[B, M]` bool, keys that exist; all by default.
+            lengths: `[B]` int32, instead: how many exist, all in front.
             bias: `[B, H, N, M]` added to the scores, such as relations of an earlier network.
         """
-        return mix(query, key, value, live=live, bias=bias, scale=self.scale, fused=self.fused)
+        return mix(
+            query,
+            key,
+            value,
+            live=live,
+            lengths=lengths,
+            bias=bias,
+            scale=self.scale,
+            fused=self.fused,
+        )
 
     def finish(self, mixed: Array) -> Array:
         """The update `[..., D]` of rows whose mixed values are `[..., H, d]`."""

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from avit_jax import validators
 from avit_jax.errors import UserError
@@ -203,30 +204,34 @@ class Backbone(nnx.Module):
 
     @abc.abstractmethod
     def patches(self, images: Array, key: Array | None) -> Array:
-        """Images `[B, H, W, 3]` of the right size to patch tokens `[B, grid * grid, D]`."""
+        """Images `[B, H, W, 3]` of the right size to patch tokens `[B, grid * grid, D]` float32."""
 
-    def embed(self, images: Array, key: Array | None = None) -> Array:
+    def embed(
+        self, images: Array, key: Array | None = None, *, dtype: DTypeLike | None = None
+    ) -> Array:
         """Images `[B, H, W, 3]`, normalised, to tokens `[B, N, D]` with their positions.
 
         Args:
             images: of the shape's size.
             key: draws of training where the patch embedding has any; without one, there are none.
+            dtype: of the tokens, and so of the sum to which blocks add their updates; that of the
+                arithmetic by default.
         """
-        size, dtype = self.shape.image_size, jnp.dtype(self.shape.dtype)
+        size = self.shape.image_size
         if images.ndim != 4 or images.shape[1:] != (size, size, 3):
             raise UserError(
                 f"images have shape {tuple(images.shape)}, but this model takes "
                 f"[B, {size}, {size}, 3]: resize them or create the model with another image_size."
             )
-        patches = self.patches(images.astype(dtype), key)
+        patches = self.patches(images.astype(self.shape.dtype), key).astype(jnp.float32)
         prefix = [self.cls_token[...]]
         if self.shape.distilled:
             prefix.append(self.dist_token[...])
         prefix = [jnp.broadcast_to(token, (images.shape[0], *token.shape[1:])) for token in prefix]
-        tokens = jnp.concatenate([*(token.astype(dtype) for token in prefix), patches], axis=1)
+        tokens = jnp.concatenate([*prefix, patches], axis=1)
         if hasattr(self, "pos_embed"):
-            tokens = tokens + self.pos_embed[...].astype(dtype)
-        return tokens
+            tokens = tokens + self.pos_embed[...]
+        return tokens.astype(self.shape.dtype if dtype is None else dtype)
 
     def readout(self, prefix: Array) -> Array:
         """Logits of every head, `[heads, B, C]` float32, from `[B, >= num_prefix_tokens, D]`.

@@ -51,11 +51,26 @@ class BlockShape:
 
 
 def linear(
-    inputs: int, outputs: int, *, use_bias: bool = True, dtype: DTypeLike, rngs: nnx.Rngs
+    inputs: int,
+    outputs: int,
+    *,
+    use_bias: bool = True,
+    dtype: DTypeLike,
+    result: DTypeLike | None = None,
+    rngs: nnx.Rngs,
 ) -> nnx.Linear:
-    """A linear layer with weights of variance 1 / inputs (truncated normal) and zero bias."""
+    """A linear layer with weights of variance 1 / inputs (truncated normal) and zero bias.
+
+    What it multiplies is of `dtype`, and so is what comes out unless `result` says otherwise.
+    """
     return nnx.Linear(
-        inputs, outputs, use_bias=use_bias, kernel_init=_weights, dtype=dtype, rngs=rngs
+        inputs,
+        outputs,
+        use_bias=use_bias,
+        kernel_init=_weights,
+        dtype=dtype,
+        preferred_element_type=result,
+        rngs=rngs,
     )
 
 

@@ -152,7 +152,11 @@ class TokensToToken(nnx.Module):
             # The kind is part of the name because upstream's names of the two kinds differ.
             setattr(self, f"{shape.tokens}{number}", layer(inputs, shape.token_dim))
         self.project = linear(
-            shape.split_dims[-1], shape.embed_dim, dtype=jnp.dtype(shape.dtype), rngs=rngs
+            shape.split_dims[-1],
+            shape.embed_dim,
+            dtype=jnp.dtype(shape.dtype),
+            result=jnp.float32,
+            rngs=rngs,
         )
 
     def __call__(self, images: Array, key: Array | None) -> Array:

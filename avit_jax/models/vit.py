@@ -66,7 +66,9 @@ class ViT(Backbone):
         dim, dtype = shape.embed_dim, jnp.dtype(shape.dtype)
         # A patch embedding is a convolution whose stride is its kernel, so it is one matrix
         # product.
-        self.patch_embed = linear(3 * shape.patch_size**2, dim, dtype=dtype, rngs=rngs)
+        self.patch_embed = linear(
+            3 * shape.patch_size**2, dim, dtype=dtype, result=jnp.float32, rngs=rngs
+        )
         super().__init__(shape, rngs=rngs)
 
     def patches(self, images: Array, key: Array | None) -> Array:

@@ -38,7 +38,7 @@ def test_a_batch_that_does_not_divide_among_the_devices_is_refused(model):
 
 
 def test_an_unknown_execution_is_refused_with_the_known_ones(model):
-    with pytest.raises(ValueError, match="dense, masked, compact, capped"):
+    with pytest.raises(ValueError, match="dense, masked, compact, static, capped"):
         model.compile(model.init(jax.random.key(0)), batch_size=8, execution="fast")
 
 

@@ -46,7 +46,7 @@ def capped(
     shape = network.shape
     capacities = _check(plan, shape.num_prefix_tokens)
     prefix = shape.num_prefix_tokens
-    tokens = network.embed(images)
+    tokens = network.embed(images, dtype=halting.STREAM)
     batch = tokens.shape[0]
     index = jnp.broadcast_to(jnp.arange(shape.num_tokens), tokens.shape[:2])
     state = halting.start(tokens.shape[:2])

@@ -33,6 +33,24 @@ def compact_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
     return (total + filled * (embedding(shape) + readout(shape))) / GIGA
 
 
+def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> float:
+    """What `live_rows.run` runs for a batch on one device, in units of 1e9.
+
+    Linear layers run on all rows of a buffer, attention on as many tokens of each image as it has,
+    by the kernel that leaves out the others, or on all places of an image without one.
+    """
+    batch, num_tokens = usage.tokens.shape[1:]
+    counts = np.full((shape.depth, batch), num_tokens)
+    if shape.fused_attention:
+        counts = np.asarray(usage.tokens.sum(-1))
+    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
+    rows, pairs = np.asarray(capacities[:-1]), (counts[:-1].astype(np.float64) ** 2).sum()
+    whole = 4.0 * rows.sum() * dim**2 + mlp(shape, rows).sum() + 2.0 * pairs * dim
+    last = 2.0 * capacities[-1] * dim**2 + 2.0 * prefix * counts[-1].sum() * dim
+    last += batch * (2.0 * prefix * dim**2 + mlp(shape, prefix))
+    return (whole + last + batch * (embedding(shape) + readout(shape))) / GIGA
+
+
 def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, *, last: bool) -> float:
     dim, prefix = shape.embed_dim, shape.num_prefix_tokens
     size = min(plan.attention_images, len(live))

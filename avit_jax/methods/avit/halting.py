@@ -14,6 +14,11 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+# Of the tokens, to which blocks add their updates, whatever the dtype of their arithmetic. Scores
+# are read from one channel of that sum, where gates set for pretrained weights expect 3 to 7.5;
+# bfloat16 has steps of 1/32 there, which `gate_scale` makes 0.3 of a logit.
+STREAM = jnp.float32
+
 
 @struct.dataclass(kw_only=True)
 class Halting:

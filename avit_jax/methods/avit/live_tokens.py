@@ -47,7 +47,7 @@ def compact(
     shape = network.shape
     prefix = shape.num_prefix_tokens
     blocks = packed_block if len(images) > 1 else single_image
-    tokens = network.embed(images)
+    tokens = network.embed(images, dtype=halting.STREAM)
     everything = jnp.broadcast_to(exists[:, None], tokens.shape[:2])
 
     def account(
@@ -97,7 +97,8 @@ def compact(
     ) -> tuple[Array, halting.Halting, Array, Array]:
         # All tokens lie in the buffer at first, those of images that do not exist among them.
         packing = pack(jnp.ones_like(everything))
-        carry = (blocks.start(tokens, plan), packing, state, answer, everywhere)
+        buffers = blocks.start(tokens, plan, dtype=shape.block.dtype)
+        carry = (buffers, packing, state, answer, everywhere)
         buffers, before, state, answer, lives = jax.lax.fori_loop(
             first, shape.depth - 1, packed_layer, carry
         )

@@ -27,7 +27,7 @@ from jax import Array
 
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
-from avit_jax.methods.avit import capped_tokens, costs, halting, live_tokens, onnx, synthetic
+from avit_jax.methods.avit import capped_tokens, costs, halting, live_rows, live_tokens, onnx, synthetic
 from avit_jax.methods.avit.priors import divergence
 from avit_jax.methods.avit.settings import Settings
 from avit_jax.methods.forward import Call, embed, layer_inputs
@@ -51,7 +51,7 @@ class Model(base.Model):
 
     def forward(self, network: Backbone, images: Array, call: Call) -> Output:
         """See `base.Model.apply`."""
-        tokens = embed(network, images, call)
+        tokens = embed(network, images, call, dtype=halting.STREAM)
         prefix = self.shape.num_prefix_tokens
         strength = jnp.float32(0.0) if call.dense else self.settings.strength(call.progress)
 
@@ -123,6 +123,33 @@ class Model(base.Model):
         return capped_tokens.capped(
             network, images, exists, plan, score=self.score, eps=self.settings.eps
         )
+
+    @property
+    def static_parts(self) -> int:
+        """See `base.Model.static_parts`: a buffer for each layer."""
+        return self.shape.depth
+
+    def static(
+        self, network: Backbone, images: Array, exists: Array, capacities: tuple[int, ...]
+    ) -> Output:
+        """See `base.Model.static`."""
+        tokens = network.embed(images, dtype=halting.STREAM)
+        ran = live_rows.run(
+            network, tokens, exists, capacities, score=self.score, eps=self.settings.eps
+        )
+        return Output(
+            logits=network.readout(ran.answer).mean(0),
+            usage=(Usage(tokens=ran.live),),
+            fits=jnp.broadcast_to(ran.fits, exists.shape),
+        )
+
+    def static_work(self, usage: tuple[Usage, ...]) -> Array:
+        """See `base.Model.static_work`."""
+        return usage[0].tokens.sum(-1)
+
+    def static_gmacs(self, usage: tuple[Usage, ...], capacities: tuple[int, ...]) -> float:
+        """See `base.Model.static_gmacs`."""
+        return costs.static_gmacs(self.shape, usage[0], capacities)
 
     def dial(self) -> Dial:
         """`gate_center`, in logits from the model's own: higher means lower scores, more layers.

@@ -79,7 +79,7 @@ def scripted_params(model: Model, params: Params) -> Params:
         params["blocks"][module][name]["kernel"][:, :, 0] = 0
         params["blocks"][module][name]["bias"][:, 0] = 0
     kernel = params["patch_embed"]["kernel"]
-    kernel[:, 0] = 1.0 / len(kernel)
+    kernel[:, 0] = _pixel_weight(model)
     params["patch_embed"]["bias"][0] = 0
     params["pos_embed"][:, :, 0] = 0
     for name in ("cls_token", "dist_token"):
@@ -96,11 +96,17 @@ def scripted_images(model: Model, depth: np.ndarray, *, seed: int = 0) -> np.nda
     size = (len(depth), shape.grid, shape.grid, patch * patch * 3)
     texture = rng.normal(size=size)
     texture -= texture.mean(-1, keepdims=True)
-    wanted = np.vectorize(lambda layers: _brightness(model, 1.0 / layers))(depth)
+    sums = np.vectorize(lambda layers: _brightness(model, 1.0 / layers))(depth)
+    wanted = sums / (_pixel_weight(model) * size[-1])
     pixels = texture + wanted.reshape(*size[:3], 1)
     pixels = pixels.reshape(-1, shape.grid, shape.grid, patch, patch, 3)
     pixels = pixels.transpose(0, 1, 3, 2, 4, 5)
     return pixels.reshape(-1, side, side, 3).astype(np.float32)
+
+
+def _pixel_weight(model: Model) -> float:
+    """About one over the numbers of a patch, but a power of 2, which is exact in every dtype."""
+    return 2.0 ** -round(math.log2(3 * model.shape.patch_size**2))
 
 
 def _brightness(model: Model, score: float) -> float:

@@ -1,0 +1,74 @@
+"""Static execution: live work only, in buffers whose sizes are numbers of the program.
+
+Exact, and without a loop or branch that depends on data, which accelerators stop for. The sizes
+come from live counts of earlier images; where a batch needs more, `Output.fits` says so and masked
+execution answers it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jax import Array
+
+from avit_jax.errors import UserError
+from avit_jax.execution.execution import Execution, Program
+from avit_jax.execution.image_groups import of_images
+from avit_jax.execution.masked import MASKED
+from avit_jax.execution.plan import Plan
+from avit_jax.execution.row_capacities import row_capacities
+from avit_jax.models import functional
+from avit_jax.models.functional import Params
+from avit_jax.types import Output, Usage
+
+
+def _program(model: Any, plan: Plan) -> Program:
+    def run(params: Params, images: Array, exists: Array) -> Output:
+        network = functional.bind(model.build, params)
+        rows = _rows(model, plan, len(images))
+        return of_images(model.static(network, images, exists, rows))
+
+    return run
+
+
+def _rows(model: Any, plan: Plan, batch: int) -> tuple[int, ...]:
+    """The plan's rows, no more than there are tokens."""
+    found = plan.static_rows
+    if found is None:
+        raise UserError(
+            'execution="static" needs a plan with static_rows, a number of rows for each layer: '
+            "run --mode calibrate, or give plan.static_rows."
+        )
+    if len(found) != model.static_parts:
+        raise UserError(
+            f"the plan has {len(found)} static_rows, but this model wants {model.static_parts}: "
+            "calibrate again for this model, or set config.inference.static_rows."
+        )
+    return tuple(min(rows, batch * model.shape.num_tokens) for rows in found)
+
+
+def _sized(model: Any, usage: tuple[Usage, ...], plan: Plan, batch: int) -> Plan:
+    if plan.static_rows is not None:
+        return plan
+    counts = np.asarray(model.static_work(usage))
+    rows = row_capacities(counts, batch, model.shape.num_tokens)
+    return dataclasses.replace(plan, static_rows=rows)
+
+
+def _executed_gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
+    return model.static_gmacs(usage, _rows(model, plan, usage[0].tokens.shape[1]))
+
+
+STATIC = Execution(
+    name="static",
+    program=_program,
+    executed_gmacs=_executed_gmacs,
+    exact=True,
+    fixed_batch=True,
+    offered=lambda model: model.static_parts > 0,
+    sized=_sized,
+    needs_sizes=lambda plan: plan.static_rows is None,
+    fallback=MASKED,
+)

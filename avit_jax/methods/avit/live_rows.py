@@ -1,0 +1,102 @@
+"""Static execution of halting: live rows of the whole batch, in buffers of fixed capacity.
+
+Exact as long as every live token finds a row, which the answer says. Halting itself is kept by
+token, `[B, N]`, and shared with masked execution; only the blocks' rows move. No loop and no branch
+depends on data, and gradients flow through all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from avit_jax.execution import layout as layouts
+from avit_jax.execution import row_block
+from avit_jax.execution.packing import pack
+from avit_jax.methods.avit import halting
+from avit_jax.models.backbone import Backbone
+from avit_jax.models.functional import layer_at
+
+
+@struct.dataclass(kw_only=True)
+class Ran:
+    """What came of a batch.
+
+    Attributes:
+        answer: `[B, prefix, D]` float32, weighted means of the prefix tokens' states.
+        live: `[L, B, N]` bool, tokens that each layer ran.
+        weights: `[L, B, N]` float32, of each layer's states in the tokens' outputs.
+        state: behind the last layer.
+        fits: bool, whether every live token had a row in every layer.
+    """
+
+    answer: Array
+    live: Array
+    weights: Array
+    state: halting.Halting
+    fits: Array
+
+
+def run(
+    network: Backbone,
+    tokens: Array,
+    exists: Array,
+    capacities: tuple[int, ...],
+    *,
+    score: Callable[[Array], Array],
+    eps: float,
+    finished_leave: bool = True,
+) -> Ran:
+    """All layers on the rows of live tokens.
+
+    Args:
+        network: the backbone with its parameters.
+        tokens: `[B, N, D]`, embedded.
+        exists: `[B]` bool; images that only fill up the batch are False and take no rows.
+        capacities: rows of each layer, which do not rise. Where a layer has as many as the one
+            before, nothing moves, and tokens that have halted are left where they are.
+        score: halting scores `[1, R]` of rows `[1, R, D]`.
+        eps: a token halts above a cumulative score of `1 - eps`.
+        finished_leave: whether tokens stop where the prefix tokens of their image have halted,
+            because nobody asks for more than the answer.
+    """
+    shape = network.shape
+    batch, num_tokens, dim = tokens.shape
+    prefix = shape.num_prefix_tokens
+    rows, layout = tokens.reshape(-1, dim), layouts.every_token(batch, num_tokens)
+    state = halting.start((batch, num_tokens))
+    answer = jnp.zeros((batch, prefix, dim), jnp.float32)
+    fits, lives, weights = jnp.bool_(True), [], []
+    for index in range(shape.depth):
+        live = state.live & exists[:, None]
+        if finished_leave:
+            live = live & live[:, :prefix].any(1, keepdims=True)
+        if capacities[index] < layout.rows:
+            after = layouts.packed(pack(live), capacities[index])
+            rows, layout = layouts.moved(rows, layout, after), after
+        fits = fits & (live <= layout.held).all()
+        block, last = layer_at(network.blocks, index), index == shape.depth - 1
+        if last:
+            spent = jnp.ones(live.shape, jnp.float32)
+            front = row_block.run_last(block, rows, layout, live, prefix=prefix)
+        else:
+            rows = row_block.run(block, rows, layout, live)
+            spent = layouts.as_tokens(score(rows[None])[0], layout)
+            front = layouts.front_tokens(rows, layout, prefix)
+        state, weight = halting.step(state.replace(live=live), spent, eps=eps)
+        state = state.replace(live=state.live & live)
+        # Where the weight is 0, the rows may be another image's: not even NaN may come through.
+        spoken = weight[:, :prefix, None]
+        answer = answer + jnp.where(spoken != 0, spoken * front.astype(jnp.float32), 0.0)
+        lives.append(live)
+        weights.append(weight)
+    return Ran(
+        answer=answer,
+        live=jnp.stack(lives),
+        weights=jnp.stack(weights),
+        state=state,
+        fits=fits,
+    )
