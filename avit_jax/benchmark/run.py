@@ -131,7 +131,7 @@ def _programs(case: Case, plan: Plan, executions: tuple[str, ...]) -> Iterator[t
     # A single image at a time pays only where there is no more than one.
     groups = {*DENSE_GROUPS, plan.dense_images, 2 * plan.dense_images}
     groups = {group for group in groups if group <= local} or {1}
-    fused = (False, True) if case.model.shape.attention_can_be_fused else (False,)
+    fused = (False, True) if plan.fused_attention else (False,)
     for group, kernel in itertools.product(sorted(groups), fused):
         changed = dataclasses.replace(plan, dense_images=group, fused_attention=kernel)
         program = case.model.compile(

@@ -142,7 +142,8 @@ def _of_every_model() -> dict[str, Any]:
                 "attention_images": placeholder(int),
                 "lengths": placeholder(tuple),
                 "dense_images": placeholder(int),
-                "fused_attention": placeholder(bool),  # cuDNN's kernel: NVIDIA GPUs, bfloat16
+                "fused_attention": placeholder(bool),  # cuDNN's kernel, on GPUs: bfloat16
+                "unrolled": placeholder(bool),  # layers one by one instead of a loop: for GPUs
                 "capacities": placeholder(tuple),  # places in each layer, for execution "capped"
                 "static_rows": placeholder(tuple),  # rows in each layer, for execution "static"
             }

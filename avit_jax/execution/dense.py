@@ -2,9 +2,9 @@
 
 Of a model of several stages nothing is known but its own dense execution, so that one is run.
 
-Blocks run under a scan over stacked weights, on a few images at a time so that what a block
-computes stays in the cache; the last block computes queries and the MLP for prefix tokens only,
-because nothing else is read.
+On a CPU blocks run under a scan over stacked weights, on a few images at a time so that what a
+block computes stays in the cache; a GPU wants neither. The last block computes queries and the MLP
+for prefix tokens only, because nothing else is read.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     def layer(tokens: Array, index: Array) -> tuple[Array, None]:
         return block_in_groups(layer_at(network.blocks, index), tokens), None
 
-    tokens, _ = lax.scan(layer, tokens, jnp.arange(shape.depth - 1))
+    layers = jnp.arange(shape.depth - 1)
+    tokens, _ = lax.scan(layer, tokens, layers, unroll=plan.unrolled)
     last = layer_at(network.blocks, shape.depth - 1)
     answer = lax.map(lambda group: last_block(last, group, prefix=prefix), tokens)
     heads = network.readout(answer.reshape(filled, prefix, -1)[:batch])

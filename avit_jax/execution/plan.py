@@ -37,6 +37,7 @@ class Plan:
         dense_images: images that dense execution treats together; `None`: all, however many.
         fused_attention: attention as one kernel of cuDNN's instead of einsums, on NVIDIA GPUs in
             bfloat16.
+        unrolled: layers of dense and masked execution one after the other instead of a loop.
         capacities: places for tokens in each layer ("capped" execution), or `None`.
         static_rows: rows of one device's buffer in each layer ("static" execution; in each half of
             a layer where the method chooses halves), or `None` for those of the first batch.
@@ -48,6 +49,7 @@ class Plan:
     lengths: tuple[int, ...]
     dense_images: int | None
     fused_attention: bool = False
+    unrolled: bool = False
     capacities: tuple[int, ...] | None = None
     static_rows: tuple[int, ...] | None = None
 
@@ -121,7 +123,12 @@ def ladder(last: int, *, ratio: float, step: int = 16) -> tuple[int, ...]:
 
 
 def default_plan(
-    num_tokens: int, batch_size: int, *, num_heads: int, platform: str | None = None
+    num_tokens: int,
+    batch_size: int,
+    *,
+    num_heads: int,
+    platform: str | None = None,
+    fused: bool = False,
 ) -> Plan:
     """Sizes that do well without calibration.
 
@@ -134,6 +141,7 @@ def default_plan(
         batch_size: images of a batch on one device.
         num_heads: heads H of an attention.
         platform: as JAX names it; the default backend's if unset.
+        fused: whether a GPU has a kernel for the model's attention.
     """
     platform = platform or jax.default_backend()
     if platform == "cpu":
@@ -149,6 +157,8 @@ def default_plan(
         )
     rows = batch_size * num_tokens
     return Plan(
+        fused_attention=fused and platform == "gpu",
+        unrolled=platform == "gpu",
         images=batch_size,
         row_sizes=ladder(rows, ratio=1.0, step=-(-rows // 16)),
         # The program holds a slice for each of them.

@@ -112,21 +112,18 @@ def plans_for(model: Model, batch_size: int, chosen: Plan | None) -> dict[str, P
         model: that answers.
         batch_size: images of the program.
         chosen: for the kind of machine that exports; the other kind gets default sizes, and its
-            places (`capacities`), which belong to the model.
+            places (`capacities`, `static_rows`), which belong to the model.
     """
     plans = {name: model.default_plan(batch_size, platform=name) for name in ("cpu", "gpu")}
     if chosen is not None:
-        if chosen.fused_attention:
-            # Every platform traces both branches, and only one of them has cuDNN.
-            logger.info("the exported program has no fused attention: it runs on other machines")
-            chosen = dataclasses.replace(chosen, fused_attention=False)
         here = "cpu" if jax.default_backend() == "cpu" else "gpu"
+        places = {"capacities": chosen.capacities, "static_rows": chosen.static_rows}
         plans = {
-            name: chosen
-            if name == here
-            else dataclasses.replace(plan, capacities=chosen.capacities)
+            name: chosen if name == here else dataclasses.replace(plan, **places)
             for name, plan in plans.items()
         }
+    # Every platform traces both branches, and only one of them has cuDNN.
+    plans = {name: dataclasses.replace(plan, fused_attention=False) for name, plan in plans.items()}
     for plan in plans.values():
         plan.check(num_tokens=model.shape.num_tokens, depth=model.shape.depth)
     return plans

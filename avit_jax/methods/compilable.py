@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 from jax import Array
@@ -20,6 +20,7 @@ from avit_jax.methods.parameters import Parameterized
 from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
 from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.runtime.devices import has_cudnn
 from avit_jax.types import Output, Usage
 
 
@@ -111,16 +112,26 @@ class Compilable(Parameterized):
             platform: of that device, as JAX names it; this machine's if unset.
         """
         shape = self.shape
+        own = jax.devices()[0]
         return default_plan(
-            shape.num_tokens, batch_size, num_heads=shape.num_heads, platform=platform
+            shape.num_tokens,
+            batch_size,
+            num_heads=shape.num_heads,
+            platform=platform,
+            # A GPU that is not there is taken for one of today's.
+            fused=shape.attention_can_be_fused and (own.platform != "gpu" or has_cudnn(own)),
         )
+
+    def on(self, platform: str) -> Self:
+        """The model with the kernels and loops that are fast on a platform, as JAX names it."""
+        return self._with_kernels(self.default_plan(1, platform=platform))
 
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
         """Plans for calibration to race, "default" among them, for a batch on one device."""
         plan = self.default_plan(batch_size)
         plans = candidates(plan, self.shape.num_tokens, batch_size)
-        if self.shape.attention_can_be_fused:
-            plans["fused attention"] = dataclasses.replace(plan, fused_attention=True)
+        if plan.fused_attention:
+            plans["plain attention"] = dataclasses.replace(plan, fused_attention=False)
         return plans
 
     def compile(
@@ -153,6 +164,12 @@ class Compilable(Parameterized):
         execution = executions.find(execution or executions.fastest(self, platform))
         local = max(1, batch_size // mesh.size)
         plan = plan or self.default_plan(local, platform=platform)
+        if plan.fused_attention and not has_cudnn(mesh.devices.flat[0]):
+            raise UserError(
+                "the plan wants fused attention, but cuDNN has none for "
+                f"{mesh.devices.flat[0].device_kind}: use an NVIDIA GPU, or leave "
+                "config.inference.fused_attention out."
+            )
         if not execution.offered(self):
             raise UserError(f'{self.name} has no execution="{execution.name}": use "masked".')
 
@@ -181,14 +198,14 @@ class Compilable(Parameterized):
         """
         shape = self.shape
         plan.check(num_tokens=shape.num_tokens, depth=shape.depth)
-        if not plan.fused_attention:
-            return execution.program(self, plan)
-        if not shape.attention_can_be_fused:
+        if plan.fused_attention and not shape.attention_can_be_fused:
             raise UserError(
                 f"the plan wants fused attention, but cuDNN has none for {shape.dtype} and "
-                f"{shape.embed_dim // shape.num_heads} channels per head on "
-                f"{jax.default_backend()}: use bfloat16 on an NVIDIA GPU, or leave "
+                f"{shape.embed_dim // shape.num_heads} channels per head: use bfloat16, or leave "
                 "config.inference.fused_attention out."
             )
-        fused = dataclasses.replace(shape, fused_attention=True)
-        return execution.program(dataclasses.replace(self, shape=fused), plan)
+        return execution.program(self._with_kernels(plan), plan)
+
+    def _with_kernels(self, plan: Plan) -> Self:
+        changes = {"fused_attention": plan.fused_attention, "unrolled": plan.unrolled}
+        return dataclasses.replace(self, shape=dataclasses.replace(self.shape, **changes))

@@ -53,6 +53,7 @@ class Model(base.Model):
             tokens,
             layer_inputs(self.shape, call),
             remat=self.shape.remat,
+            unrolled=self.shape.unrolled,
         )
         heads = network.readout(x)
         return Output(

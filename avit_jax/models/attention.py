@@ -6,6 +6,8 @@ runs whole images, packed rows or a few tokens of a last block.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -20,12 +22,8 @@ _MULTIPLE = 8  # of tokens, in the kernel
 
 
 def can_be_fused(*, dtype: str, head_dim: int) -> bool:
-    """Whether cuDNN has a kernel for such heads and this machine a GPU that runs it."""
-    device = jax.devices()[0]
-    if device.platform != "gpu" or "cuda" not in device.client.platform_version:
-        return False
-    ampere = tuple(int(part) for part in device.compute_capability.split(".")) >= (8, 0)
-    return ampere and dtype == "bfloat16" and head_dim in range(8, 129, 8)
+    """Whether cuDNN has a kernel for such heads; `devices.has_cudnn` says where it runs."""
+    return dtype == "bfloat16" and head_dim in range(8, 129, 8)
 
 
 def scores(
@@ -72,8 +70,8 @@ def mix(
         scale: factor on the products of queries and keys; `d ** -0.5` by default.
         fused: one kernel of cuDNN's, see `can_be_fused`.
     """
-    if fused and lengths is not None:
-        return _fused_in_front(query, key, value, lengths, scale=scale)
+    if fused and live is None:
+        return _in_one_kernel(query, key, value, bias, None, lengths, scale)
     if lengths is not None:
         live = jnp.arange(key.shape[1]) < lengths[:, None]
     if live is not None:
@@ -82,11 +80,7 @@ def mix(
         key = jnp.where(live[:, :, None, None], key, 0)
         value = jnp.where(counted[:, :, None, None], value, 0)
     if fused:
-        size = (len(query), 1, query.shape[1], key.shape[1])
-        mask = None if live is None else jnp.broadcast_to(counted[:, None, None, :], size)
-        return jax.nn.dot_product_attention(
-            query, key, value, bias, mask, scale=scale, implementation=_KERNEL
-        )
+        return _in_one_kernel(query, key, value, bias, counted[:, None, None, :], None, scale)
     products = scores(query, key, bias, scale=scale)
     if live is not None:  # masks are added for the same reason as heads stand beside images
         products = products + jnp.where(live, 0.0, _MASKED)[:, None, None, :]
@@ -99,23 +93,60 @@ def mix(
     return mixed.astype(value.dtype).swapaxes(1, 2)
 
 
-def _fused_in_front(
-    query: Array, key: Array, value: Array, lengths: Array, *, scale: float | None
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _in_one_kernel(
+    query: Array,
+    key: Array,
+    value: Array,
+    bias: Array | None,
+    mask: Array | None,
+    lengths: Array | None,
+    scale: float | None,
 ) -> Array:
-    """`mix` by one kernel that leaves out what lies behind the tokens of each image."""
-    tokens = query.shape[1]
-    room = ((0, 0), (0, -tokens % _MULTIPLE), (0, 0), (0, 0))  # gradients want even numbers
-    query, key, value = (jnp.pad(part, room) for part in (query, key, value))
-    some = jnp.maximum(lengths, 1).astype(jnp.int32)  # of an image without any, nothing is read
+    """`mix` by cuDNN, which keeps no scores; `mask` `[B, 1, 1, M]` bool."""
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (len(query), 1, query.shape[1], key.shape[1]))
+    if lengths is not None:
+        lengths = jnp.maximum(lengths, 1).astype(jnp.int32)  # of an image without any, none is read
     return jax.nn.dot_product_attention(
         query,
         key,
         value,
+        bias,
+        mask,
         scale=scale,
-        query_seq_lengths=some,
-        key_value_seq_lengths=some,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
         implementation=_KERNEL,
-    )[:, :tokens]
+    )
+
+
+def _kernel_forward(query, key, value, bias, mask, lengths, scale):
+    """With room up to an even number of tokens, which cuDNN's gradients want."""
+    queries, keys = query.shape[1], key.shape[1]
+    more_queries, more_keys = -queries % _MULTIPLE, -keys % _MULTIPLE
+    if more_keys and mask is None and lengths is None:
+        lengths = jnp.full(len(query), keys, jnp.int32)
+
+    def padded(query: Array, key: Array, value: Array, bias: Array | None) -> Array:
+        query = jnp.pad(query, ((0, 0), (0, more_queries), (0, 0), (0, 0)))
+        key, value = (
+            jnp.pad(part, ((0, 0), (0, more_keys), (0, 0), (0, 0))) for part in (key, value)
+        )
+        if bias is not None:
+            bias = jnp.pad(bias, ((0, 0), (0, 0), (0, more_queries), (0, more_keys)))
+        room = ((0, 0), (0, 0), (0, 0), (0, more_keys))
+        spread = None if mask is None else jnp.pad(mask, room)
+        return _in_one_kernel.fun(query, key, value, bias, spread, lengths, scale)[:, :queries]
+
+    return jax.vjp(padded, query, key, value, bias)
+
+
+def _kernel_backward(scale, gradients, gradient):
+    return *gradients(gradient), None, None
+
+
+_in_one_kernel.defvjp(_kernel_forward, _kernel_backward)
 
 
 class Attention(nnx.Module):

@@ -48,6 +48,7 @@ class Shape(abc.ABC):
         remat: recompute whole blocks in the backward pass, linear layers included, for memory.
         fused_attention: attention as one kernel of cuDNN's (`attention.can_be_fused`). Chosen with
           the program (`Plan.fused_attention`), not with the model, so no setting of a config.
+        unrolled: layers one after the other in the program instead of a loop; chosen likewise.
     """
 
     image_size: int = 224
@@ -63,6 +64,7 @@ class Shape(abc.ABC):
     dtype: str = "float32"
     remat: bool = False
     fused_attention: bool = dataclasses.field(default=False, metadata={"config": False})
+    unrolled: bool = dataclasses.field(default=False, metadata={"config": False})
 
     def __post_init__(self):
         counts = ("depth", "num_classes", "image_size", "patch_size", "num_heads", "embed_dim")
@@ -174,7 +176,7 @@ class Shape(abc.ABC):
 
     @property
     def attention_can_be_fused(self) -> bool:
-        """Whether this machine has a fused kernel for its heads, see `attention.can_be_fused`."""
+        """Whether there is a fused kernel for its heads, see `attention.can_be_fused`."""
         return attention.can_be_fused(dtype=self.dtype, head_dim=self.embed_dim // self.num_heads)
 
     def drop_path_rates(self) -> np.ndarray:

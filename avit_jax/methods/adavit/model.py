@@ -124,7 +124,9 @@ class Model(base.Model):
             x = block.feed(x, gates=feed, drop_path_rate=rate, key=key)
             return x, record | ({"features": x} if call.features else {})
 
-        x, record = scan_layers(layer, network.blocks, tokens, inputs, remat=shape.remat)
+        x, record = scan_layers(
+            layer, network.blocks, tokens, inputs, remat=shape.remat, unrolled=shape.unrolled
+        )
         heads = network.readout(x)
         usage = decisions.usage(settings, record, (shape.depth, *tokens.shape[:2]))
         penalties, metrics = self.penalties(record, call.progress)

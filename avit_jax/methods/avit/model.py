@@ -86,6 +86,7 @@ class Model(base.Model):
             (tokens, halting.start(tokens.shape[:2]), nothing),
             layer_inputs(self.shape, call),
             remat=self.shape.remat,
+            unrolled=self.shape.unrolled,
         )
         mask = jnp.concatenate([record["mask"], state.live[None]])
         distance = jnp.abs(record["cumulative"] - (1.0 - self.settings.eps))
