@@ -46,9 +46,14 @@ class ViTShape(Shape):
         return {"patch_embed": "patch_embed.proj"}
 
     @property
+    def patch_embedding(self) -> str:
+        """See `Shape.patch_embedding`."""
+        return "patch_embed"
+
+    @property
     def convolutions(self) -> dict[str, int]:
         """See `Shape.convolutions`."""
-        return {"patch_embed": self.patch_size}
+        return {self.patch_embedding: self.patch_size}
 
     def patches_as_onnx(self, graph: Any, params: Mapping[str, Any], pixels: str) -> str:
         """See `Shape.patches_as_onnx`."""
