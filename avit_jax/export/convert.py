@@ -23,11 +23,10 @@ from avit_jax.checkpoints.weights import Weights, weights_of_file
 from avit_jax.checkpoints.workdir import CONVERTED
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
-from avit_jax.methods.base import Model
 from avit_jax.pretrained import hub
 from avit_jax.pretrained.torch_writer import ENDINGS, save_torch
 from avit_jax.runtime.device_mesh import make_mesh
-from avit_jax.runtime.files import is_local, sync_directory, write_json_atomic, write_text_atomic
+from avit_jax.runtime.files import sync_directory, write_json_atomic, write_text_atomic
 from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.tables import table
 
@@ -63,22 +62,19 @@ def convert_run(
             f"--input (.pth, .safetensors, .npz, hf://owner/name) or as --output "
             f"({', '.join(ENDINGS)})."
         )
-    if not is_local(target):
-        raise UserError(f"{output} is not a local path: write a local --output.")
     _refuse_existing(target)
     experiment = Experiment(config, workdir if from_file or source is None else Path(source))
     model, mesh = experiment.model, make_mesh(devices=jax.devices()[:1])
     if from_file:
-        weights = weights_of_file(
-            str(source), model, mesh, pixels=config.init.pixels, weights=config.eval.weights
-        )
+        pixels, chosen = experiment.settings.init.pixels, experiment.settings.eval.weights
+        weights = weights_of_file(str(source), model, mesh, pixels=pixels, weights=chosen)
     else:
         weights = experiment.weights(mesh)
     if to_file:
         save_torch(target, model.to_torch(weights.params))
     else:
         _write_workdir(target, config, weights)
-    print(table(_rows(config, model, weights, target), "Converted"), flush=True)
+    print(table(_rows(experiment, weights, target), "Converted"), flush=True)
     return target
 
 
@@ -121,12 +117,10 @@ def _new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _rows(
-    config: ConfigDict, model: Model, weights: Weights, target: Path
-) -> list[tuple[str, str]]:
+def _rows(experiment: Experiment, weights: Weights, target: Path) -> list[tuple[str, str]]:
     return [
-        ("model", config.model.name),
-        ("parameters", f"{model.num_params():,}"),
+        ("model", experiment.name),
+        ("parameters", f"{experiment.model.num_params():,}"),
         ("from", weights.origin),
         ("written to", str(target)),
     ]

@@ -59,14 +59,14 @@ def visualize_run(
         chosen.params,
         selection,
         experiment.mesh,
-        augment=experiment.augment,
-        batch=config.eval.batch_size,
+        augment=experiment.settings.data.augment,
+        batch=experiment.settings.eval.batch_size,
     )
     with replaced_folder(target, may_replace=is_report) as folder:
         summary = write_report(
             looked,
             folder,
-            model=config.model.name,
+            model=experiment.name,
             grid=finest_stage(model).grid,
             gmacs_dense=model.dense_gmacs(),
             step=chosen.step,
