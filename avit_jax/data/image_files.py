@@ -55,7 +55,6 @@ class FileSource:
             )
 
     def __len__(self) -> int:
-        """Returns the number of files."""
         return len(self._files)
 
     def __getitem__(self, index: int) -> Example:

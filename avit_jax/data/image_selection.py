@@ -48,7 +48,6 @@ class Selection:
         return self.source.class_names
 
     def __len__(self) -> int:
-        """Returns the number of chosen images."""
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Example:
