@@ -100,7 +100,7 @@ def weights_of_file(
         if not new_classifier:
             refuse_other_classes(state_dict, model.shape)
         known = "symmetric" if npz.is_google_research(state_dict) else "imagenet"
-        return for_our_pixels(model.from_torch(state_dict), pixels or known)
+        return for_our_pixels(model.from_torch(state_dict), pixels or known, model.shape)
 
     params = put_on(mesh, in_all_or_none(read))
     logger.info("weights of %s", address)

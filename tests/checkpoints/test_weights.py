@@ -149,7 +149,7 @@ def test_npz_files_of_google_research_are_known_by_their_pixels(tmp_path):
     np.savez(tmp_path / "augreg.npz", **named)
     config = tiny(**{"init.weights": str(tmp_path / "augreg.npz")})
     found = initial_weights(configs.Settings.of(config).init, MODEL, make_mesh()).params
-    assert_same(found, for_our_pixels(THEIRS, "symmetric"))
+    assert_same(found, for_our_pixels(THEIRS, "symmetric", MODEL.shape))
     config.init.pixels = "imagenet"
     assert_same(
         initial_weights(configs.Settings.of(config).init, MODEL, make_mesh()).params, THEIRS
