@@ -7,11 +7,7 @@ another name and then takes its own; nothing that exists is replaced.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -26,11 +22,10 @@ from avit_jax.experiment import Experiment
 from avit_jax.pretrained import hub
 from avit_jax.pretrained.torch_writer import ENDINGS, save_torch
 from avit_jax.runtime.device_mesh import make_mesh
-from avit_jax.runtime.files import sync_directory, write_json_atomic, write_text_atomic
+from avit_jax.runtime.files import write_json_atomic, write_text_atomic
 from avit_jax.runtime.processes import refuse_several_processes
+from avit_jax.runtime.replaced_folder import replaced_folder
 from avit_jax.runtime.tables import table
-
-logger = logging.getLogger(__name__)
 
 _FILES = (*ENDINGS, ".npz", ".pth.tar", ".tar")
 
@@ -95,26 +90,12 @@ def _write_workdir(target: Path, config: ConfigDict, weights: Weights) -> None:
     described.init.update(workdir=None, weights=None, pixels=None)
     # One set of weights, whatever it was an average of.
     described.train.ema_decay, described.eval.weights = 0.0, "auto"
-    with _new_folder(target) as folder:
+    with replaced_folder(target) as folder:
         checkpoints = Checkpoints(folder / "checkpoints")
         checkpoints.save(0, {"params": weights.params})
         checkpoints.close()
         write_json_atomic(folder / CONVERTED, {"from": weights.origin, "model": config.model.name})
         write_text_atomic(folder / "config.json", configs.to_json(described))
-
-
-@contextlib.contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `target` if nothing is raised."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.with_name(f".{target.name}.new{os.getpid()}")
-    folder.mkdir()
-    try:
-        yield folder
-        folder.rename(target)
-        sync_directory(target.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _rows(experiment: Experiment, weights: Weights, target: Path) -> list[tuple[str, str]]:

@@ -128,7 +128,7 @@ def open_input(experiment: Experiment, source: str | None) -> Source:
     if source is None:
         return experiment.eval_source
     names, _ = experiment.class_names
-    return FileSource([source], class_names=names)
+    return FileSource(source, class_names=names)
 
 
 def output_path(target: Path, *, source: str | None) -> Path:
