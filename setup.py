@@ -47,6 +47,8 @@ RUNTIME = [
     "importlib_resources>=6",
     "grain>=0.2.18,<0.3",
     "array-record>=0.8,<0.9",
+    # Paths on local disks and on gs:// alike.
+    "etils[epath]>=1.12,<2",
     "numpy>=2.0,<3",
     "pillow>=11",
     # Weight files; the second for bfloat16 in NumPy.

@@ -11,17 +11,18 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-from avit_jax.runtime.files import sync_directory, write_json_atomic
+from etils import epath
+
+from avit_jax.runtime.files import is_local, sync_directory, write_json_atomic
 
 NAME = "manifest.json"
 _CHUNK_BYTES = 1 << 20
 _THREADS = 4
 
 
-def write(directory: Path, content: Mapping[str, Any]) -> None:
+def write(directory: epath.Path, content: Mapping[str, Any]) -> None:
     """Hashes every file below `directory` and writes the manifest, as the last file.
 
     Data and directories are forced to the disk first, so that a power cut cannot leave a manifest
@@ -32,18 +33,19 @@ def write(directory: Path, content: Mapping[str, Any]) -> None:
         content: what else the manifest shall hold; the names "files" and "manifest_sha256" are
             taken.
     """
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    paths = sorted(os.fspath(path) for path in _files(directory))
     with ThreadPoolExecutor(_THREADS) as pool:
-        entries = list(pool.map(lambda path: _entry(path, sync=True), paths))
-    for parent, _, _ in os.walk(directory):
-        sync_directory(parent)
-    sync_directory(directory.parent)
+        entries = list(pool.map(lambda path: _entry(epath.Path(path), sync=True), paths))
+    if is_local(directory):
+        for parent, _, _ in os.walk(directory):
+            sync_directory(parent)
+        sync_directory(directory.parent)
     names = [os.path.relpath(path, directory) for path in paths]
     manifest = {**content, "files": dict(zip(names, entries, strict=True))}
     write_json_atomic(directory / NAME, {**manifest, "manifest_sha256": _digest(manifest)})
 
 
-def read(directory: Path) -> dict[str, Any]:
+def read(directory: epath.Path) -> dict[str, Any]:
     """Reads the manifest of a checkpoint.
 
     Raises:
@@ -59,7 +61,7 @@ def read(directory: Path) -> dict[str, Any]:
     raise ValueError(f"{NAME} is damaged")
 
 
-def find_damage(directory: Path) -> str | None:
+def find_damage(directory: epath.Path) -> str | None:
     """Says which file of a checkpoint is damaged and how, or `None` for a sound checkpoint."""
     try:
         files = read(directory)["files"]
@@ -72,7 +74,7 @@ def find_damage(directory: Path) -> str | None:
         return next((damage for damage in found if damage), None)
 
 
-def _damage(directory: Path, name: str, expected: Mapping[str, Any]) -> str | None:
+def _damage(directory: epath.Path, name: str, expected: Mapping[str, Any]) -> str | None:
     path = directory / name
     if not path.exists():
         return f"{name} is missing"
@@ -87,15 +89,22 @@ def _damage(directory: Path, name: str, expected: Mapping[str, Any]) -> str | No
     return None
 
 
-def _entry(path: Path, *, sync: bool) -> dict[str, Any]:
+def _entry(path: epath.Path, *, sync: bool) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             size += len(chunk)
-        if sync:
+        if sync and is_local(path):
             os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _files(directory: epath.Path) -> list[epath.Path]:
+    found = []
+    for path in directory.iterdir():
+        found += _files(path) if path.is_dir() else [path]
+    return found
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
@@ -71,7 +72,7 @@ def measured_with(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     steps = checkpoints.steps()
     step, digest = (steps[-1] if steps else None), None
     if step is not None:
-        folder = workdir / "checkpoints" / str(step)
+        folder = epath.Path(workdir) / "checkpoints" / str(step)
         damage = manifest.find_damage(folder)
         if damage is not None:
             raise UserError(

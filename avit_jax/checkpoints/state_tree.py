@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from avit_jax.errors import UserError
 
@@ -55,7 +55,7 @@ def describe(tree: Any) -> dict[str, str]:
     return {_name(path): description(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def check_same(saved: dict[str, str], wanted: dict[str, str], path: Path) -> None:
+def check_same(saved: dict[str, str], wanted: dict[str, str], path: epath.Path) -> None:
     """Compares two results of `describe`: what a checkpoint holds and what a model needs.
 
     Raises:

@@ -5,31 +5,32 @@ it does not do is notice a flipped byte, so every checkpoint carries a SHA-256 m
 (`manifest.py`), written last. A process may be killed at any moment: a checkpoint without a
 manifest does not count.
 
-Names in the directory: `<step>` is a checkpoint, `<step>.corrupt` one that was found damaged.
+Names in the directory: `<step>` is a checkpoint, `<step>.corrupt` one that was found damaged, and
+`<step>.superseded` one left behind when a run went back to an earlier step and went on from there.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import logging
-import shutil
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from avit_jax.checkpoints import manifest, state_tree
 from avit_jax.errors import UserError
-from avit_jax.runtime.files import plain, sync_directory
+from avit_jax.runtime.files import is_local, plain, sync_directory
 from avit_jax.runtime.processes import decided_by_process_zero, gather
 from avit_jax.version import __version__
 
 _logger = logging.getLogger(__name__)
 _UNFINISHED = ".orbax-checkpoint-tmp"  # part of the names of Orbax's own unfinished directories
-_CORRUPT = ".corrupt"
+_ASIDE = ("corrupt", "superseded")
 
 
 class Checkpoints:
@@ -40,23 +41,27 @@ class Checkpoints:
     the manifest and deletes.
 
     Args:
-        directory: on a local disk; made when first saved to.
+        directory: local directory or object store (`gs://...`); made when first saved to.
         keep: how many of the newest checkpoints are kept.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 3) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} would delete every checkpoint: write 1 or more.")
-        self._directory = directory.resolve()
+        path = epath.Path(directory)
+        self._directory = path.resolve() if is_local(path) else path
         self._keep = keep
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: tuple[int, Future[None]] | None = None
+        self._current: int | None = None  # the step that this run saved or restored last
 
     def save(self, step: int, state: Any, *, extra: dict[str, Any] | None = None) -> None:
         """Saves `state`; returns once it is copied to the host, so `state` may be donated after.
 
         Writing, hashing and the removal of old checkpoints go on in a background thread; call
-        `wait` or `close` before the process ends. Saving a step once more does nothing.
+        `wait` or `close` before the process ends. Saving the step that was saved or restored last
+        once more does nothing. Saving a step moves checkpoints of this and later steps that an
+        abandoned continuation has left to `<step>.superseded`.
 
         Args:
             step: number of training steps done, 0 or more.
@@ -103,6 +108,7 @@ class Checkpoints:
                 f"the checkpoint of step {step} could not be written to {self._directory} "
                 f"({found}): check that the disk has space and can be written to."
             ) from error
+        self._current = step
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first; that they are sound is not checked."""
@@ -118,8 +124,10 @@ class Checkpoints:
         """What was given to `save` as `extra`."""
         return manifest.read(self._path(step))["extra"]
 
-    def restore(self, target: Any, *, partial: bool = False) -> tuple[int, Any] | None:
-        """Reads the newest sound checkpoint.
+    def restore(
+        self, target: Any, *, step: int | None = None, partial: bool = False
+    ) -> tuple[int, Any] | None:
+        """Reads the newest sound checkpoint, or the one of `step`.
 
         A damaged one is named in a warning, moved to `<step>.corrupt`, and the one before it used.
         Weakly typed arrays come back strongly typed.
@@ -128,6 +136,7 @@ class Checkpoints:
             target: pytree like the saved one, of arrays or `jax.ShapeDtypeStruct`s that have a
               sharding; the state comes back on the shardings of `target`, whatever it was saved
               from.
+            step: raises, rather than use another one, if this checkpoint is missing or damaged.
             partial: `target` names a part of what was saved, as nested dicts; only that is read.
 
         Returns:
@@ -138,7 +147,7 @@ class Checkpoints:
                 `target`.
         """
         self.wait()
-        chosen = decided_by_process_zero(self._choose)
+        chosen = decided_by_process_zero(lambda: self._choose(step))
         if chosen is None:
             return None
         path = self._path(chosen)
@@ -151,6 +160,7 @@ class Checkpoints:
         context.pytree.loading.partial_load = partial
         with context:
             state = ocp.load(path, target)
+        self._current = chosen
         return chosen, state
 
     def close(self) -> None:
@@ -160,7 +170,7 @@ class Checkpoints:
         finally:
             self._pool.shutdown()
 
-    def _path(self, step: int) -> Path:
+    def _path(self, step: int) -> epath.Path:
         return self._directory / str(step)
 
     def _make_room(self, step: int) -> bool:
@@ -170,10 +180,12 @@ class Checkpoints:
         for path in self._directory.iterdir():
             unfinished = path.name.isdecimal() and int(path.name) not in complete
             if unfinished or _UNFINISHED in path.name:
-                shutil.rmtree(path, ignore_errors=True)
-        if step in complete:
+                path.rmtree(missing_ok=True)
+        if step in complete and step == self._current:
             _logger.info("The checkpoint of step %d is already there.", step)
             return False
+        if step in complete:
+            self._move_aside(step, "superseded")
         return True
 
     def _finish(self, response: Any, step: int, content: dict[str, Any]) -> None:
@@ -182,27 +194,41 @@ class Checkpoints:
         if jax.process_index() != 0:
             return
         manifest.write(self._path(step), content)
+        for abandoned in [other for other in self.steps() if other > step]:
+            self._move_aside(abandoned, "superseded")
         for old in self.steps()[: -self._keep]:
             (self._path(old) / manifest.NAME).unlink()
-            sync_directory(self._path(old))
-            shutil.rmtree(self._path(old))
+            if is_local(self._directory):
+                sync_directory(self._path(old))
+            self._path(old).rmtree(missing_ok=True)
 
-    def _choose(self) -> int | None:
+    def _choose(self, step: int | None) -> int | None:
         """The newest sound checkpoint; damaged ones are moved aside on the way."""
+        complete = self.steps()
+        if step is not None and step not in complete:
+            raise UserError(
+                f"there is no complete checkpoint of step {step} in {self._directory}: "
+                f"choose one of {complete}."
+            )
         damages = [f"{path} was moved aside before" for path in self._moved_aside()]
-        for candidate in reversed(self.steps()):
+        for candidate in reversed(complete) if step is None else [step]:
             damage = manifest.find_damage(self._path(candidate))
             if damage is None:
                 return candidate
             if not (self._path(candidate) / manifest.NAME).exists():
                 continue  # another process removed it, as the oldest, while it was read here
+            if step is not None:
+                raise UserError(
+                    f"the checkpoint of step {step} is damaged ({damage}): choose another of "
+                    f"{[other for other in complete if other != step]}."
+                )
             _logger.warning(
                 "Checkpoint %s is damaged (%s): it is moved aside and the one before it used.",
                 self._path(candidate),
                 damage,
             )
             damages.append(f"{self._path(candidate)}: {damage}")
-            self._move_aside(candidate)
+            self._move_aside(candidate, "corrupt")
         if damages:
             raise UserError(
                 f"no checkpoint in {self._directory} is sound ({'; '.join(damages)}): bring back a "
@@ -210,14 +236,14 @@ class Checkpoints:
             )
         return None
 
-    def _moved_aside(self) -> list[Path]:
+    def _moved_aside(self) -> list[epath.Path]:
         """Checkpoints that do not count any more but show that this is not a fresh run."""
         paths = sorted(self._directory.iterdir()) if self._directory.exists() else []
-        return [path for path in paths if _CORRUPT in path.name]
+        return [path for path in paths if path.name.partition(".")[2].startswith(_ASIDE)]
 
-    def _move_aside(self, step: int) -> None:
-        name, count = f"{step}{_CORRUPT}", 1
+    def _move_aside(self, step: int, reason: str) -> None:
+        name, count = f"{step}.{reason}", 1
         while (self._directory / name).exists():
             count += 1
-            name = f"{step}{_CORRUPT}.{count}"
+            name = f"{step}.{reason}.{count}"
         self._path(step).rename(self._directory / name)

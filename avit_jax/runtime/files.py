@@ -1,4 +1,4 @@
-"""Files that appear under their final name complete or not at all."""
+"""Files that appear under their final name complete or not at all, here or in an object store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import jax
 import numpy as np
+from etils import epath
 
 
 def is_local(path: str | os.PathLike[str]) -> bool:
@@ -33,9 +34,15 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file that is never seen half-written, replacing what was there."""
-    with open_atomic(path) as file:
-        file.write(data)
+    """Writes a file that is never seen half-written, replacing what was there.
+
+    In an object store the write of one object is atomic by itself.
+    """
+    if is_local(path):
+        with open_atomic(path) as file:
+            file.write(data)
+    else:
+        epath.Path(path).write_bytes(data)
 
 
 @contextlib.contextmanager

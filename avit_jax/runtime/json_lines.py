@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -54,6 +55,11 @@ class JsonLines:
         check: Callable[[int, Line], None] = lambda number, line: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if re.match(r"[a-z][a-z0-9]+:/", os.fspath(path)):  # Path makes one slash of two
+            raise UserError(
+                f"lines are appended to a local file, not to {os.fspath(path)!r}: write a local "
+                "path."
+            )
         self._path, self._clock = path, clock
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,8 @@ from typing import Any
 
 import jax
 
-from avit_jax.runtime.files import plain, write_text_atomic
+from avit_jax.errors import UserError
+from avit_jax.runtime.files import is_local, plain, write_text_atomic
 
 
 class MetricsWriter:
@@ -28,6 +29,9 @@ class MetricsWriter:
           interrupted run, are removed, and so is a half-written last line. 0 (nothing restored)
           starts an empty log.
         tensorboard: whether to write event files to `workdir/tensorboard`.
+
+    Raises:
+        ValueError: if `workdir` is in an object store, where files cannot be appended to.
     """
 
     def __init__(
@@ -37,6 +41,11 @@ class MetricsWriter:
         restored_step: int = 0,
         tensorboard: bool = True,
     ) -> None:
+        if not is_local(workdir):
+            raise UserError(
+                f"metrics need a local directory to append to, not {os.fspath(workdir)!r}: "
+                "write a local --workdir."
+            )
         self._file = None
         self._events = None
         if jax.process_index() != 0:
@@ -61,6 +70,11 @@ class MetricsWriter:
             kind: what was measured, such as "train" or "eval".
             values: scalars or (nested) lists of them; names "step" and "kind" are taken.
         """
+        taken = {"step", "kind"} & values.keys()
+        if taken:
+            raise UserError(
+                f"metric {sorted(taken)[0]!r} has the name of a fixed field of the line: rename it."
+            )
         if self._file is None:
             return
         values = plain(values)

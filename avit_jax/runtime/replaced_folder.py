@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from avit_jax.errors import UserError
-from avit_jax.runtime.files import sync_directory
+from avit_jax.runtime.files import is_local, sync_directory
 
 
 @contextlib.contextmanager
@@ -26,8 +26,10 @@ def replaced_folder(
         may_replace: whether this existing folder, which is not empty, may be replaced.
 
     Raises:
-        UserError: `target` is something else.
+        UserError: `target` is something else, or not on a local disk.
     """
+    if not is_local(target):
+        raise UserError(f"--output {os.fspath(target)!r} is no local folder: write a local path.")
     if target.exists() and not (_is_empty(target) or (target.is_dir() and may_replace(target))):
         raise UserError(
             f"--output {os.fspath(target)!r} exists and is no earlier report: write the path of a "

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from avit_jax.errors import UserError
+
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligns `rows` under `header` as plain text, columns of numbers to the right."""
+    for row in rows:
+        if len(row) != len(header):
+            raise UserError(
+                f"a table of {len(header)} columns was given {len(row)} cells: {list(row)}."
+            )
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     numeric = [
         bool(rows) and all(_looks_numeric(row[i]) for row in rows) for i in range(len(header))

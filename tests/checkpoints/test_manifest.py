@@ -1,13 +1,14 @@
 """The manifest notices every change and is not confused by what lies beside it."""
 
 import pytest
+from etils import epath
 
 from avit_jax.checkpoints import manifest
 
 
 @pytest.fixture
 def directory(tmp_path):
-    path = tmp_path / "5"
+    path = epath.Path(tmp_path / "5")
     (path / "data" / "empty").mkdir(parents=True)
     (path / "data" / "a").write_bytes(b"abc")
     (path / "b").write_bytes(b"")

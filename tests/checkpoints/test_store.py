@@ -18,7 +18,6 @@ from flax import struct
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from avit_jax.checkpoints.manifest import find_damage
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.errors import UserError
 
@@ -141,6 +140,16 @@ def test_numpy_leaves_and_python_numbers_come_back(checkpoints):
     assert found["on"] is True
 
 
+def test_newest_is_restored_unless_a_step_is_named(copy_of_two):
+    checkpoints, _ = copy_of_two
+    assert checkpoints.restore(make_state())[0] == 2
+    step, found = checkpoints.restore(make_state(), step=1)
+    assert step == 1
+    assert_same(found, make_state(1))
+    with pytest.raises(UserError, match=r"no complete checkpoint of step 5 .* one of \[1, 2\]"):
+        checkpoints.restore(make_state(), step=5)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (4, 2), (1, 8)])
 def test_restores_onto_another_mesh(checkpoints, shape):
     state = make_state(3, sharding=mesh_sharding((2, 4)))
@@ -214,9 +223,10 @@ def test_every_data_file_is_guarded(copy_of_two):
     checkpoints, directory = copy_of_two
     for name in data_files(directory / "2"):
         flip_byte(directory / "2" / name)
-        assert find_damage(directory / "2")
+        with pytest.raises(UserError, match="step 2 is damaged"):
+            checkpoints.restore(make_state(), step=2)
         flip_byte(directory / "2" / name)
-    assert checkpoints.restore(make_state())[0] == 2
+    assert checkpoints.restore(make_state(), step=2)[0] == 2
 
 
 @pytest.mark.parametrize("damage", ["truncated", "removed"])
@@ -281,6 +291,17 @@ def test_saving_the_restored_step_again_keeps_it(copy_of_two):
     assert (directory / "2" / "manifest.json").stat().st_mtime_ns == before
 
 
+def test_continuing_from_an_earlier_step_supersedes_later_checkpoints(copy_of_two):
+    checkpoints, directory = copy_of_two
+    checkpoints.save(3, make_state(3))
+    checkpoints.restore(make_state(), step=1)
+    checkpoints.save(2, make_state(20))
+    step, found = checkpoints.restore(make_state())
+    assert step == 2
+    assert_same(found, make_state(20))
+    assert sorted(os.listdir(directory)) == ["1", "2", "2.superseded", "3.superseded"]
+
+
 def test_another_tree_or_shape_is_refused_with_the_differing_paths(copy_of_two):
     checkpoints, _ = copy_of_two
     target = make_state()
@@ -337,9 +358,8 @@ def test_the_manifest_says_what_wrote_it(two_saved):
 
 SAVE_FOREVER = """
 import sys, jax.numpy as jnp
-from pathlib import Path
 from avit_jax.checkpoints.store import Checkpoints
-checkpoints = Checkpoints(Path(sys.argv[1]), keep=2)
+checkpoints = Checkpoints(sys.argv[1], keep=2)
 for step in range(1, 10_000):
     checkpoints.save(step, {"step": jnp.full((256, 256), step)})
     print(step, flush=True)

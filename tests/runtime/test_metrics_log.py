@@ -79,6 +79,18 @@ def test_a_half_written_line_is_cut(tmp_path, half):
     assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 4]
 
 
+def test_names_of_fixed_fields_are_refused(tmp_path):
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    with pytest.raises(ValueError, match="'step'"):
+        writer.write(1, "train", {"step": 1})
+    writer.close()
+
+
+def test_an_object_store_is_refused():
+    with pytest.raises(ValueError, match="gs://bucket/run"):
+        MetricsWriter("gs://bucket/run")
+
+
 def test_only_process_zero_writes(tmp_path, monkeypatch):
     monkeypatch.setattr("jax.process_index", lambda: 1)
     writer = MetricsWriter(tmp_path)
@@ -156,6 +168,11 @@ def test_columns_align_words_left_and_numbers_right():
         "deit_tiny  11.25",
         "x              –",
     ]
+
+
+def test_columns_refuse_a_row_of_another_length():
+    with pytest.raises(ValueError, match="2 columns was given 1 cells"):
+        columns(["a", "b"], [["1"]])
 
 
 @pytest.mark.parametrize("title", ["run", "a title that is wider than every row of the table"])
