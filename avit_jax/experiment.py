@@ -19,8 +19,7 @@ from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax.checkpoints import stored_plans
-from avit_jax.checkpoints.weights import Weights, chosen_weights
-from avit_jax.data.augment import Augment
+from avit_jax.checkpoints.weights import Weights, initial_weights, nothing_in, weights_of_run
 from avit_jax.data.bad_examples import BadExamples
 from avit_jax.data.image_selection import Selection, evenly_spaced, labelled, read_selection
 from avit_jax.data.sources import Source, open_source
@@ -38,14 +37,23 @@ class Experiment:
     """All that follows from a config.
 
     Attributes:
-        config: as given, validated.
+        config: as given, for what is written down; what runs reads `settings`.
         workdir: where the run writes.
+        settings: what the config says, but for `model`.
+        name: of the model.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path):
         """Raises UserError for settings that contradict each other; nothing is opened yet."""
-        configs.validate(config)
         self.config, self.workdir = config, workdir
+        self.settings, self.name = configs.Settings.of(config), config.model.name
+
+    def with_sizes(self, *, image_size: int, dtype: str, batch_size: int) -> Experiment:
+        """The same experiment at other sizes of model and inference."""
+        changed = ConfigDict(self.config.to_dict())
+        changed.model.update(image_size=image_size, dtype=dtype)
+        changed.inference.batch_size = batch_size
+        return Experiment(changed, self.workdir)
 
     @functools.cached_property
     def model(self) -> Model:
@@ -55,22 +63,17 @@ class Experiment:
     @functools.cached_property
     def mesh(self) -> Mesh:
         """All devices of all processes, as `config.mesh` arranges them."""
-        return make_mesh(**self.config.mesh)
-
-    @functools.cached_property
-    def augment(self) -> Augment:
-        """What is done to images, in training and in evaluation."""
-        return Augment.from_config(self.config.data.augment)
+        return make_mesh(self.settings.mesh.data, self.settings.mesh.fsdp)
 
     @functools.cached_property
     def train_source(self) -> Source:
         """The labelled images of `config.data.train_split`; raises UserError without them."""
-        return self._open(self.config.data.train_split)
+        return self._open(self.settings.data.train_split)
 
     @functools.cached_property
     def eval_source(self) -> Source:
         """The labelled images of `config.data.eval_split`; raises UserError without them."""
-        return self._open(self.config.data.eval_split)
+        return self._open(self.settings.data.eval_split)
 
     @functools.cached_property
     def class_names(self) -> tuple[tuple[str, ...], bool]:
@@ -87,15 +90,23 @@ class Experiment:
     @functools.cached_property
     def plan(self) -> Plan | None:
         """Static sizes for inference that calibration and config chose; `None` without either."""
-        return stored_plans.chosen_plan(self.config, self.workdir)
+        return stored_plans.chosen_plan(
+            self.settings.inference, self.model, self.workdir, name=self.name
+        )
 
     @functools.cached_property
     def execution(self) -> str:
         """Execution for inference that config or calibration chose."""
-        return stored_plans.chosen_execution(self.config, self.workdir)
+        return stored_plans.chosen_execution(
+            self.settings.inference, self.model.shape, self.workdir
+        )
 
     def weights(self, mesh: Mesh | None = None) -> Weights:
-        """The weights that all modes but training use, see `checkpoints.weights.chosen_weights`.
+        """The weights that all modes but training use, under `config.eval.weights`.
+
+        They are those of the newest checkpoint in the workdir, or, as long as there is none, what a
+        training there would start from. So the command that fine-tuned a file's weights evaluates
+        the result of it, and the same command before any training evaluates the file.
 
         Args:
             mesh: to put them on; the experiment's own if unset.
@@ -103,21 +114,33 @@ class Experiment:
         Raises:
             UserError: there are none, or they do not fit.
         """
-        return chosen_weights(self.config, self.workdir, self.model, mesh or self.mesh)
+        mesh, weights = mesh or self.mesh, self.settings.eval.weights
+        found = weights_of_run(self.workdir, self.model, mesh, weights=weights)
+        if found is None:
+            found = initial_weights(self.settings.init, self.model, mesh, weights=weights)
+        else:
+            lines = self.differences(self.workdir)
+            changed = [line for key, line in lines.items() if key.startswith(("method.", "model."))]
+            if changed:
+                logger.warning(
+                    "used otherwise than trained in %s: %s", self.workdir, "; ".join(changed)
+                )
+        if found is None:
+            raise nothing_in(self.workdir)
+        return found
 
-    @property
-    def steps_per_epoch(self) -> float:
-        """Not always whole: epochs need not end with a step."""
-        return len(self.train_source) / self.config.train.batch_size
+    def differences(self, workdir: Path) -> dict[str, str]:
+        """What the config changes of that of another run, see `config.differences`."""
+        return configs.differences(self.config, (workdir / "config.json").read_text())
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole training, over all its parts."""
-        return self.config.train.steps or self.steps(self.config.train.epochs)
+        return self.settings.train.steps or self.steps(self.settings.train.epochs)
 
     def steps(self, epochs: float) -> int:
-        """Epochs in whole steps, at least one."""
-        return max(1, round(epochs * self.steps_per_epoch))
+        """Epochs, which need not end with a step, in whole steps, at least one."""
+        return max(1, round(epochs * len(self.train_source) / self.settings.train.batch_size))
 
     def train_batches(self, start: int) -> Batches:
         """This process's rows of every global batch from step `start` on, without end.
@@ -129,8 +152,8 @@ class Experiment:
         self.refuse_uneven_train_batch()
         batches = pipeline.train_batches(
             self.train_source,
-            batch_size=self.config.train.batch_size,
-            seed=self.config.seed,
+            batch_size=self.settings.train.batch_size,
+            seed=self.settings.seed,
             step=start,
             **self._pipeline_settings(),
         )
@@ -143,7 +166,7 @@ class Experiment:
         self.refuse_uneven_eval_batch()
         batches = pipeline.eval_batches(
             self.eval_source,
-            batch_size=self.config.eval.batch_size,
+            batch_size=self.settings.eval.batch_size,
             **self._pipeline_settings(),
         )
         return self._counting_bad(batches, self.eval_source)
@@ -153,7 +176,7 @@ class Experiment:
         return labelled(
             self.eval_source,
             evenly_spaced(len(self.eval_source), limit),
-            split=self.config.data.eval_split,
+            split=self.settings.data.eval_split,
         )
 
     def train_images(self, limit: int) -> Selection:
@@ -161,7 +184,7 @@ class Experiment:
         return labelled(
             self.train_source,
             evenly_spaced(len(self.train_source), limit),
-            split=self.config.data.train_split,
+            split=self.settings.data.train_split,
         )
 
     def measured_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,20 +198,21 @@ class Experiment:
         """
         total = len(self.eval_source)
         chosen = np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
-        selection = labelled(self.eval_source, chosen, split=self.config.data.eval_split)
-        return read_selection(selection, size=self.model.shape.image_size, augment=self.augment)
+        selection = labelled(self.eval_source, chosen, split=self.settings.data.eval_split)
+        size, augment = self.model.shape.image_size, self.settings.data.augment
+        return read_selection(selection, size=size, augment=augment)
 
     def refuse_uneven_train_batch(self) -> None:
         """Raises UserError where the microbatches of a training do not divide among devices."""
-        train = self.config.train
+        train = self.settings.train
         _refuse_uneven("train.batch_size / accumulation", train.batch_size // train.accumulation)
 
     def refuse_uneven_eval_batch(self) -> None:
         """Raises UserError where the batches of an evaluation do not divide among devices."""
-        _refuse_uneven("eval.batch_size", self.config.eval.batch_size)
+        _refuse_uneven("eval.batch_size", self.settings.eval.batch_size)
 
     def _open(self, split: str) -> Source:
-        data, classes = self.config.data, self.model.shape.num_classes
+        data, classes = self.settings.data, self.model.shape.num_classes
         source = open_source(data.name, split=split, data_dir=data.dir)
         if len(source.class_names) != classes:
             raise UserError(
@@ -199,7 +223,7 @@ class Experiment:
         return source
 
     def _counting_bad(self, batches: Batches, source: Source) -> Batches:
-        tally = BadExamples(max_bad_share=self.config.data.max_bad_share)
+        tally = BadExamples(max_bad_share=self.settings.data.max_bad_share)
         with contextlib.closing(batches):
             for batch in batches:
                 tally = tally.add(batch, source)
@@ -208,8 +232,8 @@ class Experiment:
     def _pipeline_settings(self) -> dict:
         return {
             "image_size": self.model.shape.image_size,
-            "augment": self.augment,
-            "workers": self.config.data.workers,
+            "augment": self.settings.data.augment,
+            "workers": self.settings.data.workers,
             "host": jax.process_index(),
             "hosts": jax.process_count(),
         }

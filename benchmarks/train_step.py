@@ -92,7 +92,7 @@ def make_config(name: str, args: argparse.Namespace, batch_size: int):
 def ours(config, batch: dict[str, np.ndarray]) -> Contender:
     """This package's step, jitted as in the trainer."""
     model, mesh = configs.make_model(config), make_mesh()
-    optimization = Optimization(config, model, TOTAL_STEPS)
+    optimization = Optimization(configs.Settings.of(config), model, TOTAL_STEPS)
     step, _ = optimization.compiled_steps(mesh)
     state = optimization.init_state(mesh)
     rows = shard_batch(batch, mesh)

@@ -1,6 +1,9 @@
 """One way in for every mode, which opens what is asked of it and nothing else."""
 
+import ast
+import dataclasses
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from PIL import Image
 
 from avit_jax import experiment as experiment_module
 from avit_jax.benchmark.cases import cases
+from avit_jax.config import Settings
 from avit_jax.errors import UserError
 from avit_jax.evaluation.run import evaluate_run
 from avit_jax.experiment import Experiment
@@ -23,11 +27,11 @@ def test_nothing_is_opened_before_it_is_asked_for(config, tmp_path, monkeypatch)
     def refuse(*arguments, **options):
         raise AssertionError("opened")
 
-    for name in ("open_source", "make_mesh", "chosen_weights"):
+    for name in ("open_source", "make_mesh", "weights_of_run"):
         monkeypatch.setattr(experiment_module, name, refuse)
     experiment = Experiment(config, tmp_path)
     assert experiment.model.shape.depth == 3
-    assert experiment.augment.crop_ratio == config.data.augment.crop_ratio
+    assert experiment.settings.data.augment.crop_ratio == config.data.augment.crop_ratio
     for ask in (lambda: experiment.eval_source, lambda: experiment.mesh, experiment.weights):
         with pytest.raises(AssertionError, match="opened"):
             ask()
@@ -47,6 +51,27 @@ def test_synthetic_cases_of_a_benchmark_open_no_data(config, tmp_path):
     config.benchmark.update(batch_sizes=(8,), profiles=("half",))
     (case,) = cases(Experiment(config, tmp_path))
     assert case.images.shape == (8, 32, 32, 3)
+
+
+# Where configs are written down, compared with others or changed into others.
+DOCUMENTS = {
+    "checkpoints/operating_points.py", "checkpoints/weights.py", "evaluation/run.py",
+    "export/convert.py", "prediction/answer_lines.py", "experiment.py",
+}  # fmt: skip
+
+
+def test_what_runs_reads_typed_settings_and_no_config():
+    sections = {"model", "method", *(field.name for field in dataclasses.fields(Settings))}
+    package = Path(experiment_module.__file__).parent
+    readers = {
+        file.relative_to(package).as_posix()
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in sections
+        and ast.unparse(node.value).split(".")[-1] == "config"
+    }
+    assert {file for file in readers if not file.startswith("config/")} == DOCUMENTS
 
 
 def test_a_part_is_opened_once(config, tmp_path):

@@ -25,7 +25,9 @@ def losses_on(data, fsdp):
     config.train.update(batch_size=BATCH, accumulation=2, ema_decay=0.9)
     config.data.mix.update(mixup=0.8, cutmix=1.0)
     config.optim.clip_norm = 1.0
-    optimization = Optimization(config, configs.make_model(config), total_steps=10)
+    optimization = Optimization(
+        configs.Settings.of(config), configs.make_model(config), total_steps=10
+    )
     mesh = make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
     state, (train_step, _) = optimization.init_state(mesh), optimization.compiled_steps(mesh)
     rng = np.random.default_rng(0)

@@ -19,7 +19,7 @@ SETTINGS = {"train__steps": STEPS, "checkpoint__every": 0.05, "eval__every": 0.1
 
 def final_state(workdir):
     config = configs.from_json((workdir / "config.json").read_text())
-    optimization = Optimization(config, configs.make_model(config), STEPS)
+    optimization = Optimization(configs.Settings.of(config), configs.make_model(config), STEPS)
     abstract = optimization.abstract_state(make_mesh(devices=jax.devices()[:1]))
     step, state = Checkpoints(workdir / "checkpoints").restore(abstract)
     assert step == STEPS

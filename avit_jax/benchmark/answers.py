@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from avit_jax.benchmark.cases import Case
+from avit_jax.errors import UserError
 from avit_jax.execution.predictor import Predictor
 from avit_jax.models.functional import Params
 from avit_jax.types import Usage
@@ -40,11 +41,20 @@ class Answers:
 
 
 def masked_answers(case: Case) -> Answers:
-    """Answers of masked execution, which is what the method is defined by."""
+    """Answers of masked execution, which is what the method is defined by.
+
+    Raises:
+        UserError: the method does not say how near its decisions are to their threshold.
+    """
 
     @jax.jit
     def apply(params: Params, images: Array) -> tuple[Array, Usage, Array]:
         output = case.model.apply(params, images)
+        if "margin" not in output.aux:
+            raise UserError(
+                f"method {case.model.name} gives no margin, without which answers near a threshold "
+                "cannot be told from wrong ones: add it to aux, see avit_jax/methods/base.py."
+            )
         return output.logits, output.usage, output.aux["margin"] < BORDER
 
     logits, usage, near = _in_batches(case, lambda images: apply(case.params, images), (0, 1, 0))

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from avit_jax.benchmark import profiles
 from avit_jax.data.mix import normalise
@@ -52,18 +51,14 @@ class Case:
 
 def cases(experiment: Experiment) -> Iterator[Case]:
     """Every combination of image size, dtype, batch size and profile."""
-    config = experiment.config
-    settings = config.benchmark
-    sizes = settings.image_sizes or (config.model.image_size,)
-    dtypes = settings.dtypes or (config.model.dtype,)
+    settings, shape = experiment.settings.benchmark, experiment.model.shape
+    sizes = settings.image_sizes or (shape.image_size,)
+    dtypes = settings.dtypes or (shape.dtype,)
     for size, dtype, batch_size in itertools.product(sizes, dtypes, settings.batch_sizes):
-        changed = ConfigDict(config.to_dict())
-        changed.model.image_size, changed.model.dtype = size, dtype
-        changed.inference.batch_size = batch_size
         if batch_size % jax.device_count():
             print(f"batch {batch_size} left out: not a multiple of {jax.device_count()} devices")
             continue
-        case = Experiment(changed, experiment.workdir)
+        case = experiment.with_sizes(image_size=size, dtype=dtype, batch_size=batch_size)
         model = case.model
         plan = case.plan or model.default_plan(max(1, batch_size // jax.device_count()))
         names = settings.profiles or profiles.sensible(model)
@@ -76,7 +71,7 @@ def cases(experiment: Experiment) -> Iterator[Case]:
             if name == "real":
                 yield real_case(case, plan)
             else:
-                yield scripted_case(name, model, plan, batch_size, seed=config.seed)
+                yield scripted_case(name, model, plan, batch_size, seed=experiment.settings.seed)
 
 
 def scripted_case(name: str, model: Model, plan: Plan, batch_size: int, *, seed: int) -> Case:
@@ -88,7 +83,7 @@ def scripted_case(name: str, model: Model, plan: Plan, batch_size: int, *, seed:
 def real_case(experiment: Experiment, plan: Plan) -> Case:
     """This run's weights on images of its evaluation split, drawn from all of it."""
     params = experiment.weights(make_mesh()).params
-    batch_size = experiment.config.inference.batch_size
+    batch_size = experiment.settings.inference.batch_size
     pixels, labels = experiment.measured_images(max(batch_size, ANSWERS))
     images = np.asarray(normalise(pixels))
     if len(images) < batch_size:

@@ -24,6 +24,7 @@ from avit_jax.benchmark.measurements import device_peak_mb, program_figures, spe
 from avit_jax.benchmark.plot import plot
 from avit_jax.benchmark.tables import print_case
 from avit_jax.calibration.fastest_plan import refuse_unless_adaptive
+from avit_jax.config.inference import Benchmark
 from avit_jax.execution.candidates import capacities
 from avit_jax.execution.dense import DENSE
 from avit_jax.execution.executions import find
@@ -53,11 +54,12 @@ def benchmark_run(config: ConfigDict, workdir: Path, *, output: Path | None = No
     experiment = Experiment(config, workdir)
     refuse_unless_adaptive(experiment, "benchmark")
     folder = output or workdir
-    surroundings = environment(("jax", "flax", *peers.packages(config.benchmark.peers or ())))
+    settings = experiment.settings.benchmark
+    surroundings = environment(("jax", "flax", *peers.packages(settings.peers or ())))
     print("\n".join(f"{name}: {value}" for name, value in surroundings.items()), flush=True)
     results = []
     for case in cases(experiment):
-        results.append(run_case(case, config))
+        results.append(run_case(case, settings))
         print_case(results[-1])
         # Written after every case, so that a benchmark that is stopped keeps what it has.
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ def benchmark_run(config: ConfigDict, workdir: Path, *, output: Path | None = No
     return file
 
 
-def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
+def run_case(case: Case, settings: Benchmark) -> dict[str, Any]:
     """Race one case and return its figures, for machines."""
     batch_size, shape = len(case.timed), case.model.shape
     masked = masked_answers(case)
@@ -77,11 +79,11 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
     if case.model.has_capped:
         found = plan.capacities or capacities(masked.usage[0].tokens, shape.num_prefix_tokens)
         plan = dataclasses.replace(plan, capacities=found)
-    programs = dict(_programs(case, plan, config.benchmark.executions))
+    programs = dict(_programs(case, plan, settings.executions))
     contenders = {name: _ready(program, case.batch) for name, program in programs.items()}
-    for kind in config.benchmark.peers or ():
+    for kind in settings.peers or ():
         contenders[f"torch {kind}"] = peers.peer(kind, shape, case.batch)
-    times = race(contenders, turns=config.benchmark.turns)
+    times = race(contenders, turns=settings.turns)
     dense = [name for name in times if name.startswith("dense of ")]
     baseline = min(dense, key=lambda name: times[name].median())
     stages = case.model.stages
@@ -108,7 +110,7 @@ def run_case(case: Case, config: ConfigDict) -> dict[str, Any]:
         "image_size": shape.image_size,
         "embed_dim": shape.embed_dim,
         "dtype": shape.dtype,
-        "turns": config.benchmark.turns,
+        "turns": settings.turns,
         "gmacs_dense": everything,
         "gmacs_live": needed,
         "ideal_speedup": ideal,

@@ -43,16 +43,16 @@ class DialledModel:
 
     def __init__(self, experiment: Experiment, dial: Dial, params: Params):
         """Measures the least and the highest cost."""
-        config, model = experiment.config, experiment.model
+        settings, model = experiment.settings, experiment.model
         self._experiment, self._dial, self._params = experiment, dial, params
         self._step = make_eval_step(model, experiment.mesh)
         self.selection = experiment.train_images(CALIBRATION_IMAGES)
         self._batches = list(
             pipeline.eval_batches(
                 self.selection,
-                batch_size=config.eval.batch_size,
+                batch_size=settings.eval.batch_size,
                 image_size=model.shape.image_size,
-                augment=experiment.augment,
+                augment=settings.data.augment,
             )
         )
         self._probes = Probes(self._cost, low=dial.low, high=dial.high)
@@ -93,7 +93,7 @@ class DialledModel:
             target_gmacs=None if timed or budget is None else self._gmacs(budget),
             gmacs_calibration=self._probes.costs[position],
             milliseconds=milliseconds,
-            batch_size=experiment.config.inference.batch_size if timed else None,
+            batch_size=experiment.settings.inference.batch_size if timed else None,
             **{key: results[key] for key in ("gmacs", "gmacs_dense", "top1", "mean_depth")},
         )
 
@@ -137,14 +137,14 @@ class DialledModel:
         settings = dataclasses.replace(model.settings, **self._settings(position))
         return dataclasses.replace(model, settings=settings).compile(
             self._params,
-            batch_size=experiment.config.inference.batch_size,
+            batch_size=experiment.settings.inference.batch_size,
             plan=experiment.plan,
             mesh=experiment.mesh,
         )
 
     def _timed_batches(self) -> list[np.ndarray]:
         images = np.concatenate([batch["image"][batch["valid"]] for batch in self._batches])
-        size = self._experiment.config.inference.batch_size
+        size = self._experiment.settings.inference.batch_size
         count = min(TIMED_BATCHES, len(images) // size)
         if not count:
             raise UserError(

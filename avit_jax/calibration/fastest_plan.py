@@ -53,7 +53,7 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     refuse_unless_adaptive(experiment, "calibrate")
     model, mesh = experiment.model, experiment.mesh
     params = experiment.weights().params
-    batch_size = config.inference.batch_size
+    batch_size = experiment.settings.inference.batch_size
     chosen = np.asarray(normalise(experiment.measured_images(BATCHES * batch_size)[0]))
     images = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
     plans = model.candidate_plans(max(1, batch_size // mesh.size))
@@ -76,7 +76,7 @@ def refuse_unless_adaptive(experiment: Experiment, mode: str) -> None:
     """
     if not experiment.model.adaptive:
         raise UserError(
-            f"--mode {mode} races executions that skip tokens, and {experiment.config.model.name} "
+            f"--mode {mode} races executions that skip tokens, and {experiment.name} "
             "skips none: write the config of an adaptive model."
         )
     refuse_several_processes(mode)
@@ -144,7 +144,7 @@ def capped_report(
         model,
         params,
         experiment.mesh,
-        batch_size=experiment.config.eval.batch_size,
+        batch_size=experiment.settings.eval.batch_size,
         execution="capped",
         plan=plan,
     )

@@ -63,7 +63,7 @@ def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[
     dense = report.evaluate_as(experiment, params, "dense")
     record = {
         "calibration": f"{len(dialled.selection)} images of {dialled.selection.title}",
-        "evaluation": f"{dense['images']} images of {config.data.eval_split}",
+        "evaluation": f"{dense['images']} images of {experiment.settings.data.eval_split}",
         "top1_dense": dense["top1"],
     }
     file = save_points(workdir, measured, points, **record)
@@ -76,7 +76,7 @@ def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[
 
 
 def _dial(experiment: Experiment) -> Dial:
-    dial, name = experiment.model.dial(), experiment.config.model.name
+    dial, name = experiment.model.dial(), experiment.name
     if dial is None:
         raise UserError(
             f"{name} costs the same for every image and has nothing to turn, so no --budget can be "

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from avit_jax import config as configs
+from avit_jax.config.inference import Inference
 from avit_jax.errors import UserError
 from avit_jax.execution.executions import current_name
 from avit_jax.execution.plan import Plan
+from avit_jax.methods.base import Model
 from avit_jax.models.backbone import Shape
 from avit_jax.runtime.files import write_json_atomic
 
@@ -54,19 +54,24 @@ def save_plan(workdir: Path, where: dict[str, Any], plan: Plan, record: dict[str
     return file
 
 
-def chosen_plan(config: ConfigDict, workdir: Path) -> Plan | None:
+def chosen_plan(settings: Inference, model: Model, workdir: Path, *, name: str) -> Plan | None:
     """The plan to use: calibrated for this situation if there is one, changed as the config says.
+
+    Args:
+        settings: `config.inference`.
+        model: that is to run.
+        workdir: of the run.
+        name: of the model, for people.
 
     Returns:
         `None` where neither calibration nor config says anything.
     """
-    model, settings = configs.make_model(config), config.inference
-    entry = _entry(config, workdir)
-    names = [field.name for field in dataclasses.fields(Plan)]
-    given = {name: settings[name] for name in names if settings[name] is not None}
+    entry = _entry(settings, model.shape, workdir)
+    sizes = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Plan)}
+    given = {size: value for size, value in sizes.items() if value is not None}
     if "capacities" in given and not model.has_capped:
         raise UserError(
-            f"config.inference.capacities is {given['capacities']}, but {config.model.name} has no "
+            f"config.inference.capacities is {given['capacities']}, but {name} has no "
             "use for it: leave it out."
         )
     if entry is None and not given:
@@ -76,24 +81,23 @@ def chosen_plan(config: ConfigDict, workdir: Path) -> Plan | None:
     return dataclasses.replace(plan, **given)
 
 
-def chosen_execution(config: ConfigDict, workdir: Path) -> str:
+def chosen_execution(settings: Inference, shape: Shape, workdir: Path) -> str:
     """`config.inference.execution`, where "auto" is the fastest exact one for this situation.
 
     That is what calibration found; "compact" without calibration, and where the config gives sizes
     for it that calibration has not measured.
     """
-    settings = config.inference
     if settings.execution != "auto":
         return current_name(settings.execution)
-    entry = _entry(config, workdir)
-    if entry is None or any(settings[name] is not None for name in SIZES):
+    entry = _entry(settings, shape, workdir)
+    if entry is None or any(getattr(settings, name) is not None for name in SIZES):
         return "compact"
     logger.info("execution %s, the fastest in calibration", entry["execution"])
     return entry["execution"]
 
 
-def _entry(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
-    where = situation(configs.make_model(config).shape, config.inference.batch_size)
+def _entry(settings: Inference, shape: Shape, workdir: Path) -> dict[str, Any] | None:
+    where = situation(shape, settings.batch_size)
     return next((entry for entry in _read(workdir) if entry["situation"] == where), None)
 
 

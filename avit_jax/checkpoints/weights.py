@@ -8,10 +8,10 @@ from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax.checkpoints.store import Checkpoints
+from avit_jax.config.defaults import Init
 from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params, abstract
@@ -41,7 +41,7 @@ class Weights:
 
 
 def initial_weights(
-    config: ConfigDict, model: Model, mesh: Mesh, *, weights: str = "auto"
+    init: Init, model: Model, mesh: Mesh, *, weights: str = "auto"
 ) -> Weights | None:
     """What `config.init` says to start from; `None` where it says nothing.
 
@@ -49,72 +49,25 @@ def initial_weights(
     own: those are fresh, and a warning names them.
 
     Args:
-        config: of the run.
+        init: the settings that say it.
         model: that will use them.
         mesh: to put them on.
-        weights: "auto", "ema" or "raw", as in `load_weights` and `load_torch`.
+        weights: "auto", "ema" or "raw", as in `weights_of_run` and `load_torch`.
 
     Raises:
         UserError: they are not there, or do not fit.
     """
-    init = config.init
     if init.weights:
         return weights_of_file(init.weights, model, mesh, pixels=init.pixels, weights=weights)
     if init.workdir:
         workdir = Path(init.workdir)
         found = weights_of_run(workdir, model, mesh, weights=weights, plain=True)
         if found is None:
-            raise _nothing_in(workdir)
+            raise nothing_in(workdir)
         whole = model.completed(found.params)
         fresh = {name: whole[name] for name in whole.keys() - found.params.keys()}
         return dataclasses.replace(found, params=found.params | put_on(mesh, fresh))
     return None
-
-
-def chosen_weights(config: ConfigDict, workdir: Path, model: Model, mesh: Mesh) -> Weights:
-    """The weights that a mode other than training uses, under `config.eval.weights`.
-
-    They are those of the newest checkpoint in `workdir`, or, as long as there is none, what a
-    training there would start from. So the command that fine-tuned a file's weights evaluates the
-    result of it, and the same command before any training evaluates the file.
-
-    Raises:
-        UserError: there are none, or they do not fit.
-    """
-    found = weights_of_run(workdir, model, mesh, weights=config.eval.weights)
-    if found is not None:
-        _name_differences(config, workdir)
-    else:
-        found = initial_weights(config, model, mesh, weights=config.eval.weights)
-    if found is None:
-        raise _nothing_in(workdir)
-    return found
-
-
-def _name_differences(config: ConfigDict, workdir: Path) -> None:
-    """Says where a run's weights are about to be used in another way than they were trained."""
-    lines = configs.differences(config, (workdir / "config.json").read_text())
-    changed = [line for key, line in lines.items() if key.startswith(("method.", "model."))]
-    if changed:
-        logger.warning("used otherwise than trained in %s: %s", workdir, "; ".join(changed))
-
-
-def load_weights(workdir: Path, model: Model, mesh: Mesh, *, weights: str = "auto") -> Params:
-    """The weights of a trained run, for a model with the same parameters.
-
-    Args:
-        workdir: of the run.
-        model: that will use them; its method may be another one.
-        mesh: to put them on.
-        weights: "auto" (the moving average where there is one), "ema" or "raw".
-
-    Raises:
-        UserError: there is no such run, no checkpoint, or the parameters have other shapes.
-    """
-    found = weights_of_run(workdir, model, mesh, weights=weights)
-    if found is None:
-        raise _nothing_in(workdir)
-    return found.params
 
 
 def weights_of_file(
@@ -147,7 +100,7 @@ def weights_of_file(
         if not new_classifier:
             refuse_other_classes(state_dict, model.shape)
         known = "symmetric" if npz.is_google_research(state_dict) else "imagenet"
-        return for_our_pixels(model.from_torch(state_dict), pixels or known)
+        return for_our_pixels(model.from_torch(state_dict), pixels or known, model.shape)
 
     params = put_on(mesh, in_all_or_none(read))
     logger.info("weights of %s", address)
@@ -157,9 +110,17 @@ def weights_of_file(
 def weights_of_run(
     workdir: Path, model: Model, mesh: Mesh, *, weights: str = "auto", plain: bool = False
 ) -> Weights | None:
-    """As `load_weights`, and where they are from; `None` if there is no run or no checkpoint.
+    """The weights of a trained run; `None` if there is no run or no checkpoint.
 
-    With `plain` they may lack what the model has beside its backbone.
+    Args:
+        workdir: of the run.
+        model: that will use them; its method may be another one.
+        mesh: to put them on.
+        weights: "auto" (the moving average where there is one), "ema" or "raw".
+        plain: whether they may lack what the model has beside its backbone.
+
+    Raises:
+        UserError: the parameters have other shapes, or there is no moving average.
     """
     saved = workdir / "config.json"
     if not saved.exists():
@@ -197,7 +158,8 @@ def _sizes(params: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf.shape, params)
 
 
-def _nothing_in(workdir: Path) -> UserError:
+def nothing_in(workdir: Path) -> UserError:
+    """What to raise where a run was to have weights and has none."""
     missing = "checkpoint yet" if (workdir / "config.json").exists() else "config.json of a run"
     return UserError(
         f"{workdir} holds no {missing}: write the workdir of a run that has been trained, or "

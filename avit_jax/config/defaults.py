@@ -1,168 +1,237 @@
-"""Configs: defaults for every experiment, in one typed and locked `ConfigDict`.
+"""All settings but those of a model and its method: types, defaults, and what they may not be.
 
-A config file calls `base(model=...)`, changes what its experiment changes, and returns the result.
-Every value can be changed on the command line (`--config.optim.learning_rate 1e-3`); types are
-checked, and a key that does not exist is an error.
+Each dataclass is a section of a config. A config file and the command line change the `ConfigDict`
+that is made from the defaults; `Settings.of` makes it typed parts again, once, and what runs
+afterwards reads those.
 
-A new setting is one line here (or one field of the dataclass that it belongs to). If its default
-changes what older runs did, or if it may change between two parts of one run, that line says so:
-see `settings.py`.
+A new setting is one line here. If its default changes what older runs did, or if it may change
+between two parts of one run, that line says so: see `settings.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+import typing
+from typing import Any, Self
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from avit_jax import zoo
-from avit_jax.config import settings
-from avit_jax.config.settings import changeable, of_dataclass
+from avit_jax import validators
+from avit_jax.config.inference import Benchmark, Eval, Inference
+from avit_jax.config.settings import CHANGEABLE, changeable
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
 from avit_jax.losses.distillation import Distillation
-from avit_jax.methods.base import Model
+from avit_jax.pretrained.pixels import PIXELS
 
 
-def base(*, model: str, method: Mapping[str, Any] | None = None) -> ConfigDict:
-    """All settings with their defaults, for a named model; `method` changes the method's own."""
-    created = zoo.create_model(model, method=method)
-    return ConfigDict(settings.defaults(_of_model(model, created) | _of_every_model())).lock()
+def _check_source(source: Init | Teacher, name: str, why: str) -> None:
+    if source.workdir and source.weights:
+        raise UserError(
+            f"config.{name}.workdir is {source.workdir!r} and config.{name}.weights "
+            f"{source.weights!r}, but {why} one of them: leave the other out."
+        )
+    validators.one_of(tuple(PIXELS), source, "pixels", prefix=f"config.{name}.", optional=True)
 
 
-def make_model(config: ConfigDict) -> Model:
-    """The model that a config describes.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Init:
+    """What to start from, one of the two at most.
 
-    Raises:
-        UserError: values that contradict each other.
+    A training takes the EMA in either, if there is one; other modes take what `eval.weights` says.
     """
-    overrides = config.model.to_dict()
-    return zoo.create_model(
-        overrides.pop("name"), method=settings.plain(config.method.to_dict()), **overrides
+
+    workdir: str | None = None  # of a run of this project: its newest checkpoint
+    weights: str | None = None  # of somebody else: .pth, .safetensors, .npz, or hf://owner/name
+    # What `weights` expects of pixels, see pretrained/pixels.py: "imagenet" (DeiT, timm's rule) or
+    # "symmetric" (AugReg). Unset: symmetric for google-research's .npz files.
+    pixels: str | None = None
+    # Whether training may start from random weights; False in recipes for fine-tuning.
+    scratch: bool = True
+
+    def __post_init__(self):
+        _check_source(self, "init", "a model starts from")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Teacher(Distillation):
+    """A trained dense model to learn from beside the labels, given as in `Init`, if any is.
+
+    What the student is held to, and how much that weighs, are fields of `Distillation`.
+    """
+
+    workdir: str | None = None
+    weights: str | None = None
+    pixels: str | None = None
+    # Which model `weights` are of, by its name; this one's backbone where unset.
+    model: str | None = None
+
+    def __post_init__(self):
+        _check_source(self, "teacher", "a student has")
+        super().__post_init__()
+        if self.workdir and self.model:
+            raise UserError(
+                f"config.teacher.model is {self.model!r}, but the run in config.teacher.workdir "
+                "says itself which model it is: leave one of them out."
+            )
+        unset = {"pixels": None, "model": None, **dataclasses.asdict(Distillation())}
+        changed = [name for name, value in unset.items() if getattr(self, name) != value]
+        if changed and not self.origin:
+            raise UserError(
+                f"config.teacher.{changed[0]} is {getattr(self, changed[0])!r}, but there is no "
+                "teacher: write --config.teacher.workdir RUN or --config.teacher.weights FILE, or "
+                "leave it out."
+            )
+
+    @property
+    def origin(self) -> str | None:
+        """The run or file that the teacher is from; `None` where nothing is learnt from one."""
+        return self.workdir or self.weights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is trained and evaluated on."""
+
+    name: str = "imagenet2012"
+    dir: str | None = changeable(None)  # or the environment variable TFDS_DATA_DIR
+    train_split: str = "train"
+    eval_split: str = "validation"
+    # Processes that decode; 0 decodes in threads of this process.
+    workers: int = changeable(0)
+    # Unreadable examples, as a share of those seen, that end a run.
+    max_bad_share: float = changeable(0.01)
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    mix: Mix = dataclasses.field(default_factory=Mix)
+
+    def __post_init__(self):
+        validators.share_below_one(self, "max_bad_share", prefix="config.data.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """How long a training lasts and what a step is."""
+
+    batch_size: int = 1024  # images per step, over all devices and processes
+    epochs: float = 100.0
+    steps: int | None = None  # instead of epochs
+    accumulation: int = 1  # microbatches per step; penalties are means over microbatches
+    label_smoothing: float = 0.1
+    ema_decay: float = 0.0  # 0: no moving average of the parameters
+    # Or "rollback": back to the last checkpoint, skip the step.
+    on_nonfinite: str = changeable("stop")
+    max_rollbacks: int = changeable(3)
+
+    def __post_init__(self):
+        prefix = "config.train."
+        validators.positive(self, "batch_size", "accumulation", "epochs", prefix=prefix)
+        validators.share_below_one(self, "ema_decay", "label_smoothing", prefix=prefix)
+        validators.at_least(1, self, "steps", prefix=prefix, optional=True)
+        if self.batch_size % self.accumulation:
+            raise UserError(
+                f"config.train.batch_size {self.batch_size} is not a multiple of "
+                f"config.train.accumulation {self.accumulation}: change one of them."
+            )
+        validators.one_of(("stop", "rollback"), self, "on_nonfinite", prefix=prefix)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optim:
+    """AdamW and its learning rate."""
+
+    learning_rate: float = 5e-4
+    reference_batch_size: int = 512  # the learning rate is scaled by batch_size / this
+    warmup: float = 0.05  # share of the training
+    min_learning_rate: float = 0.01  # share of the peak
+    weight_decay: float = 0.05
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float = 0.0  # 0: no clipping
+
+    def __post_init__(self):
+        prefix = "config.optim."
+        validators.positive(self, "learning_rate", "reference_batch_size", "eps", prefix=prefix)
+        validators.not_negative(self, "weight_decay", "clip_norm", prefix=prefix)
+        shares = ("warmup", "min_learning_rate", "b1", "b2")
+        validators.share_below_one(self, *shares, prefix=prefix)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """How the devices are arranged, see `runtime.device_mesh.make_mesh`."""
+
+    data: int = -1
+    fsdp: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """How often a training is saved, and how much of it stays."""
+
+    every: float = 1.0  # epochs
+    keep: int = 2  # number of the newest
+
+    def __post_init__(self):
+        validators.positive(self, "every", "keep", prefix="config.checkpoint.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Log:
+    """What a training says on its way."""
+
+    every: int = 50  # steps
+    tensorboard: bool = changeable(True)
+
+    def __post_init__(self):
+        validators.positive(self, "every", prefix="config.log.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All sections but `model` and `method`, which `model.make_model` makes a model of."""
+
+    seed: int = 0
+    init: Init = dataclasses.field(default_factory=Init)
+    teacher: Teacher = dataclasses.field(default_factory=Teacher)
+    data: Data = dataclasses.field(default_factory=Data)
+    train: Train = dataclasses.field(default_factory=Train)
+    optim: Optim = dataclasses.field(default_factory=Optim)
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    eval: Eval = dataclasses.field(default_factory=Eval)
+    inference: Inference = dataclasses.field(default_factory=Inference, metadata=CHANGEABLE)
+    benchmark: Benchmark = dataclasses.field(default_factory=Benchmark, metadata=CHANGEABLE)
+    checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint, metadata=CHANGEABLE)
+    log: Log = dataclasses.field(default_factory=Log)
+    # Workdir of a dense run to set beside the results.
+    dense_twin: str | None = changeable(None)
+
+    def __post_init__(self):
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"config.seed is {self.seed}: write a number from 0 to 4294967295.")
+        if self.eval.weights == "ema" and not self.train.ema_decay:
+            raise UserError(
+                "config.eval.weights is 'ema', but config.train.ema_decay is 0, so there is no "
+                "moving average: write auto or raw, or train with an ema_decay such as 0.9999."
+            )
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> Self:
+        """The settings of a config.
+
+        Raises:
+            UserError: the first value or contradiction that cannot be, with what to write.
+        """
+        return _typed(cls, config)
+
+
+def _typed(section: type, values: ConfigDict) -> Any:
+    hints = typing.get_type_hints(section)
+    given = {field.name: values[field.name] for field in dataclasses.fields(section)}
+    return section(
+        **{
+            name: _typed(hints[name], value) if isinstance(value, ConfigDict) else value
+            for name, value in given.items()
+        }
     )
-
-
-def declared(name: Any) -> dict[str, Any]:
-    """All settings of a named model's configs; without those of the model if there is no such."""
-    try:
-        return _of_model(name, zoo.create_model(str(name))) | _of_every_model()
-    except UserError:
-        return _of_every_model()
-
-
-def _of_model(name: str, created: Model) -> dict[str, Any]:
-    return {
-        "model": {"name": name, **of_dataclass(created.shape)},
-        "method": of_dataclass(created.settings),
-    }
-
-
-def _of_every_model() -> dict[str, Any]:
-    """Made anew for each config, for a config changes its placeholders."""
-    return {
-        "seed": 0,
-        "init": {
-            # What to start from, one of the two at most: a workdir of this project (its newest
-            # checkpoint), or a weight file of somebody else (.pth, .safetensors, .npz, or
-            # hf://owner/name). A training takes the EMA in either, if there is one; other modes
-            # take what `eval.weights` says.
-            "workdir": placeholder(str),
-            "weights": placeholder(str),
-            # What `weights` expects of pixels, see pretrained/pixels.py: "imagenet" (DeiT, timm's
-            # rule) or "symmetric" (AugReg). Unset: symmetric for google-research's .npz files.
-            "pixels": placeholder(str),
-            # Whether training may start from random weights; False in recipes for fine-tuning.
-            "scratch": True,
-        },
-        "teacher": {
-            # A trained dense model to learn from beside the labels, one of the two at most, given
-            # as in `init`. Nothing is learnt from a teacher where both are unset.
-            "workdir": placeholder(str),
-            "weights": placeholder(str),
-            "pixels": placeholder(str),
-            # Which model `weights` are of, by its name; this one's backbone where unset.
-            "model": placeholder(str),
-            # Weights of what the student is held to, see losses/distillation.py.
-            **of_dataclass(Distillation()),
-        },
-        "data": {
-            "name": "imagenet2012",
-            "dir": changeable(placeholder(str)),  # or the environment variable TFDS_DATA_DIR
-            "train_split": "train",
-            "eval_split": "validation",
-            # Processes that decode; 0 decodes in threads of this process.
-            "workers": changeable(0),
-            # Unreadable examples, as a share of those seen, that end a run.
-            "max_bad_share": changeable(0.01),
-            "augment": of_dataclass(Augment()),
-            "mix": of_dataclass(Mix()),
-        },
-        "train": {
-            "batch_size": 1024,  # images per step, over all devices and processes
-            "epochs": 100.0,
-            "steps": placeholder(int),  # instead of epochs
-            "accumulation": 1,  # microbatches per step; penalties are means over microbatches
-            "label_smoothing": 0.1,
-            "ema_decay": 0.0,  # 0: no moving average of the parameters
-            # Or "rollback": back to the last checkpoint, skip the step.
-            "on_nonfinite": changeable("stop"),
-            "max_rollbacks": changeable(3),
-        },
-        "optim": {
-            "learning_rate": 5e-4,
-            "reference_batch_size": 512,  # the learning rate is scaled by batch_size / this
-            "warmup": 0.05,  # share of the training
-            "min_learning_rate": 0.01,  # share of the peak
-            "weight_decay": 0.05,
-            "b1": 0.9,
-            "b2": 0.999,
-            "eps": 1e-8,
-            "clip_norm": 0.0,  # 0: no clipping
-        },
-        "mesh": {"data": -1, "fsdp": 1},
-        "eval": {
-            "batch_size": changeable(256),
-            # Epochs; also saves a checkpoint. The last step always does both.
-            "every": changeable(5.0),
-            "weights": "auto",  # "auto": EMA where there is one; "ema"; "raw". Of files too
-        },
-        "inference": changeable(
-            {
-                "batch_size": 32,  # images that --mode predict and benchmark put through together
-                # "auto": the fastest exact one that --mode calibrate found, else compact on CPUs
-                # and static elsewhere; or "compact", "static", "masked", "dense", "capped".
-                "execution": "auto",
-                # Static sizes of the program, see execution/plan.py; those of --mode calibrate, or
-                # sensible ones, where unset.
-                "images": placeholder(int),
-                "row_sizes": placeholder(tuple),
-                "attention_images": placeholder(int),
-                "lengths": placeholder(tuple),
-                "dense_images": placeholder(int),
-                "fused_attention": placeholder(bool),  # cuDNN's kernel, on GPUs: bfloat16
-                "unrolled": placeholder(bool),  # layers one by one instead of a loop: for GPUs
-                "capacities": placeholder(tuple),  # places in each layer, for execution "capped"
-                "static_rows": placeholder(tuple),  # rows in each layer, for execution "static"
-            }
-        ),
-        "benchmark": changeable(
-            {
-                "batch_sizes": (1, 16, 32, 64),
-                "image_sizes": placeholder(tuple),  # the model's own where unset
-                "dtypes": placeholder(tuple),  # the model's own where unset
-                # Synthetic: paper, half, none; real: this run's own. Unset: paper and half where
-                # the model has them, else real.
-                "profiles": placeholder(tuple),
-                "executions": ("dense", "masked", "compact", "static", "capped"),
-                "turns": 9,
-                "peers": placeholder(tuple),  # of PyTorch, where it is installed: eager, compile
-            }
-        ),
-        "checkpoint": changeable({"every": 1.0, "keep": 2}),  # epochs; number kept
-        "log": {"every": 50, "tensorboard": changeable(True)},  # steps
-        # Workdir of a dense run to set beside the results.
-        "dense_twin": changeable(placeholder(str)),
-    }

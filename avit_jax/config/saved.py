@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from avit_jax.config import settings
-from avit_jax.config.defaults import declared
+from avit_jax.config.model import declared
 from avit_jax.errors import UserError
 
 

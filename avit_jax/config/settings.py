@@ -1,13 +1,13 @@
 """What is said of a setting where its default is declared, so that runs survive new settings.
 
-A declaration is a tree of dicts, like the config that is made from it. A leaf is a default, or a
-`Setting` where there is more to say:
+A setting is a field of a dataclass, which says in its metadata what there is to say:
 
-    "workers": changeable(0),                 # may change between two parts of one run
-    "rate": Setting(0.1, before=0.0),         # came later; older runs behaved as with 0.0
+    workers: int = changeable(0)  # may change between two parts of one run
+    rate: float = field(default=0.1, metadata={"before": 0.0})  # older runs behaved as with 0.0
+    kernel: bool = field(default=False, metadata={"config": False})  # no config sets it
 
-Fields of a dataclass say the same in metadata: `field(default=0.1, metadata={"before": 0.0})`;
-what a config does not set has `{"config": False}` there.
+A declaration is what is read from them: a tree of dicts, like the config that is made from it,
+whose leaves are `Setting`s.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ml_collections.config_dict import FieldReference
 
 Tree = Mapping[str, Any]  # of settings, or of their values
 _AS_DEFAULT = object()
+CHANGEABLE = {"changeable": True}  # of a field, or of one that is a section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +50,11 @@ RETIRED = {
 
 
 def changeable(default: Any) -> Any:
-    """A setting that may change between two parts of one run, or a section of such."""
-    if isinstance(default, Mapping):
-        return {name: changeable(value) for name, value in default.items()}
-    return Setting(default, changeable=True)
+    """A field that may change between two parts of one run."""
+    return dataclasses.field(default=default, metadata=CHANGEABLE)
 
 
-def of_dataclass(options: Any, before: Any = None) -> dict[str, Any]:
+def of_dataclass(options: Any, before: Any = None, *, may_change: bool = False) -> dict[str, Any]:
     """The fields of a dataclass as a declaration whose defaults are the values of `options`.
 
     Values keep the types of their annotations in a config: a field that may be `None` takes values
@@ -66,6 +65,7 @@ def of_dataclass(options: Any, before: Any = None) -> dict[str, Any]:
         options: values of a new config. A named model has some of its own, but what runs did before
           a field existed does not follow from those.
         before: values before the fields existed; what the fields themselves say where unset.
+        may_change: whether all fields may change between two parts of one run.
     """
     hints = typing.get_type_hints(type(options))
     declared: dict[str, Any] = {}
@@ -76,14 +76,19 @@ def of_dataclass(options: Any, before: Any = None) -> dict[str, Any]:
         value, annotation = getattr(options, field.name), hints[field.name]
         earlier = field.default if before is None else getattr(before, field.name)
         earlier = value if earlier is dataclasses.MISSING else earlier
+        changes = may_change or said.get("changeable", False)
         if dataclasses.is_dataclass(value):
-            declared[field.name] = of_dataclass(value, earlier)
+            declared[field.name] = of_dataclass(value, earlier, may_change=changes)
             continue
         if isinstance(annotation, types.UnionType):
-            kinds = [kind for kind in typing.get_args(annotation) if kind is not types.NoneType]
+            kinds = [
+                typing.get_origin(kind) or kind
+                for kind in typing.get_args(annotation)
+                if kind is not types.NoneType
+            ]
             value = FieldReference(value, field_type=kinds[0] if len(kinds) == 1 else object)
         declared[field.name] = Setting(
-            value, changeable=said.get("changeable", False), before=said.get("before", earlier)
+            value, changeable=changes, before=said.get("before", earlier)
         )
     return declared
 
@@ -91,7 +96,7 @@ def of_dataclass(options: Any, before: Any = None) -> dict[str, Any]:
 def defaults(declared: Tree) -> dict[str, Any]:
     """The defaults of a declaration, for a `ConfigDict`."""
     return {
-        name: defaults(value) if isinstance(value, Mapping) else _setting(value).default
+        name: defaults(value) if isinstance(value, Mapping) else value.default
         for name, value in declared.items()
     }
 
@@ -99,7 +104,7 @@ def defaults(declared: Tree) -> dict[str, Any]:
 def changeable_keys(declared: Tree) -> set[str]:
     """Keys ("data.workers") that may change between two parts of one run."""
     known = dict(flat(declared)) | RETIRED
-    return {key for key, value in known.items() if _setting(value).changeable}
+    return {key for key, value in known.items() if value.changeable}
 
 
 def completed(saved: Tree, declared: Tree, prefix: str = "") -> dict[str, Any]:
@@ -149,11 +154,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _setting(leaf: Any) -> Setting:
-    return leaf if isinstance(leaf, Setting) else Setting(leaf)
-
-
-def _before(leaf: Any) -> Any:
-    setting = _setting(leaf)
+def _before(setting: Setting) -> Any:
     value = setting.default if setting.before is _AS_DEFAULT else setting.before
     return plain(value.get() if isinstance(value, FieldReference) else value)

@@ -8,8 +8,6 @@ passed in and from nothing else.
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -73,18 +71,6 @@ class Augment:
                 f"config.data.augment.decoder 'opencv' needs kind 'inception', not {self.kind!r}: "
                 "write decoder 'pillow'."
             )
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Returns the settings in a dict or ConfigDict; an unknown key raises UserError."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(config) - known)
-        if unknown:
-            raise UserError(
-                f"augment has no setting {', '.join(map(repr, unknown))}; "
-                f"write one of {', '.join(sorted(known))}"
-            )
-        return cls(**{name: config[name] for name in config})
 
 
 def train_image(

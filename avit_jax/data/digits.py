@@ -86,7 +86,6 @@ class DigitsSource:
         self._split = split
 
     def __len__(self) -> int:
-        """Returns the number of images."""
         return len(self._labels)
 
     def __getitem__(self, index: int) -> Example:

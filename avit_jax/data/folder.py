@@ -56,7 +56,6 @@ class FolderSource:
             raise UserError(f"{root} has no class folders with images; lay it out as {LAYOUT}")
 
     def __len__(self) -> int:
-        """Returns the number of files."""
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Example:

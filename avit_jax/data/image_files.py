@@ -1,4 +1,4 @@
-"""Image files and folders that a user names on the command line, as a source.
+"""The image file or folder that a user names on the command line, as a source.
 
 A folder is walked to the bottom, so that class folders and folders by date or camera both work.
 Files are listed once, in an order that depends on their names alone: one command sees the same
@@ -7,7 +7,6 @@ images in the same places today, tomorrow and on every host.
 
 from __future__ import annotations
 
-import bisect
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ class FileSource:
     """Image files, each of the class that the innermost folder around it is named after.
 
     Args:
-        paths: files and folders. Hidden files and folders are left out, links are followed.
+        path: of a file or folder. Hidden files and folders are left out, links are followed.
         class_names: of the model.
 
     Raises:
@@ -29,38 +28,30 @@ class FileSource:
 
     name = "files"
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]], *, class_names: Sequence[str]):
+    def __init__(self, path: str | os.PathLike[str], *, class_names: Sequence[str]):
         self.class_names = tuple(class_names)
         self._classes = {name: label for label, name in enumerate(self.class_names)}
-        self._files: list[str] = []  # paths below a root; no more, because there may be millions
-        self._roots: list[str] = []
-        self._firsts: list[int] = []  # index of each root's first file
-        for path in map(Path, paths):
-            self._firsts.append(len(self._files))
-            if path.is_dir():
-                self._roots.append(os.fspath(path))
-                self._files += files_below(path)
-            elif path.exists():
-                self._roots.append(os.fspath(path.parent))
-                self._files.append(path.name)
-            else:
-                raise UserError(
-                    f"there is no file or folder {str(path)!r}: write the path of an image, of a "
-                    "folder of images, or of a folder of class folders."
-                )
+        path = Path(path)
+        if not path.exists():
+            raise UserError(
+                f"there is no file or folder {str(path)!r}: write the path of an image, of a "
+                "folder of images, or of a folder of class folders."
+            )
+        self._root = os.fspath(path if path.is_dir() else path.parent)
+        # Paths below the root; no more, because there may be millions.
+        self._files = list(files_below(path)) if path.is_dir() else [path.name]
         if not self._files:
             raise UserError(
-                f"there is no image in {', '.join(map(str, paths))}: write a folder with images "
-                "in it or in its subfolders."
+                f"there is no image in {path}: write a folder with images in it or in its "
+                "subfolders."
             )
 
     def __len__(self) -> int:
-        """Returns the number of files."""
         return len(self._files)
 
     def __getitem__(self, index: int) -> Example:
         """Returns the file's bytes and its class, 0 where it is not known; may raise BadExample."""
-        content = read_file(os.path.join(self._root(index), self._files[index]))
+        content = read_file(os.path.join(self._root, self._files[index]))
         return Example(content, self._label(index) or 0)
 
     def describe(self, index: int) -> str:
@@ -73,14 +64,10 @@ class FileSource:
 
     def _label(self, index: int) -> int | None:
         folders = os.path.dirname(self._files[index]).split(os.sep)[::-1]
-        for folder in (*folders, os.path.basename(os.path.abspath(self._root(index)))):
+        for folder in (*folders, os.path.basename(os.path.abspath(self._root))):
             if folder in self._classes:
                 return self._classes[folder]
         return None
-
-    def _root(self, index: int) -> str:
-        # Where several roots have the same first index, all but the last are without files.
-        return self._roots[bisect.bisect_right(self._firsts, index) - 1]
 
 
 def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:

@@ -48,7 +48,6 @@ class Selection:
         return self.source.class_names
 
     def __len__(self) -> int:
-        """Returns the number of chosen images."""
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Example:
@@ -65,12 +64,12 @@ def labelled(source: Source, indices: Sequence[int], *, split: str) -> Selection
     return Selection(source, tuple(indices), (True,) * len(indices), f"{source.name}, {split}")
 
 
-def given_files(paths: Sequence[str], limit: int, *, class_names: Sequence[str]) -> Selection:
-    """Images of files and folders, see `FileSource`."""
-    source = FileSource(paths, class_names=class_names)
+def given_files(path: str, limit: int, *, class_names: Sequence[str]) -> Selection:
+    """At most `limit` images of a file or folder, see `FileSource`."""
+    source = FileSource(path, class_names=class_names)
     chosen = evenly_spaced(len(source), limit)
-    title = Path(paths[0]).absolute().name if len(paths) == 1 else f"{len(paths)} inputs"
-    title = title.encode("utf-8", "replace").decode("utf-8")  # a name may hold any bytes
+    name = Path(path).absolute().name
+    title = name.encode("utf-8", "replace").decode("utf-8")  # a name may hold any bytes
     return Selection(source, chosen, tuple(source.labelled(index) for index in chosen), title)
 
 

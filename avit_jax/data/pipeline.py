@@ -11,6 +11,7 @@ A batch is decoded as a whole by one thread or process straight into its array: 
 to be stacked.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import grain.python as grain
@@ -105,35 +106,34 @@ def eval_batches(
     return _iterate(batches[host::hosts], workers=workers, threads=threads)
 
 
+@dataclasses.dataclass(frozen=True)
 class LoadTrainBatch(grain.MapWithIndexTransform):
     """From the drawn examples of a batch to the batch; top-level, so that it pickles."""
 
-    def __init__(self, source: Source, *, image_size: int, augment: Augment, seed: int) -> None:
-        """Takes the arguments of `train_batches`."""
-        self._source = source
-        self._image_size = image_size
-        self._augment = augment
-        self._seed = seed
+    source: Source
+    image_size: int
+    augment: Augment
+    seed: int
 
     def map_with_index(self, index: int, requested: np.ndarray) -> Batch:
         """Returns batch `index` (counted over all hosts) of the examples `requested`, int [b]."""
-        batch = _empty_batch(requested, image_size=self._image_size)
+        batch = _empty_batch(requested, image_size=self.image_size)
         for row, wanted in enumerate(requested):
             # Row r of batch i has a position of its own in the run, whatever the hosts.
             position = index * len(requested) + row
-            rng = np.random.Generator(np.random.Philox(key=[self._seed, position]))
+            rng = np.random.Generator(np.random.Philox(key=[self.seed, position]))
             self._fill_row(batch, row, int(wanted), rng)
         return batch
 
     def _fill_row(self, batch: Batch, row: int, wanted: int, rng: np.random.Generator) -> None:
-        count = len(self._source)
+        count = len(self.source)
         tries = min(count, MAX_SUBSTITUTES)
         for offset in range(tries):
             index = (wanted + offset) % count
             try:
-                example = read_example(self._source, index)
+                example = read_example(self.source, index)
                 batch["image"][row] = train_image(
-                    example.image, rng, size=self._image_size, augment=self._augment
+                    example.image, rng, size=self.image_size, augment=self.augment
                 )
             except BadExample as error:
                 reason = error
@@ -142,31 +142,30 @@ class LoadTrainBatch(grain.MapWithIndexTransform):
             batch["index"][row] = index
             return
         raise UserError(
-            f"{tries} examples in a row from {self._source.describe(wanted)} on are unreadable, "
+            f"{tries} examples in a row from {self.source.describe(wanted)} on are unreadable, "
             f"the last because it {reason}; repair or replace the data"
         )
 
 
+@dataclasses.dataclass(frozen=True)
 class LoadEvalBatch(grain.MapTransform):
     """From positions in the padded split to the batch; top-level, so that it pickles."""
 
-    def __init__(self, source: Source, *, image_size: int, augment: Augment) -> None:
-        """Takes the arguments of `eval_batches`."""
-        self._source = source
-        self._image_size = image_size
-        self._augment = augment
+    source: Source
+    image_size: int
+    augment: Augment
 
     def map(self, positions: np.ndarray) -> Batch:
         """Returns the batch of `positions`, int [b]; those past the split's end are padding."""
-        exists = positions < len(self._source)
-        batch = _empty_batch(np.where(exists, positions, -1), image_size=self._image_size)
+        exists = positions < len(self.source)
+        batch = _empty_batch(np.where(exists, positions, -1), image_size=self.image_size)
         batch["index"][:] = batch["requested"]
         valid = exists.copy()
         for row in np.flatnonzero(exists):
             try:
-                example = read_example(self._source, int(positions[row]))
+                example = read_example(self.source, int(positions[row]))
                 batch["image"][row] = eval_image(
-                    example.image, size=self._image_size, augment=self._augment
+                    example.image, size=self.image_size, augment=self.augment
                 )
             except BadExample:
                 valid[row] = False

@@ -34,7 +34,6 @@ class TfdsSource:
         self._split = split
 
     def __len__(self) -> int:
-        """Returns the number of records in the split."""
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:

@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
-from avit_jax import config as configs
+from avit_jax.experiment import Experiment
 
 # What must be equal for two accuracies to stand side by side.
 _COMPARED = (
@@ -24,16 +22,16 @@ class Twin(NamedTuple):
     text: str
 
 
-def dense_twin(config: ConfigDict) -> Twin:
+def dense_twin(experiment: Experiment) -> Twin:
     """The result in the workdir `config.dense_twin`, if it is comparable with this run's."""
-    if not config.dense_twin:
+    if not experiment.settings.dense_twin:
         return Twin(None, "not trained (set config.dense_twin to its workdir)")
-    workdir = Path(config.dense_twin)
+    workdir = Path(experiment.settings.dense_twin)
     if not (workdir / "summary.json").exists():
         return Twin(None, f"not trained ({workdir} holds no result)")
     try:
         top1 = float(json.loads((workdir / "summary.json").read_text())["top1"])
-        changed = configs.differences(config, (workdir / "config.json").read_text())
+        changed = experiment.differences(workdir)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Twin(None, f"not known: the result in {workdir} cannot be read ({error!r})")
     other = [changed[key] for key in _COMPARED if key in changed]

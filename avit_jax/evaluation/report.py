@@ -20,21 +20,21 @@ from avit_jax.viz import depth_maps
 
 def print_model(experiment: Experiment) -> None:
     """Print what is going to be trained: sizes, parameters, cost, data, steps."""
-    model, config = experiment.model, experiment.config
+    model, settings = experiment.model, experiment.settings
     shape = model.shape
     rows = [
-        ("model", config.model.name),
+        ("model", experiment.name),
         ("blocks x width x heads", f"{shape.depth} x {shape.embed_dim} x {shape.num_heads}"),
         ("tokens", f"{shape.num_tokens} of {shape.patch_size} x {shape.patch_size} pixels"),
         ("parameters", f"{model.num_params() / 1e6:.3f} M"),
         ("GMACs per image, dense", f"{model.dense_gmacs():.4g}"),
         ("training images", f"{len(experiment.train_source):,} of {experiment.train_source.name}"),
         ("evaluation images", f"{len(experiment.eval_source):,}"),
-        ("steps", f"{experiment.total_steps:,} of {config.train.batch_size} images"),
+        ("steps", f"{experiment.total_steps:,} of {settings.train.batch_size} images"),
         ("devices", f"{jax.device_count()} x {jax.devices()[0].device_kind}, {shape.dtype}"),
         ("workdir", str(experiment.workdir)),
     ]
-    teacher = config.teacher.workdir or config.teacher.weights
+    teacher = settings.teacher.origin
     rows += [("learns from", teacher)] if teacher else []
     _print(table(rows, "Model"))
 
@@ -115,9 +115,9 @@ def summarise(
     experiment: Experiment, results: dict[str, Any], dense: dict[str, Any]
 ) -> dict[str, Any]:
     """The machine-readable figures of an evaluation, beside those of dense execution and a twin."""
-    twin = dense_twin(experiment.config)
+    twin = dense_twin(experiment)
     return {
-        "model": experiment.config.model.name,
+        "model": experiment.name,
         "data": experiment.eval_source.name,
         **results,
         "top1_dense": dense["top1"],

@@ -42,7 +42,7 @@ def check_images(experiment: Experiment) -> tuple[np.ndarray, str]:
         noise = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), np.uint8)
         return noise, f"{IMAGES} images of noise, for the data are not at hand"
     chosen = experiment.eval_images(IMAGES)
-    images, _ = read_selection(chosen, size=size, augment=experiment.augment)
+    images, _ = read_selection(chosen, size=size, augment=experiment.settings.data.augment)
     return images, f"{len(images)} images of {chosen.title}"
 
 

@@ -7,11 +7,7 @@ another name and then takes its own; nothing that exists is replaced.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -23,15 +19,13 @@ from avit_jax.checkpoints.weights import Weights, weights_of_file
 from avit_jax.checkpoints.workdir import CONVERTED
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
-from avit_jax.methods.base import Model
 from avit_jax.pretrained import hub
 from avit_jax.pretrained.torch_writer import ENDINGS, save_torch
 from avit_jax.runtime.device_mesh import make_mesh
-from avit_jax.runtime.files import is_local, sync_directory, write_json_atomic, write_text_atomic
+from avit_jax.runtime.files import write_json_atomic, write_text_atomic
 from avit_jax.runtime.processes import refuse_several_processes
+from avit_jax.runtime.replaced_folder import replaced_folder
 from avit_jax.runtime.tables import table
-
-logger = logging.getLogger(__name__)
 
 _FILES = (*ENDINGS, ".npz", ".pth.tar", ".tar")
 
@@ -63,22 +57,19 @@ def convert_run(
             f"--input (.pth, .safetensors, .npz, hf://owner/name) or as --output "
             f"({', '.join(ENDINGS)})."
         )
-    if not is_local(target):
-        raise UserError(f"{output} is not a local path: write a local --output.")
     _refuse_existing(target)
     experiment = Experiment(config, workdir if from_file or source is None else Path(source))
     model, mesh = experiment.model, make_mesh(devices=jax.devices()[:1])
     if from_file:
-        weights = weights_of_file(
-            str(source), model, mesh, pixels=config.init.pixels, weights=config.eval.weights
-        )
+        pixels, chosen = experiment.settings.init.pixels, experiment.settings.eval.weights
+        weights = weights_of_file(str(source), model, mesh, pixels=pixels, weights=chosen)
     else:
         weights = experiment.weights(mesh)
     if to_file:
         save_torch(target, model.to_torch(weights.params))
     else:
         _write_workdir(target, config, weights)
-    print(table(_rows(config, model, weights, target), "Converted"), flush=True)
+    print(table(_rows(experiment, weights, target), "Converted"), flush=True)
     return target
 
 
@@ -99,7 +90,7 @@ def _write_workdir(target: Path, config: ConfigDict, weights: Weights) -> None:
     described.init.update(workdir=None, weights=None, pixels=None)
     # One set of weights, whatever it was an average of.
     described.train.ema_decay, described.eval.weights = 0.0, "auto"
-    with _new_folder(target) as folder:
+    with replaced_folder(target) as folder:
         checkpoints = Checkpoints(folder / "checkpoints")
         checkpoints.save(0, {"params": weights.params})
         checkpoints.close()
@@ -107,26 +98,10 @@ def _write_workdir(target: Path, config: ConfigDict, weights: Weights) -> None:
         write_text_atomic(folder / "config.json", configs.to_json(described))
 
 
-@contextlib.contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `target` if nothing is raised."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.with_name(f".{target.name}.new{os.getpid()}")
-    folder.mkdir()
-    try:
-        yield folder
-        folder.rename(target)
-        sync_directory(target.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _rows(
-    config: ConfigDict, model: Model, weights: Weights, target: Path
-) -> list[tuple[str, str]]:
+def _rows(experiment: Experiment, weights: Weights, target: Path) -> list[tuple[str, str]]:
     return [
-        ("model", config.model.name),
-        ("parameters", f"{model.num_params():,}"),
+        ("model", experiment.name),
+        ("parameters", f"{experiment.model.num_params():,}"),
         ("from", weights.origin),
         ("written to", str(target)),
     ]

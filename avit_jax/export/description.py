@@ -27,24 +27,24 @@ def describe(experiment: Experiment) -> dict[str, Any]:
 
     Names of places on this machine are left out of the config, for they concern nobody else.
     """
-    config, shape = experiment.config, experiment.model.shape
+    settings, shape = experiment.settings, experiment.model.shape
     size, (labels, _) = shape.image_size, experiment.class_names
-    settings = json.loads(configs.to_json(config))
-    settings["data"]["dir"] = None
-    settings["init"] = dict.fromkeys(settings["init"])
-    settings["dense_twin"] = None
+    shown = json.loads(configs.to_json(experiment.config))
+    shown["data"]["dir"] = None
+    shown["init"] = dict.fromkeys(shown["init"])
+    shown["dense_twin"] = None
     return {
         "format": FORMAT,
-        "model": config.model.name,
+        "model": experiment.name,
         "execution": experiment.execution,
-        "batch_size": config.inference.batch_size,
+        "batch_size": settings.inference.batch_size,
         "dtype": shape.dtype,
         "labels": list(labels),
         "preprocessing": {
             "outside": {
                 "decode": "RGB, turned upright as EXIF says",
                 "resize": {
-                    "shorter_side": round(size / experiment.augment.crop_ratio),
+                    "shorter_side": round(size / settings.data.augment.crop_ratio),
                     "interpolation": "bicubic, antialiased (Pillow)",
                     "longer_side": "rounded down",
                 },
@@ -60,5 +60,5 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         },
         "outputs": OUTPUTS,
         "versions": {"avit_jax": __version__, "jax": jax.__version__},
-        "config": settings,
+        "config": shown,
     }

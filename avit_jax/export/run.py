@@ -32,17 +32,13 @@ from avit_jax.runtime.tables import table
 Rows = list[tuple[str, str]]
 
 
-def export_run(
-    config: ConfigDict, workdir: Path, *, output: Path | None = None, plan: Plan | None = None
-) -> Path:
+def export_run(config: ConfigDict, workdir: Path, *, output: Path | None = None) -> Path:
     """Export the weights that other modes use, and hold what was written against the model.
 
     Args:
         config: of the run; `config.inference` says how the program computes.
         workdir: of the run.
         output: a new folder, or a new file that ends in `.onnx`; `None` takes `workdir/export`.
-        plan: static sizes for this kind of machine; `None` takes those that calibration and config
-            chose, or sensible ones.
 
     Returns:
         The folder or file.
@@ -65,7 +61,7 @@ def export_run(
     if as_onnx:
         rows = write_onnx(target, model, params, description, images)
     else:
-        rows = write_folder(target, model, params, description, images, plan or experiment.plan)
+        rows = write_folder(target, model, params, description, images, experiment.plan)
     rows = [("weights", weights.origin), *rows]
     rows += [("compared on", title), ("written to", str(target))]
     print(table(rows, "Export"), flush=True)

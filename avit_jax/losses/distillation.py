@@ -12,8 +12,6 @@ is compared, and images that left before are not.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -54,11 +52,6 @@ class Distillation:
                 "config.teacher.attention, hidden and logits are all 0, so nothing is learnt from "
                 "the teacher: write one of them above 0, or name no teacher."
             )
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The weights among the settings of `config.teacher`."""
-        return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
 
     @property
     def features(self) -> bool:

@@ -120,8 +120,14 @@ class Model(Compilable):
         """Parameters, and images `[B, H, W, 3]`, with which a share of the dense GMACs runs.
 
         Only weights and images are chosen, the program is the same; see `synthetic_profiles`.
+
+        Raises:
+            UserError: the method has no such profiles.
         """
-        raise NotImplementedError(f"{self.name} has no synthetic profiles.")
+        raise UserError(
+            f"method {self.name} has no synthetic profiles: write real into "
+            "config.benchmark.profiles, where that is this run's own weights and images."
+        )
 
     def blocks_as_onnx(
         self, graph: Any, params: functional.Params, tokens: str
@@ -149,14 +155,10 @@ class Model(Compilable):
         """Multiply-adds of one image with nothing skipped, in units of 1e9."""
         return sum(map(costs.dense_gmacs, self.stages))
 
-    def gmacs(self, output: Output, *, upstream_accounting: bool = False) -> Array | np.ndarray:
+    def gmacs(self, output: Output) -> Array | np.ndarray:
         """Multiply-adds that each image of a batch needed, `[B]` in units of 1e9.
 
         Args:
             output: of `apply`, or of a compiled program.
-            upstream_accounting: count as the published tables of AdaViT do, see
-                `costs.upstream_gmacs`; only for comparing with them.
         """
-        if upstream_accounting:
-            return costs.upstream_gmacs(self.shape, output.usage[0])
         return costs.stages_gmacs(self.stages, output.usage)

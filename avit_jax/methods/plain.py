@@ -35,7 +35,6 @@ class Model(base.Model):
     adaptive = False
 
     def forward(self, network: Backbone, images: Array, call: Call) -> Output:
-        """See `base.Model.apply`."""
         tokens = embed(network, images, call)
 
         def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, Array | None]:
@@ -67,7 +66,6 @@ class Model(base.Model):
         return dense(network, images, plan)
 
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
-        """See `base.Model.compact_gmacs`."""
         return dense_gmacs(self.shape, usage[0].tokens.shape[1], plan)
 
 

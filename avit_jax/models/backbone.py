@@ -116,6 +116,11 @@ class Shape(abc.ABC):
         return {}
 
     @property
+    def patch_embedding(self) -> str | None:
+        """The linear layer that makes each token of nothing but its own patch's pixels, if any."""
+        return None
+
+    @property
     def convolutions(self) -> Mapping[str, int]:
         """Linear layers over square patches that PyTorch code has as convolutions, with the side.
 

@@ -51,12 +51,10 @@ class LearnedPositions(PositionEncoding):
     """A vector for each token, learnt (ViT, arXiv 2010.11929)."""
 
     def table(self, num_tokens: int, embed_dim: int, rngs: nnx.Rngs) -> Array:
-        """See `PositionEncoding.table`."""
         return token_initializer(rngs.params(), (1, num_tokens, embed_dim))
 
     @property
     def is_trained(self) -> bool:
-        """See `PositionEncoding.is_trained`."""
         return True
 
 
@@ -65,7 +63,6 @@ class SinusoidPositions(PositionEncoding):
     """A fixed table of sines and cosines of the token's number (arXiv 1706.03762)."""
 
     def table(self, num_tokens: int, embed_dim: int, rngs: nnx.Rngs) -> Array:
-        """See `PositionEncoding.table`."""
         return jnp.asarray(sinusoids(num_tokens, embed_dim))
 
 

@@ -83,7 +83,6 @@ class T2TShape(Shape):
         return between and super().attention_can_be_fused
 
     def build(self, rngs: nnx.Rngs) -> T2TViT:
-        """See `Shape.build`."""
         return T2TViT(self, rngs=rngs)
 
     @property
@@ -93,14 +92,12 @@ class T2TShape(Shape):
 
     @property
     def block(self) -> BlockShape:
-        """See `Shape.block`."""
         return dataclasses.replace(
             super().block, norm_eps=NORM_EPS, attention_scale=self.attention_scale
         )
 
     @property
     def draws(self) -> bool:
-        """See `Shape.draws`."""
         return super().draws or (self.tokens == "performer" and self.token_dropout_rate > 0)
 
     @property
@@ -111,7 +108,6 @@ class T2TShape(Shape):
 
     @property
     def position_encoding(self) -> SinusoidPositions:
-        """See `Shape.position_encoding`."""
         return SinusoidPositions()
 
     @property
@@ -132,7 +128,6 @@ class T2TShape(Shape):
 
     @property
     def embedding_macs(self) -> int:
-        """See `Shape.embedding_macs`."""
         side, total = self.image_size, 0
         for split, dim in zip(SPLITS[:-1], self.split_dims[:-1], strict=True):
             side //= split.stride
@@ -180,7 +175,6 @@ class T2TViT(Backbone):
         super().__init__(shape, rngs=rngs)
 
     def patches(self, images: Array, key: Array | None) -> Array:
-        """See `Backbone.patches`."""
         return self.tokens_to_token(images, key)
 
 

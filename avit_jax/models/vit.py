@@ -28,30 +28,28 @@ class ViTShape(Shape):
 
     @property
     def position_encoding(self) -> LearnedPositions:
-        """See `Shape.position_encoding`."""
         return LearnedPositions()
 
     def build(self, rngs: nnx.Rngs) -> ViT:
-        """See `Shape.build`."""
         return ViT(self, rngs=rngs)
 
     @property
     def embedding_macs(self) -> int:
-        """See `Shape.embedding_macs`."""
         return self.grid**2 * 3 * self.patch_size**2 * self.embed_dim
 
     @property
     def upstream_names(self) -> dict[str, str]:
-        """See `Shape.upstream_names`."""
         return {"patch_embed": "patch_embed.proj"}
 
     @property
+    def patch_embedding(self) -> str:
+        return "patch_embed"
+
+    @property
     def convolutions(self) -> dict[str, int]:
-        """See `Shape.convolutions`."""
-        return {"patch_embed": self.patch_size}
+        return {self.patch_embedding: self.patch_size}
 
     def patches_as_onnx(self, graph: Any, params: Mapping[str, Any], pixels: str) -> str:
-        """See `Shape.patches_as_onnx`."""
         side, grid = self.patch_size, self.grid
         patches = graph("Reshape", pixels, [0, grid, side, grid, side * 3])
         patches = graph("Transpose", patches, perm=[0, 1, 3, 2, 4])

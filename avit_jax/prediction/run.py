@@ -24,8 +24,6 @@ from avit_jax.data.example import Source
 from avit_jax.data.image_files import FileSource
 from avit_jax.data.inference_batches import load_ahead
 from avit_jax.errors import UserError
-from avit_jax.execution.executions import current_name
-from avit_jax.execution.plan import Plan
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.methods.per_image import num_layers
@@ -47,8 +45,6 @@ def predict_run(
     *,
     source: str | None = None,
     output: Path | None = None,
-    execution: str | None = None,
-    plan: Plan | None = None,
     stop: Callable[[int], bool] = lambda step: False,
 ) -> Path:
     """Write the answers of `Experiment.weights`, or go on where a call was stopped.
@@ -61,9 +57,6 @@ def predict_run(
             `config.data.eval_split`.
         output: local file of JSON lines; `None` takes `workdir/predictions.jsonl`. Several
             processes write `NAME.part-00000-of-00008` and so on.
-        execution: see `Model.compile`; `None` takes what config or calibration chose.
-        plan: static sizes of the compiled program; `None` takes those that calibration and config
-            chose, or sensible ones.
         stop: asked after every round of batches, in all processes in the same round, whether the
             machines are about to be taken away.
 
@@ -75,15 +68,13 @@ def predict_run(
         Preempted: `stop` said so; every line so far is safe.
     """
     experiment = Experiment(config, workdir)
-    model = experiment.model
-    execution = current_name(execution or experiment.execution)
-    plan = plan or experiment.plan
+    model, execution, plan = experiment.model, experiment.execution, experiment.plan
     target = output or workdir / "predictions.jsonl"
     images, path = in_all_or_none(
         lambda: (open_input(experiment, source), output_path(target, source=source))
     )
     part = share(len(images))
-    size = local_batch_size(config.inference.batch_size, len(part))
+    size = local_batch_size(experiment.settings.inference.batch_size, len(part))
     params, step = _local_weights(experiment)
     identity = answer_lines.identity(
         config,
@@ -117,7 +108,7 @@ def predict_run(
                 range(first, part.stop),
                 batch_size=size,
                 image_size=model.shape.image_size,
-                augment=experiment.augment,
+                augment=experiment.settings.data.augment,
             )
             results = answers(model, predictor, mesh, batches)
         totals, rate = write_rounds(
@@ -137,7 +128,7 @@ def open_input(experiment: Experiment, source: str | None) -> Source:
     if source is None:
         return experiment.eval_source
     names, _ = experiment.class_names
-    return FileSource([source], class_names=names)
+    return FileSource(source, class_names=names)
 
 
 def output_path(target: Path, *, source: str | None) -> Path:

@@ -14,38 +14,39 @@ import numpy as np
 
 from avit_jax.data.mix import MEAN, STD
 from avit_jax.errors import UserError
+from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
 
 # Channel means and standard deviations by which pixels in 0..1 are normalised, by name.
 PIXELS = {"imagenet": (MEAN, STD), "symmetric": ((0.5,) * 3, (0.5,) * 3)}
 
 
-def for_our_pixels(params: Params, pixels: str) -> Params:
+def for_our_pixels(params: Params, pixels: str, shape: Shape) -> Params:
     """Parameters that compute from our pixels what `params` computed from those of their training.
 
     Args:
         params: of a model; its patch embedding reads (row, column, colour), `[p * p * 3, D]`.
         pixels: a key of `PIXELS`; "imagenet" returns `params` as they are.
+        shape: of the model's backbone.
 
     Raises:
         UserError: the model's first layer is not linear in the pixels.
     """
     if pixels == "imagenet":
         return params
-    if "patch_embed" not in params:
+    name = shape.patch_embedding
+    if name is None:
         raise UserError(
             f"config.init.pixels is {pixels!r}, which only a linear patch embedding can take over: "
             "leave it out for this model."
         )
     mean, std = (np.asarray(values, np.float64) for values in PIXELS[pixels])
     scale, offset = np.asarray(STD) / std, (np.asarray(MEAN) - mean) / std
-    embedding = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["patch_embed"])
+    embedding = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params[name])
     kernel, bias = embedding["kernel"], embedding["bias"]
     colours = len(kernel) // 3
     moved = {
         "kernel": np.tile(scale, colours)[:, None] * kernel,
         "bias": np.tile(offset, colours) @ kernel + bias,
     }
-    return params | {
-        "patch_embed": {name: array.astype(np.float32) for name, array in moved.items()}
-    }
+    return params | {name: jax.tree.map(lambda leaf: leaf.astype(np.float32), moved)}

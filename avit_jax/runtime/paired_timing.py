@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+WARM_UP = 2  # calls of each function that are not measured
+
 
 class Timing(NamedTuple):
     """Times of one function in seconds, one value per turn.
@@ -39,26 +41,22 @@ class Ratio(NamedTuple):
     high: float
 
 
-def race(
-    contenders: Mapping[str, Callable[[], Any]], *, turns: int, warm_up: int = 2, seed: int = 0
-) -> dict[str, Timing]:
+def race(contenders: Mapping[str, Callable[[], Any]], *, turns: int) -> dict[str, Timing]:
     """Time all contenders, in a new random order each turn, so that none always follows the same.
 
     Args:
         contenders: functions by name; a call counts as done when its result is ready.
-        turns: calls of each function that are measured.
-        warm_up: calls of each function before them, which are not.
-        seed: decides the order.
+        turns: calls of each function that are measured, behind `WARM_UP` that are not.
     """
     names = list(contenders)
     timings = {name: Timing([], []) for name in names}
-    rng = np.random.default_rng(seed)
-    for turn in range(warm_up + turns):
+    rng = np.random.default_rng(0)
+    for turn in range(WARM_UP + turns):
         for name in rng.permutation(names).tolist():
             cpu, wall = time.process_time(), time.perf_counter()
             jax.block_until_ready(contenders[name]())
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            if turn >= warm_up:
+            if turn >= WARM_UP:
                 timings[name].wall.append(wall)
                 timings[name].cpu.append(cpu)
     return timings

@@ -32,10 +32,10 @@ from avit_jax.runtime.progress import Progress
 from avit_jax.runtime.training_clock import Effort, TrainingClock
 from avit_jax.training import step
 from avit_jax.training.optimization import Optimization
-from avit_jax.training.settings import LoopSettings
 from avit_jax.training.skipped_steps import SkippedSteps
 from avit_jax.training.start import evaluated_weights, restore_or_init
 from avit_jax.training.teacher import refuse_other_teacher, teacher_weights
+from avit_jax.training.timetable import Timetable
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,11 @@ def train(
     """
     clock = TrainingClock()
     experiment = Experiment(config, workdir)
-    settings = LoopSettings.of(experiment)
+    timetable = Timetable.of(experiment)
     skipped = SkippedSteps(workdir, anew=refuse_other_run(config, workdir))
     report.print_model(experiment)
 
-    run = Run(experiment, settings, skipped, clock)
+    run = Run(experiment, timetable, skipped, clock)
     try:
         write_config(config, workdir)
         skipped.write()
@@ -82,19 +82,20 @@ class Run:
     def __init__(
         self,
         experiment: Experiment,
-        settings: LoopSettings,
+        timetable: Timetable,
         skipped: SkippedSteps,
         clock: TrainingClock,
     ):
-        self.experiment, self.settings = experiment, settings
+        self.experiment, self.settings = experiment, experiment.settings
+        self.timetable = timetable
         self.skipped, self.clock = skipped, clock
         self.checkpoints = Checkpoints(
-            experiment.workdir / "checkpoints", keep=settings.checkpoints_kept
+            experiment.workdir / "checkpoints", keep=self.settings.checkpoint.keep
         )
-        self.optimization = Optimization(experiment.config, experiment.model, settings.total_steps)
+        self.optimization = Optimization(self.settings, experiment.model, timetable.total_steps)
         self.train_step, self.skip_step = self.optimization.compiled_steps(experiment.mesh)
         self.teacher_params, self.teacher_origin = teacher_weights(
-            experiment.config, self.optimization.recipe.teacher, experiment.mesh
+            self.settings.teacher, self.optimization.recipe.teacher, experiment.mesh
         )
         self.eval_step = make_eval_step(experiment.model, experiment.mesh)
         self._start()
@@ -113,29 +114,29 @@ class Run:
         self.writer = MetricsWriter(
             self.experiment.workdir,
             restored_step=self.step,
-            tensorboard=self.settings.tensorboard,
+            tensorboard=self.settings.log.tensorboard,
         )
         self.evaluated = last_logged(self.experiment.workdir / "metrics.jsonl")
         self.progress = Progress(
-            self.settings.total_steps,
+            self.timetable.total_steps,
             start=self.step,
-            batch_size=self.settings.batch_size,
+            batch_size=self.settings.train.batch_size,
             images_per_second=self.clock.images_per_second,
         )
 
     def is_done(self) -> bool:
         """Whether neither a step nor an evaluation is left."""
-        return self.step >= self.settings.total_steps and not self.evaluation_is_due()
+        return self.step >= self.timetable.total_steps and not self.evaluation_is_due()
 
     def evaluation_is_due(self) -> bool:
         """Whether the state in hand has to be evaluated, and was not."""
-        return self.settings.evaluates_at(self.step) and 0 < self.step != self.evaluated
+        return self.timetable.evaluates_at(self.step) and 0 < self.step != self.evaluated
 
     def through(
         self, batches: Iterator[dict[str, np.ndarray]], stop: Callable[[int], bool]
     ) -> None:
         """Run steps until the training is done; raises `NonFinite`, `Preempted` or `UserError`."""
-        total, averages = self.settings.total_steps, None
+        total, averages = self.timetable.total_steps, None
         if self.evaluation_is_due():  # an earlier process was interrupted in it
             self.evaluate()
         while self.step < total:
@@ -148,11 +149,11 @@ class Run:
                 raise
             averages = self.advance(batch)
             self.flush_log()  # the line of an earlier step: its numbers have arrived by now
-            if self.settings.logs_at(self.step):
+            if self.timetable.logs_at(self.step):
                 jax.tree.map(lambda leaf: leaf.copy_to_host_async(), averages)
                 self.pending = (self.step, averages)
             preempted = stop(self.step)
-            if preempted or self.settings.saves_at(self.step):
+            if preempted or self.timetable.saves_at(self.step):
                 self.save(averages)
             if preempted and self.step < total:
                 raise Preempted(f"stopped after step {self.step}, which is saved")
@@ -170,7 +171,7 @@ class Run:
         rows["substituted"] = batch["index"] != batch["requested"]
         rows = shard_batch(rows, self.experiment.mesh)
         self.state, averages = self.train_step(self.state, rows, self.teacher_params)
-        self.clock.follow(averages["loss"], images=self.settings.batch_size)
+        self.clock.follow(averages["loss"], images=self.settings.train.batch_size)
         return averages
 
     def flush_log(self) -> None:
@@ -204,7 +205,7 @@ class Run:
 
     def weights(self) -> Params:
         """Those of the state in hand that are evaluated."""
-        return evaluated_weights(self.state, weights=self.settings.evaluated_weights)
+        return evaluated_weights(self.state, weights=self.settings.eval.weights)
 
     def save(self, averages: dict[str, jax.Array]) -> None:
         """Save the state if it is sound; what has been logged so far is on disk before."""
@@ -220,7 +221,7 @@ class Run:
         """Go back to the newest checkpoint and leave out the step that failed, if so configured."""
         self.checkpoints.wait()
         saved = max(self.checkpoints.steps(), default=None)
-        self.skipped.add(problem, self.settings, saved=saved)
+        self.skipped.add(problem, self.settings.train, saved=saved)
         with self.clock.paused():
             self.close()
             self._start()

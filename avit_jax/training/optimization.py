@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from avit_jax.data.mix import Mix
+from avit_jax.config import Settings
 from avit_jax.methods.base import Model
 from avit_jax.runtime.device_mesh import abstract_on, replicated
 from avit_jax.training import optimizers
@@ -27,7 +26,7 @@ from avit_jax.training.teacher import make_teacher
 
 
 class Optimization:
-    """What the training steps of a config need beside the data.
+    """What the training steps of a run need beside the data.
 
     Attributes:
         model: that learns.
@@ -39,24 +38,24 @@ class Optimization:
         UserError: `config.teacher` names no usable model.
     """
 
-    def __init__(self, config: ConfigDict, model: Model, total_steps: int):
-        train = config.train
+    def __init__(self, settings: Settings, model: Model, total_steps: int):
+        train, optim = settings.train, settings.optim
         self.model = model
         self.recipe = Recipe(
             total_steps=total_steps,
-            seed=config.seed,
+            seed=settings.seed,
             accumulation=train.accumulation,
             label_smoothing=train.label_smoothing,
             ema_decay=train.ema_decay,
-            log_every=config.log.every,
-            mix=Mix(**config.data.mix),
-            teacher=make_teacher(config, model),
+            log_every=settings.log.every,
+            mix=settings.data.mix,
+            teacher=make_teacher(settings.teacher, model),
         )
         self.schedule: optax.Schedule = optimizers.learning_rate(
-            config.optim, batch_size=train.batch_size, total_steps=total_steps
+            optim, batch_size=train.batch_size, total_steps=total_steps
         )
         self.optimizer: optax.GradientTransformationExtraArgs = optimizers.build(
-            config.optim, self.schedule, trainable=model.trainable(model.abstract_params())
+            optim, self.schedule, trainable=model.trainable(model.abstract_params())
         )
 
     def init_state(self, mesh: Mesh) -> TrainState:

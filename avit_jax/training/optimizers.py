@@ -7,30 +7,30 @@ from typing import Any
 import jax
 import optax
 from jax import Array
-from ml_collections import ConfigDict
 
+from avit_jax.config.defaults import Optim
 from avit_jax.models.functional import Params
 
 
-def learning_rate(config: ConfigDict, *, batch_size: int, total_steps: int) -> optax.Schedule:
+def learning_rate(settings: Optim, *, batch_size: int, total_steps: int) -> optax.Schedule:
     """Linear warm-up, then cosine, as a function of the step.
 
-    The peak is `config.learning_rate * batch_size / config.reference_batch_size`: the linear
+    The peak is `learning_rate * batch_size / reference_batch_size`: the linear
     scaling rule of Goyal et al. (arXiv 1706.02677), with 512 as reference in DeiT and A-ViT.
 
     Args:
-        config: `config.optim`; `warmup` and `min_learning_rate` are shares of training and peak.
+        settings: `config.optim`; `warmup` and `min_learning_rate` are shares of training and peak.
         batch_size: images per step.
         total_steps: steps of the whole training.
     """
-    peak = config.learning_rate * batch_size / config.reference_batch_size
-    warmup = max(1, round(config.warmup * total_steps))
+    peak = settings.learning_rate * batch_size / settings.reference_batch_size
+    warmup = max(1, round(settings.warmup * total_steps))
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=peak,
         warmup_steps=warmup,
         decay_steps=max(warmup + 1, total_steps),
-        end_value=peak * config.min_learning_rate,
+        end_value=peak * settings.min_learning_rate,
     )
 
 
@@ -54,18 +54,18 @@ def scale_by_rate_at_step(schedule: optax.Schedule) -> optax.GradientTransformat
 
 
 def build(
-    config: ConfigDict, schedule: optax.Schedule, *, trainable: Any
+    settings: Optim, schedule: optax.Schedule, *, trainable: Any
 ) -> optax.GradientTransformationExtraArgs:
     """The optimiser of `config.optim`: `update(grads, state, params, step=step)`.
 
     Parameters that `trainable` excludes never move.
     """
     transforms = []
-    if config.clip_norm > 0:
-        transforms.append(optax.clip_by_global_norm(config.clip_norm))
+    if settings.clip_norm > 0:
+        transforms.append(optax.clip_by_global_norm(settings.clip_norm))
     transforms += [
-        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
-        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps),
+        optax.add_decayed_weights(settings.weight_decay, mask=decayed),
         scale_by_rate_at_step(schedule),
     ]
     labels = jax.tree.map(lambda flag: "train" if flag else "freeze", trainable)

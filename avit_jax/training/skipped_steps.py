@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jax
 
+from avit_jax.config.defaults import Train
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import write_json_atomic
-from avit_jax.training.settings import LoopSettings
 from avit_jax.training.step import NonFinite
 
 
@@ -39,7 +39,7 @@ class SkippedSteps:
         else:
             self._file.unlink(missing_ok=True)
 
-    def add(self, problem: NonFinite, settings: LoopSettings, *, saved: int | None) -> None:
+    def add(self, problem: NonFinite, settings: Train, *, saved: int | None) -> None:
         """Leave out the step of `problem` from now on.
 
         Args:
@@ -50,7 +50,7 @@ class SkippedSteps:
         Raises:
             UserError: the settings want the run to stop there, or allows no more rollbacks.
         """
-        stops = not settings.rolls_back
+        stops = settings.on_nonfinite == "stop"
         if not stops and len(self._steps) < settings.max_rollbacks:
             self._steps |= {problem.step}
             self.write()

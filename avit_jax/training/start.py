@@ -32,8 +32,8 @@ def restore_or_init(
     if restored is not None:
         logger.info("going on from step %d in %s", restored[0], experiment.workdir)
         return restored[1]
-    initial = initial_weights(experiment.config, experiment.model, experiment.mesh)
-    if initial is None and not experiment.config.init.scratch:
+    initial = initial_weights(experiment.settings.init, experiment.model, experiment.mesh)
+    if initial is None and not experiment.settings.init.scratch:
         raise UserError(
             "this config fine-tunes trained weights and none are named: write "
             "--config.init.weights FILE (DeiT's own, say) or --config.init.workdir RUN, or "

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax import zoo
 from avit_jax.checkpoints.weights import weights_of_file, weights_of_run
+from avit_jax.config import defaults
 from avit_jax.errors import UserError
-from avit_jax.losses.distillation import Distillation, Teacher
+from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
 from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
 
 
-def make_teacher(config: ConfigDict, student: Model) -> Teacher | None:
+def make_teacher(named: defaults.Teacher, student: Model) -> Teacher | None:
     """The dense model that `config.teacher` names; `None` where it names none.
 
     A run says in its `config.json` what it is, a file is of the student's backbone unless
@@ -26,8 +26,7 @@ def make_teacher(config: ConfigDict, student: Model) -> Teacher | None:
     Raises:
         UserError: there is no such run or model, or it looks at images of another size.
     """
-    named = config.teacher
-    if not (named.workdir or named.weights):
+    if not named.origin:
         return None
     shape = _shape_of_run(Path(named.workdir)) if named.workdir else student.shape
     if named.model:
@@ -40,7 +39,7 @@ def make_teacher(config: ConfigDict, student: Model) -> Teacher | None:
             f"student at {student.shape.image_size}: write --config.model.image_size "
             f"{shape.image_size}, or name another teacher."
         )
-    return Teacher(zoo.plain_model(shape), Distillation.from_config(named))
+    return Teacher(zoo.plain_model(shape), named)
 
 
 def _shape_of_run(workdir: Path) -> Shape:
@@ -54,9 +53,9 @@ def _shape_of_run(workdir: Path) -> Shape:
 
 
 def teacher_weights(
-    config: ConfigDict, teacher: Teacher | None, mesh: Mesh
+    named: defaults.Teacher, teacher: Teacher | None, mesh: Mesh
 ) -> tuple[Params | None, str | None]:
-    """Parameters of what `make_teacher` made of the same config, on the mesh, and their origin.
+    """Parameters of what `make_teacher` made of the same settings, on the mesh, and their origin.
 
     Raises:
         UserError: they are not there, do not fit, or know other classes than the student is to
@@ -64,7 +63,6 @@ def teacher_weights(
     """
     if teacher is None:
         return None, None
-    named = config.teacher
     try:
         if named.workdir:
             found = weights_of_run(Path(named.workdir), teacher.model, mesh)

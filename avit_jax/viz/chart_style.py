@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from avit_jax.viz.matplotlib_figure import new_figure, png_bytes
+from avit_jax.viz.matplotlib_figure import new_figure, png_bytes, shortened
 
 MOST_CLASSES = 24  # in a chart of classes; the ends of their order where there are more
 LEAST_ROWS = 8  # so that a single class does not fill the chart
@@ -75,7 +75,9 @@ def layer_axis(axis, depth: int, *, first: int = 1) -> None:
 def class_axis(axis, classes: Sequence[dict[str, Any]], theme: Theme) -> np.ndarray:
     """Name classes and their images along a vertical axis; return their places."""
     places = np.arange(len(classes))
-    names = [f"{_printable(one['name'])} ({one['images']})" for one in classes]
+    names = [
+        f"{shortened(one['name'], longest=_LONGEST_NAME)} ({one['images']})" for one in classes
+    ]
     axis.set_yticks(places, names, fontsize=7, parse_math=False)
     axis.set_ylim(min(len(classes) - LEAST_ROWS, 0) - 0.6, len(classes) - 0.4)
     axis.grid(False, axis="y")
@@ -109,8 +111,3 @@ def png(figure, theme: Theme) -> bytes:
         axis.spines["bottom"].set_color(theme.ink)
         axis.tick_params(colors=theme.ink)
     return png_bytes(figure, dots_per_inch=theme.dots)
-
-
-def _printable(name: str) -> str:
-    name = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

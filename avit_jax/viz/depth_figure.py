@@ -8,7 +8,7 @@ import numpy as np
 
 from avit_jax.viz import palette
 from avit_jax.viz.look import Looked
-from avit_jax.viz.matplotlib_figure import hide_frame, new_figure, write_png
+from avit_jax.viz.matplotlib_figure import hide_frame, new_figure, shortened, write_png
 from avit_jax.viz.patches import depth_over, on_grid
 
 DOTS_PER_INCH = 300
@@ -33,8 +33,8 @@ def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
     height = _PANEL + _TITLE + _GAP
     figure = new_figure(width, height, dpi=DOTS_PER_INCH)
 
-    def axes(left: float, breadth: float, tall: float = _PANEL, low: float = _GAP):
-        return figure.add_axes((left / width, low / height, breadth / width, tall / height))
+    def axes(left: float, breadth: float):
+        return figure.add_axes((left / width, _GAP / height, breadth / width, _PANEL / height))
 
     pictures = (looked.photograph, depth_over(looked.photograph, depths, layers))
     captions = (title, f"mean depth {looked.depth.mean():.1f} of {layers} layers")
@@ -42,7 +42,9 @@ def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
         axis = axes(_GAP + index * (_PANEL + _GAP), _PANEL)
         axis.imshow(picture, interpolation="nearest")
         axis.set_axis_off()
-        axis.set_title(shortened(caption), fontsize=8, loc="left", pad=4, parse_math=False)
+        axis.set_title(
+            shortened(caption, longest=40), fontsize=8, loc="left", pad=4, parse_math=False
+        )
     left = 3 * _GAP + 2 * _PANEL - 0.02
     legend(axes(left, 0.13), layers, first=min(1, depths.min()))
     left += _BAR
@@ -92,9 +94,3 @@ def part_names(name: str, count: int, *, long: bool = False) -> list[str]:
     if name == "halves":
         return ["attention", "MLP"] if long else ["A", "M"]
     return [f"head {one}" if long else str(one) for one in range(1, count + 1)]
-
-
-def shortened(text: str, *, longest: int = 40) -> str:
-    """Text that fits above a panel, with question marks for characters that no font can draw."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -36,6 +36,12 @@ def hide_frame(axes) -> None:
         spine.set_visible(False)
 
 
+def shortened(text: str, *, longest: int) -> str:
+    """Text that fits above a panel, with question marks for characters that no font can draw."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
 def png_bytes(figure, *, dots_per_inch: float) -> bytes:
     """The figure as the content of a PNG file."""
     buffer = io.BytesIO()

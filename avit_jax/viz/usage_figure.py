@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from avit_jax.viz.depth_figure import DOTS_PER_INCH, OFF, ON, part_names, shortened, used_parts
+from avit_jax.viz.depth_figure import DOTS_PER_INCH, OFF, ON, part_names, used_parts
 from avit_jax.viz.look import Looked
-from avit_jax.viz.matplotlib_figure import hide_frame, new_figure, write_png
+from avit_jax.viz.matplotlib_figure import hide_frame, new_figure, shortened, write_png
 from avit_jax.viz.patches import dimmed, on_grid
 
 WIDTH = 7.2  # inches, the two columns of a paper

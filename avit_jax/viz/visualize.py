@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def visualize_run(
     config: ConfigDict,
     workdir: Path,
     *,
-    source: str | Sequence[str] | None = None,
+    source: str | None = None,
     output: Path | None = None,
     limit: int = LIMIT,
 ) -> Path:
@@ -36,8 +35,8 @@ def visualize_run(
     Args:
         config: of the run.
         workdir: of the run.
-        source: an image file, a folder of images or of class folders, or several of these; `None`
-          takes `config.data.eval_split`.
+        source: an image file, or a folder of images or of class folders; `None` takes
+          `config.data.eval_split`.
         output: folder of the report; `None` takes `workdir/visualize`. An older report is replaced.
         limit: images that are looked at and drawn, evenly spaced over all there are.
 
@@ -59,14 +58,14 @@ def visualize_run(
         chosen.params,
         selection,
         experiment.mesh,
-        augment=experiment.augment,
-        batch=config.eval.batch_size,
+        augment=experiment.settings.data.augment,
+        batch=experiment.settings.eval.batch_size,
     )
     with replaced_folder(target, may_replace=is_report) as folder:
         summary = write_report(
             looked,
             folder,
-            model=config.model.name,
+            model=experiment.name,
             grid=finest_stage(model).grid,
             gmacs_dense=model.dense_gmacs(),
             step=chosen.step,
@@ -80,15 +79,12 @@ def visualize_run(
     return page
 
 
-def _select(
-    experiment: Experiment, source: str | Sequence[str] | None, limit: int
-) -> tuple[Selection, list[str]]:
+def _select(experiment: Experiment, source: str | None, limit: int) -> tuple[Selection, list[str]]:
     """The images, and what the reader has to know about them."""
-    if source is None or source == []:
+    if source is None:
         return experiment.eval_images(limit), []
-    paths = [source] if isinstance(source, str) else list(source)
     names, are_known = experiment.class_names
-    selection = given_files(paths, limit, class_names=names)
+    selection = given_files(source, limit, class_names=names)
     if are_known:
         return selection, []
     # The reason names places of this machine, which are nobody's business where the page goes.

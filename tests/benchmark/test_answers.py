@@ -1,10 +1,14 @@
 """Answers are compared with those of masked execution; what dropped tokens change is counted."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from avit_jax.benchmark.answers import Answers, compare
+from avit_jax.benchmark.answers import Answers, compare, masked_answers
 from avit_jax.benchmark.cases import Case
+from avit_jax.errors import UserError
 from avit_jax.types import Usage
 
 MASKED = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
@@ -42,3 +46,10 @@ def test_images_near_the_threshold_are_left_out_of_the_difference_and_counted():
 
 def test_the_batch_is_made_of_the_timed_images():
     assert case().batch.shape == (2, 8, 8, 3)
+
+
+def test_a_method_that_gives_no_margin_is_named():
+    model = SimpleNamespace(name="silent", apply=lambda *_: SimpleNamespace(aux={}))
+    silent = dataclasses.replace(case(), model=model, params={})
+    with pytest.raises(UserError, match=r"method silent gives no margin.*: add it to aux"):
+        masked_answers(silent)

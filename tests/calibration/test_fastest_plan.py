@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from avit_jax.calibration import fastest_plan as calibrate
-from avit_jax.checkpoints.stored_plans import chosen_execution, chosen_plan
 from avit_jax.execution.candidates import COVERED, candidates, capacities
 from avit_jax.execution.capped import image_gmacs
 from avit_jax.execution.plan import default_plan
+from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models import costs
 from avit_jax.runtime.paired_timing import Timing
@@ -46,10 +46,10 @@ def quick(monkeypatch):
 def test_a_calibration_is_stored_and_found_again(run, quick, capsys):
     config, workdir, *_ = run
     plan = calibrate.calibrate_run(config, workdir)
-    assert chosen_plan(config, workdir) == plan
+    assert Experiment(config, workdir).plan == plan
     (entry,) = json.loads((workdir / "plans.json").read_text())
     assert entry["chosen"] in ("default", "one")
-    assert entry["execution"] == chosen_execution(config, workdir)
+    assert entry["execution"] == Experiment(config, workdir).execution
     assert set(entry["speed_over_dense"]) == {"compact", "masked"}
     assert entry["images"] == 64
     budget = entry["capped"]
@@ -61,7 +61,7 @@ def test_a_calibration_is_stored_and_found_again(run, quick, capsys):
 def test_a_method_that_cannot_be_capped_is_calibrated_without_places(tmp_path, quick, capsys):
     config, workdir, *_ = calibratable(tmp_path, "adavit_deit_micro_patch4_32")
     plan = calibrate.calibrate_run(config, workdir)
-    assert plan.capacities is None and chosen_plan(config, workdir) == plan
+    assert plan.capacities is None and Experiment(config, workdir).plan == plan
     (entry,) = json.loads((workdir / "plans.json").read_text())
     assert "capped" not in entry
     printed = capsys.readouterr().out

@@ -12,7 +12,6 @@ from avit_jax import main
 from avit_jax.calibration import dialled_model, meet_budgets
 from avit_jax.checkpoints.budgets import Budget
 from avit_jax.checkpoints.operating_points import FILE, at_operating_point
-from avit_jax.checkpoints.weights import load_weights
 from avit_jax.evaluation import evaluate, report
 from avit_jax.experiment import Experiment
 from tests import tiny_runs
@@ -57,7 +56,7 @@ def test_a_point_in_force_costs_and_answers_what_is_stored(calibrated):
     changed = at_operating_point(config, workdir, "0.700")
     assert config.method.gate_center == 0.5
     experiment = Experiment(changed, workdir)
-    params = load_weights(workdir, experiment.model, experiment.mesh)
+    params = experiment.weights().params
     results = report.evaluate_as(experiment, params, "masked")
     assert results["gmacs"] == pytest.approx(point.gmacs, rel=1e-5)
     assert results["top1"] == point.top1

@@ -7,12 +7,11 @@ import pytest
 from avit_jax import config as configs
 from avit_jax.checkpoints.stored_plans import (
     FILE,
-    chosen_execution,
-    chosen_plan,
     save_plan,
     situation,
 )
 from avit_jax.execution.plan import default_plan
+from avit_jax.experiment import Experiment
 
 
 @pytest.fixture
@@ -31,14 +30,14 @@ def stored(config, workdir):
 
 
 def test_without_calibration_there_is_nothing_to_say(config, tmp_path):
-    assert chosen_plan(config, tmp_path) is None
+    assert Experiment(config, tmp_path).plan is None
 
 
 def test_a_stored_plan_is_found_for_its_own_batch_size_only(config, tmp_path):
     plan = stored(config, tmp_path)
-    assert chosen_plan(config, tmp_path) == plan
+    assert Experiment(config, tmp_path).plan == plan
     config.inference.batch_size = 32
-    assert chosen_plan(config, tmp_path) is None
+    assert Experiment(config, tmp_path).plan is None
 
 
 def test_a_second_calibration_replaces_the_first(config, tmp_path):
@@ -50,24 +49,24 @@ def test_the_config_has_the_last_word(config, tmp_path):
     stored(config, tmp_path)
     config.inference.attention_images = 1
     config.inference.row_sizes = (64, 128)
-    plan = chosen_plan(config, tmp_path)
+    plan = Experiment(config, tmp_path).plan
     assert plan.attention_images == 1 and plan.row_sizes == (64, 128)
 
 
 def test_auto_takes_the_execution_that_calibration_found_for_this_situation(config, tmp_path):
-    assert chosen_execution(config, tmp_path) == "compact"
+    assert Experiment(config, tmp_path).execution == "compact"
     stored(config, tmp_path)
-    assert chosen_execution(config, tmp_path) == "masked"
+    assert Experiment(config, tmp_path).execution == "masked"
     config.inference.batch_size = 32
-    assert chosen_execution(config, tmp_path) == "compact"
+    assert Experiment(config, tmp_path).execution == "compact"
 
 
 def test_an_execution_or_sizes_in_the_config_are_not_overruled(config, tmp_path):
     stored(config, tmp_path)
     config.inference.attention_images = 1  # of compact execution, and not what was raced
-    assert chosen_execution(config, tmp_path) == "compact"
+    assert Experiment(config, tmp_path).execution == "compact"
     config.inference.execution = "dense"
-    assert chosen_execution(config, tmp_path) == "dense"
+    assert Experiment(config, tmp_path).execution == "dense"
 
 
 def test_a_plan_of_older_code_is_found(config, tmp_path):
@@ -76,13 +75,13 @@ def test_a_plan_of_older_code_is_found(config, tmp_path):
     del entry["plan"]["capacities"]  # as before there were any
     entry["plan"]["head_sizes"] = [2, 4]  # as long as there were any
     (tmp_path / FILE).write_text(json.dumps([entry]))
-    assert chosen_plan(config, tmp_path) == plan
+    assert Experiment(config, tmp_path).plan == plan
 
 
 def test_a_damaged_file_is_named_with_its_remedy(config, tmp_path):
     (tmp_path / FILE).write_text("[{]")
     with pytest.raises(ValueError, match="delete it and run --mode calibrate again"):
-        chosen_plan(config, tmp_path)
+        _ = Experiment(config, tmp_path).plan
 
 
 def test_places_for_a_method_that_has_no_use_for_them_are_refused(tmp_path):
@@ -90,4 +89,4 @@ def test_places_for_a_method_that_has_no_use_for_them_are_refused(tmp_path):
     config = configs.debug(configs.base(model=model))
     config.inference.capacities = (5, 5)
     with pytest.raises(ValueError, match=f"capacities is .*, but {model} has no use for it"):
-        chosen_plan(config, tmp_path)
+        _ = Experiment(config, tmp_path).plan

@@ -12,7 +12,7 @@ import pytest
 from avit_jax import config as configs
 from avit_jax import save_torch
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.weights import Weights, chosen_weights, initial_weights
+from avit_jax.checkpoints.weights import Weights, initial_weights
 from avit_jax.errors import UserError
 from avit_jax.evaluation.run import evaluate_run
 from avit_jax.experiment import Experiment
@@ -40,7 +40,7 @@ model, mesh = configs.make_model(config), make_mesh(1, 2)
 for path in sys.argv[2:]:
     config.init.weights = path.format(jax.process_index())
     try:
-        params = initial_weights(config, model, mesh).params
+        params = initial_weights(configs.Settings.of(config).init, model, mesh).params
         whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(mesh, jax.P()))(params)
         split = sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(params))
         print(split, *[np.asarray(leaf).sum(dtype=float) for leaf in jax.tree.leaves(whole)])
@@ -67,7 +67,7 @@ def drawn(model, seed):
 
 def first_state(experiment):
     """What a training of the experiment begins with."""
-    optimization = Optimization(experiment.config, experiment.model, experiment.total_steps)
+    optimization = Optimization(experiment.settings, experiment.model, experiment.total_steps)
     checkpoints = Checkpoints(experiment.workdir / "checkpoints")
     return restore_or_init(experiment, optimization, checkpoints)
 
@@ -116,7 +116,7 @@ def test_a_training_starts_from_a_release_of_nothing_but_an_average(tmp_path):
     assert_same(state.params, THEIRS)
     config = tiny(**{"init.weights": str(release), "eval.weights": "raw"})
     with pytest.raises(UserError, match=r"no weights but .* write .*--config\.eval\.weights auto"):
-        chosen_weights(config, tmp_path, MODEL, make_mesh())
+        Experiment(config, tmp_path).weights(make_mesh())
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,14 @@ def test_a_checkpoint_of_others_is_chosen_from_like_a_run(tmp_path, weights, wan
     both = {"model": MODEL.to_torch(THEIRS), "model_ema": MODEL.to_torch(AVERAGE)}
     path = checkpoint_of(tmp_path / "x.pth", **both)
     config = tiny(**{"init.weights": str(path), "eval.weights": weights})
-    assert_same(chosen_weights(config, tmp_path, MODEL, make_mesh()).params, wanted)
+    assert_same(Experiment(config, tmp_path).weights(make_mesh()).params, wanted)
 
 
 def test_weights_of_a_file_lie_where_a_state_has_them(file):
     mesh = make_mesh(2, 4)
-    params = initial_weights(tiny(**{"init.weights": file}), MODEL, mesh).params
+    params = initial_weights(
+        configs.Settings.of(tiny(**{"init.weights": file})).init, MODEL, mesh
+    ).params
     assert_same(params, THEIRS)
     places = jax.tree.map(lambda leaf: leaf.sharding, params)
     assert places == state_shardings(params, mesh)
@@ -139,17 +141,19 @@ def test_weights_of_a_file_lie_where_a_state_has_them(file):
 
 
 def test_where_nothing_is_said_a_run_starts_from_its_seed():
-    assert initial_weights(tiny(), MODEL, make_mesh()) is None
+    assert initial_weights(configs.Settings.of(tiny()).init, MODEL, make_mesh()) is None
 
 
 def test_npz_files_of_google_research_are_known_by_their_pixels(tmp_path):
     named = google_research(THEIRS, num_heads=2, patch_size=16)
     np.savez(tmp_path / "augreg.npz", **named)
     config = tiny(**{"init.weights": str(tmp_path / "augreg.npz")})
-    found = initial_weights(config, MODEL, make_mesh()).params
-    assert_same(found, for_our_pixels(THEIRS, "symmetric"))
+    found = initial_weights(configs.Settings.of(config).init, MODEL, make_mesh()).params
+    assert_same(found, for_our_pixels(THEIRS, "symmetric", MODEL.shape))
     config.init.pixels = "imagenet"
-    assert_same(initial_weights(config, MODEL, make_mesh()).params, THEIRS)
+    assert_same(
+        initial_weights(configs.Settings.of(config).init, MODEL, make_mesh()).params, THEIRS
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,28 +162,28 @@ def test_npz_files_of_google_research_are_known_by_their_pixels(tmp_path):
 )
 def test_a_checkpoint_comes_before_what_it_was_trained_from(file, run, weights, wanted, name):
     config = tiny(**{"init.weights": file, "eval.weights": weights})
-    chosen = chosen_weights(config, run, MODEL, make_mesh())
+    chosen = Experiment(config, run).weights(make_mesh())
     assert_same(chosen.params, wanted)
     assert (chosen.origin, chosen.step) == (f"step 7 of {run} ({name})", 7)
 
 
 def test_without_a_checkpoint_the_modes_take_what_a_training_would_start_from(file, run, tmp_path):
-    chosen = chosen_weights(tiny(**{"init.weights": file}), tmp_path, MODEL, make_mesh())
+    chosen = Experiment(tiny(**{"init.weights": file}), tmp_path).weights(make_mesh())
     assert_same(chosen.params, THEIRS)
     assert (chosen.origin, chosen.step) == (file, None)
-    chosen = chosen_weights(tiny(**{"init.workdir": str(run)}), tmp_path, MODEL, make_mesh())
+    chosen = Experiment(tiny(**{"init.workdir": str(run)}), tmp_path).weights(make_mesh())
     assert_same(chosen.params, AVERAGE)
     with pytest.raises(UserError, match=r"no config.json of a run: .* --config.init.weights FILE"):
-        chosen_weights(tiny(), tmp_path, MODEL, make_mesh())
+        Experiment(tiny(), tmp_path).weights(make_mesh())
 
 
 def test_an_average_that_nobody_kept_is_not_replaced_silently(file, tmp_path):
     config = tiny(**{"eval.weights": "ema", "init.weights": file})
     with pytest.raises(UserError, match="no moving average"):
-        chosen_weights(config, tmp_path, MODEL, make_mesh())
+        Experiment(config, tmp_path).weights(make_mesh())
     (tmp_path / "config.json").write_text(configs.to_json(tiny(**{"train.ema_decay": 0.0})))
     with pytest.raises(UserError, match="keeps no moving average"):
-        chosen_weights(config, tmp_path, MODEL, make_mesh())
+        Experiment(config, tmp_path).weights(make_mesh())
 
 
 def test_a_file_is_evaluated_and_named(file, tmp_path, capsys):
@@ -233,7 +237,9 @@ def test_plain_weights_start_a_method_that_has_parameters_of_its_own(source, fil
     config, model = policies(**{f"init.{source}": str(run) if source == "workdir" else file})
     mesh = make_mesh(2, 4)
     with caplog.at_level("WARNING", logger="avit_jax"):
-        found, again = (initial_weights(config, model, mesh).params for _ in range(2))
+        found, again = (
+            initial_weights(configs.Settings.of(config).init, model, mesh).params for _ in range(2)
+        )
     assert caplog.messages == 2 * [
         "these weights have no policies: fresh ones are added, train them."
     ]
@@ -254,9 +260,9 @@ def test_a_training_starts_with_policies_beside_the_weights_of_a_plain_run(run, 
 
 
 def test_a_run_is_not_evaluated_as_a_method_that_it_has_no_parameters_for(run):
-    config, model = policies()
+    config, _ = policies()
     with pytest.raises(UserError, match=r"have other sizes than this model \(in policies\)"):
-        chosen_weights(config, run, model, make_mesh())
+        Experiment(config, run).weights(make_mesh())
 
 
 def test_a_recipe_for_fine_tuning_does_not_start_from_random_weights(tmp_path):
@@ -267,13 +273,13 @@ def test_a_recipe_for_fine_tuning_does_not_start_from_random_weights(tmp_path):
 def test_weights_used_otherwise_than_trained_are_said_to_be(tmp_path, caplog, monkeypatch):
     model, mesh = configs.make_model(tiny()), make_mesh()
     monkeypatch.setattr(
-        "avit_jax.checkpoints.weights.weights_of_run",
+        "avit_jax.experiment.weights_of_run",
         lambda *_, **__: Weights(model.abstract_params(), "run", 1),
     )
     (tmp_path / "config.json").write_text(configs.to_json(tiny()))
     with caplog.at_level("WARNING", logger="avit_jax"):
-        chosen_weights(tiny(), tmp_path, model, mesh)
+        Experiment(tiny(), tmp_path).weights(mesh)
         assert not caplog.records
-        chosen_weights(tiny(**{"method.gate_center": 0.0}), tmp_path, model, mesh)
+        Experiment(tiny(**{"method.gate_center": 0.0}), tmp_path).weights(mesh)
     (record,) = caplog.records
     assert "method.gate_center: 10.0 -> 0.0" in record.getMessage()

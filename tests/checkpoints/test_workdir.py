@@ -9,8 +9,8 @@ import pytest
 
 from avit_jax import config as configs
 from avit_jax.checkpoints.workdir import refuse_other_run, write_config
-from avit_jax.config import defaults, settings
-from avit_jax.config.settings import Setting, changeable
+from avit_jax.config import model, settings
+from avit_jax.config.settings import Setting
 from avit_jax.errors import UserError
 from tests import commands
 
@@ -46,13 +46,13 @@ def edit(workdir, section, **values):
 
 def declare(monkeypatch, section, **added):
     """Declare settings beside those of a section."""
-    known = defaults._of_every_model
+    known = model._of_every_model
 
     def more():
         tree = known()
         return tree | {section: {**tree.get(section, {}), **added}}
 
-    monkeypatch.setattr(defaults, "_of_every_model", more)
+    monkeypatch.setattr(model, "_of_every_model", more)
 
 
 def test_a_workdir_of_older_code_goes_on_as_it_would_have(old_run):
@@ -130,8 +130,8 @@ def test_a_saved_config_may_lack_a_setting_of_its_model_or_method(old_run, old_c
 
 
 def test_a_new_setting_has_its_value_of_before_in_older_runs(old_run, old_config, monkeypatch):
-    declare(monkeypatch, "optim", lookahead=Setting(0.5, before=0.0), nesterov=False)
-    declare(monkeypatch, "posterity", letters=(1, 2))  # a section that is new as a whole
+    declare(monkeypatch, "optim", lookahead=Setting(0.5, before=0.0), nesterov=Setting(False))
+    declare(monkeypatch, "posterity", letters=Setting((1, 2)))  # a section that is new as a whole
     assert configs.read(old_run / "config.json").optim.lookahead == 0.0
     config = configs.base(model=old_config.model.name).unlock()
     assert (config.optim.lookahead, config.posterity.letters) == (0.5, (1, 2))
@@ -144,7 +144,7 @@ def test_a_new_setting_has_its_value_of_before_in_older_runs(old_run, old_config
 
 
 def test_a_new_setting_may_be_changeable(old_run, old_config, monkeypatch):
-    declare(monkeypatch, "log", colour=changeable("red"))
+    declare(monkeypatch, "log", colour=Setting("red", changeable=True))
     config = configs.read(old_run / "config.json")
     config.log.colour = "blue"
     assert not refuse_other_run(config, old_run)
@@ -188,7 +188,7 @@ def test_a_retired_setting_is_ignored_at_its_default_and_named_otherwise(
 
 
 def test_a_retired_setting_that_was_changeable_bars_nothing(old_run, old_config, monkeypatch):
-    monkeypatch.setitem(settings.RETIRED, "inference.sizes", changeable(None))
+    monkeypatch.setitem(settings.RETIRED, "inference.sizes", Setting(None, changeable=True))
     edit(old_run, "inference", sizes=[3, 4])
     assert not refuse_other_run(old_config, old_run)
 

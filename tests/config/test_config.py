@@ -46,7 +46,7 @@ def test_the_promised_experiments_are_there():
 @pytest.mark.parametrize("arg", [None, "debug"])
 def test_every_config_is_valid_and_describes_a_model(name, arg):
     config = load(name, arg)
-    configs.validate(config)
+    configs.Settings.of(config)
     model = configs.make_model(config)
     assert config.model.name in list_models(f"{name.split('_')[0]}_*")
     for key, value in config.model.items():
@@ -64,7 +64,7 @@ def test_every_config_survives_json(name, arg):
     assert configs.to_json(restored) == text
     assert configs.differences(config, text) == {}
     assert configs.make_model(restored) == configs.make_model(config)
-    configs.validate(restored)
+    configs.Settings.of(restored)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -251,14 +251,14 @@ SHARES = [
 def test_what_must_be_positive_is_named_with_its_value(name, value):
     key = name.replace("__", ".")
     with pytest.raises(UserError, match=f"^config.{key} is {value}: write a number above 0.$"):
-        configs.validate(changed(**{name: value}))
+        configs.Settings.of(changed(**{name: value}))
 
 
 @pytest.mark.parametrize(("name", "value"), SHARES)
 def test_what_must_be_a_share_is_named_with_its_value(name, value):
     key = name.replace("__", ".")
     with pytest.raises(UserError, match=f"^config.{key} is {value}: write a share"):
-        configs.validate(changed(**{name: value}))
+        configs.Settings.of(changed(**{name: value}))
 
 
 @pytest.mark.parametrize(
@@ -304,14 +304,16 @@ def test_what_must_be_a_share_is_named_with_its_value(name, value):
 )
 def test_contradictions_are_refused_with_what_to_write(values, sentence):
     with pytest.raises(UserError) as refusal:
-        configs.validate(changed(**values))
+        configs.Settings.of(changed(**values))
     assert sentence in str(refusal.value)
 
 
 def test_what_is_allowed_passes():
-    configs.validate(changed(train__steps=1, eval__weights="raw", train__on_nonfinite="rollback"))
-    configs.validate(changed(teacher__workdir="runs/a", teacher__attention=0.0))
-    configs.validate(changed(eval__weights="ema", train__ema_decay=0.99, train__accumulation=4))
+    configs.Settings.of(
+        changed(train__steps=1, eval__weights="raw", train__on_nonfinite="rollback")
+    )
+    configs.Settings.of(changed(teacher__workdir="runs/a", teacher__attention=0.0))
+    configs.Settings.of(changed(eval__weights="ema", train__ema_decay=0.99, train__accumulation=4))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
-import dataclasses
 import io
 import sys
 
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
@@ -125,14 +123,6 @@ def test_shrinking_for_evaluation_is_antialiased():
     checks = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
     result = eval_image(checks, size=32, augment=Augment())
     assert np.abs(result.astype(int) - 127).max() <= 2
-
-
-def test_settings_come_from_a_config_and_unknown_ones_fail():
-    config = ml_collections.ConfigDict(dict(kind="affine", rotation=0.2, ratio=(0.8, 1.25)))
-    assert Augment.from_config(config) == Augment(kind="affine", rotation=0.2, ratio=(0.8, 1.25))
-    with pytest.raises(ValueError, match="no setting 'rotate'; write one of crop_ratio, decoder"):
-        Augment.from_config({"rotate": 0.2})
-    assert dataclasses.asdict(Augment.from_config({})) == dataclasses.asdict(Augment())
 
 
 @pytest.mark.parametrize(

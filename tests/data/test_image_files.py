@@ -32,7 +32,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_walked_to_the_bottom_files_first_and_hidden_ones_never(folder):
-    source = image_files.FileSource([folder], class_names=NAMES)
+    source = image_files.FileSource(folder, class_names=NAMES)
     assert described(source) == ["a.txt", "b.png", "bee/x.png", "bee/deep/z", "wasp/x.png"]
     labelled = [source.labelled(index) for index in range(len(source))]
     assert labelled == [False, False, True, True, False]
@@ -41,16 +41,20 @@ def test_a_folder_is_walked_to_the_bottom_files_first_and_hidden_ones_never(fold
 
 
 def test_the_given_folder_itself_and_a_files_own_folder_may_be_a_class(folder):
-    paths = [folder / "bee", folder / "bee" / "x.png", folder / "b.png"]
-    source = image_files.FileSource(paths, class_names=NAMES)
-    assert described(source) == ["x.png", "deep/z", "x.png", "b.png"]
-    assert [source.labelled(index) for index in range(4)] == [True, True, True, False]
+    for path, files, labelled in (
+        (folder / "bee", ["x.png", "deep/z"], True),
+        (folder / "bee" / "x.png", ["x.png"], True),
+        (folder / "b.png", ["b.png"], False),
+    ):
+        source = image_files.FileSource(path, class_names=NAMES)
+        assert described(source) == files
+        assert source.labelled(0) == labelled
 
 
 def test_the_innermost_class_folder_counts(tmp_path):
     (tmp_path / "ant" / "bee").mkdir(parents=True)
     (tmp_path / "ant" / "bee" / "x.png").touch()
-    assert image_files.FileSource([tmp_path], class_names=NAMES)[0].label == 1
+    assert image_files.FileSource(tmp_path, class_names=NAMES)[0].label == 1
 
 
 def test_names_of_any_bytes_come_back_and_open(tmp_path):
@@ -58,7 +62,7 @@ def test_names_of_any_bytes_come_back_and_open(tmp_path):
     for name in names:
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
             file.write(name)
-    source = image_files.FileSource([tmp_path], class_names=NAMES)
+    source = image_files.FileSource(tmp_path, class_names=NAMES)
     found = {os.fsencode(source.describe(index)): source[index].image for index in range(4)}
     assert found == {name: name for name in names}
 
@@ -80,16 +84,16 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 def test_a_link_that_leads_nowhere_is_a_bad_example_with_its_reason(tmp_path):
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    source = image_files.FileSource([tmp_path], class_names=NAMES)
+    source = image_files.FileSource(tmp_path, class_names=NAMES)
     with pytest.raises(BadExample, match="cannot be read: No such file"):
         source[0]
 
 
 def test_nothing_to_read_is_said_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match="no file or folder"):
-        image_files.FileSource([tmp_path / "nowhere"], class_names=NAMES)
+        image_files.FileSource(tmp_path / "nowhere", class_names=NAMES)
     with pytest.raises(UserError, match="no image in"):
-        image_files.FileSource([tmp_path], class_names=NAMES)
+        image_files.FileSource(tmp_path, class_names=NAMES)
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):

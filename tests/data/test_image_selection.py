@@ -17,12 +17,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_single_files_and_folders_can_be_mixed(folder):
-    paths = [str(folder / "bee" / "x.png"), str(folder / "wasp")]
-    selection = image_selection.given_files(paths, 10, class_names=NAMES)
-    assert [selection.describe(index) for index in range(2)] == ["x.png", "x.png"]
-    assert selection.labelled == (True, False)
-    assert selection.title == "2 inputs"
+def test_a_selection_knows_which_labels_are_known_and_is_called_as_its_folder(folder):
+    selection = image_selection.given_files(str(folder), 10, class_names=NAMES)
+    assert [selection.describe(index) for index in range(3)] == ["b.png", "bee/x.png", "wasp/x.png"]
+    assert selection.labelled == (False, True, False)
+    assert selection.title == folder.name
 
 
 @pytest.mark.parametrize(("total", "limit"), [(10, 4), (3, 7), (1000, 48), (5, 5), (1, 1)])

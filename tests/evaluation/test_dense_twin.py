@@ -1,17 +1,19 @@
 """A twin's accuracy stands beside a run's own only where the two can be compared."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from avit_jax import config as configs
 from avit_jax.evaluation.dense_twin import dense_twin
+from avit_jax.experiment import Experiment
 
 
-def run(**changes):
+def found(**changes):
     config = configs.base(model="avit_micro_patch4_32").unlock()
     config.update_from_flattened_dict(changes)
-    return config
+    return dense_twin(Experiment(config, Path()))
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def twin(tmp_path):
 
 
 def test_a_comparable_twin_is_shown(twin):
-    assert dense_twin(run(dense_twin=str(twin))) == (0.625, "62.50%")
+    assert found(dense_twin=str(twin)) == (0.625, "62.50%")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_a_comparable_twin_is_shown(twin):
     ],
 )
 def test_another_task_or_size_is_not_comparable(twin, changes, named):
-    top1, text = dense_twin(run(dense_twin=str(twin), **changes))
+    top1, text = found(dense_twin=str(twin), **changes)
     assert top1 is None
     assert text.startswith("not comparable") and named in text
 
@@ -44,11 +46,11 @@ def test_another_task_or_size_is_not_comparable(twin, changes, named):
 @pytest.mark.parametrize("result", ["{}", "[]", "no JSON", '{"top1": null}'])
 def test_a_result_that_cannot_be_read_is_named(twin, result):
     (twin / "summary.json").write_text(result)
-    top1, text = dense_twin(run(dense_twin=str(twin)))
+    top1, text = found(dense_twin=str(twin))
     assert top1 is None
     assert "cannot be read" in text
 
 
 def test_no_twin_and_no_result_say_so(tmp_path):
-    assert dense_twin(run()).text == "not trained (set config.dense_twin to its workdir)"
-    assert "holds no result" in dense_twin(run(dense_twin=str(tmp_path))).text
+    assert found().text == "not trained (set config.dense_twin to its workdir)"
+    assert "holds no result" in found(dense_twin=str(tmp_path)).text

@@ -9,7 +9,7 @@ import pytest
 from avit_jax import config as configs
 from avit_jax import load_torch
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.weights import load_weights
+from avit_jax.checkpoints.weights import weights_of_run
 from avit_jax.errors import UserError
 from avit_jax.export.convert import convert_run
 from avit_jax.runtime.device_mesh import make_mesh
@@ -44,7 +44,7 @@ def changed(config, values):
 
 
 def weights(config, workdir):
-    return load_weights(workdir, configs.make_model(config), make_mesh())
+    return weights_of_run(workdir, configs.make_model(config), make_mesh()).params
 
 
 def listing(folder):

@@ -32,9 +32,9 @@ def expected(run, images):
 
 @pytest.fixture(scope="module")
 def folder(run, tmp_path_factory):
-    return export.export_run(
-        run[0], run[1], output=tmp_path_factory.mktemp("out") / "digits", plan=PLAN
-    )
+    config = run[0].copy_and_resolve_references()
+    config.inference.update(PLAN.to_dict())
+    return export.export_run(config, run[1], output=tmp_path_factory.mktemp("out") / "digits")
 
 
 def same(found, expected):

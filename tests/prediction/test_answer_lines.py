@@ -23,7 +23,7 @@ def source(tmp_path):
     for path in ("bee/a", "bee/b", "c", "d"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
-    return FileSource([tmp_path], class_names=NAMES)
+    return FileSource(tmp_path, class_names=NAMES)
 
 
 def made(source, **changed):
@@ -90,8 +90,8 @@ def test_what_decides_the_lines_is_part_of_the_identity_and_nothing_else(source,
     capped = identity(execution="capped")
     assert identity(execution="capped", images=2)["capacities"] != capped["capacities"]
     (tmp_path / "bee" / "e").touch()
-    grown = FileSource([tmp_path], class_names=NAMES)
-    renamed = FileSource([tmp_path], class_names=("wasp", "bee"))
+    grown = FileSource(tmp_path, class_names=NAMES)
+    renamed = FileSource(tmp_path, class_names=("wasp", "bee"))
     for changed, keys in (
         (identity(params=2.0), {"weights_sha256"}),
         (identity(step=4), {"checkpoint_step"}),

@@ -23,7 +23,7 @@ def test_the_tokens_of_an_image_stay_the_same(pixels):
     mean, std = PIXELS[pixels]
     theirs = ((image / 255 - mean) / std).astype(np.float32)
     expected = functional.bind(model.build, params).embed(theirs)
-    moved = for_our_pixels(params, pixels)
+    moved = for_our_pixels(params, pixels, model.shape)
     assert (moved is params) == (pixels == "imagenet")
     found = functional.bind(model.build, moved).embed(normalise(image))
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)

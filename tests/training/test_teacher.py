@@ -44,6 +44,10 @@ def tiny(model="adavit_deit_micro_patch4_32", **changes):
     return config
 
 
+def settings(**changes):
+    return configs.Settings.of(tiny(**changes))
+
+
 def drawn(model, seed=0):
     rng = np.random.default_rng(seed)
     return jax.tree.map(
@@ -183,7 +187,7 @@ def test_a_method_that_does_not_show_its_attention_says_what_to_write():
 
 def optimization_of(config, workdir):
     experiment = Experiment(config, workdir)
-    return Optimization(config, experiment.model, experiment.total_steps)
+    return Optimization(configs.Settings.of(config), experiment.model, experiment.total_steps)
 
 
 def losses_on(data, fsdp, file):
@@ -191,8 +195,9 @@ def losses_on(data, fsdp, file):
     changes = {"teacher.weights": file, "train.accumulation": 2, "model.embed_dim": 64}
     config = tiny("deit_micro_patch4_32", **changes)
     mesh = make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
-    optimization = Optimization(config, configs.make_model(config), total_steps=10)
-    teacher_params, _ = teacher_weights(config, optimization.recipe.teacher, mesh)
+    settings = configs.Settings.of(config)
+    optimization = Optimization(settings, configs.make_model(config), total_steps=10)
+    teacher_params, _ = teacher_weights(settings.teacher, optimization.recipe.teacher, mesh)
     state, (step, _) = optimization.init_state(mesh), optimization.compiled_steps(mesh)
     _, averages = step(state, shard_batch(rows(16), mesh), teacher_params)
     return {name: float(value) for name, value in averages.items()}, teacher_params
@@ -232,31 +237,35 @@ def test_an_interrupted_training_ends_like_one_that_was_not(file, tmp_path):
 def test_a_teacher_comes_from_a_file_or_the_average_of_a_run(file, run):
     mesh = make_mesh()
     for source, origin in ((file, file), (str(run), f"step 7 of {run} (ema)")):
-        config = tiny(**{"teacher.weights" if source == file else "teacher.workdir": source})
-        teacher = make_teacher(config, STUDENT)
-        assert teacher.distillation == Distillation()
-        params, found = teacher_weights(config, teacher, mesh)
+        place = "teacher.weights" if source == file else "teacher.workdir"
+        named = settings(**{place: source}).teacher
+        teacher = make_teacher(named, STUDENT)
+        for field in dataclasses.fields(Distillation):
+            assert getattr(teacher.distillation, field.name) == field.default
+        params, found = teacher_weights(named, teacher, mesh)
         chex.assert_trees_all_equal(jax.device_get(params), THEIRS)
         assert found == origin
-    assert make_teacher(tiny(), STUDENT) is None
-    assert teacher_weights(tiny(), None, mesh) == (None, None)
+    assert make_teacher(settings().teacher, STUDENT) is None
+    assert teacher_weights(settings().teacher, None, mesh) == (None, None)
 
 
 def test_a_run_says_itself_of_which_sizes_it_is_and_a_file_is_told(run):
     student = configs.make_model(tiny(**{"model.depth": 3}))
-    assert make_teacher(tiny(**{"teacher.workdir": str(run)}), student).model.shape.depth == 2
+    of_run = settings(**{"teacher.workdir": str(run)})
+    assert make_teacher(of_run.teacher, student).model.shape.depth == 2
     named = {"teacher.weights": "x.pth", "teacher.model": "deit_tiny_patch16_224"}
-    shape = make_teacher(tiny(**named), student).model.shape
+    shape = make_teacher(settings(**named).teacher, student).model.shape
     assert (shape.embed_dim, shape.depth, shape.image_size, shape.num_classes) == (192, 12, 32, 10)
-    deeper = Optimization(tiny(**{"teacher.workdir": str(run)}), student, 10)
+    deeper = Optimization(of_run, student, 10)
     with pytest.raises(UserError, match=r"attention is \(2, 2, 2, 5\) in the teacher and \(3,"):
         deeper.abstract_state(make_mesh())
 
 
 def test_a_teacher_that_cannot_teach_is_named(file, run, tmp_path):
     def weights(**changes):
-        config = tiny(**{f"teacher.{name}": str(value) for name, value in changes.items()})
-        return teacher_weights(config, make_teacher(config, STUDENT), make_mesh())
+        changes = {f"teacher.{name}": str(value) for name, value in changes.items()}
+        named = settings(**changes).teacher
+        return teacher_weights(named, make_teacher(named, STUDENT), make_mesh())
 
     with pytest.raises(UserError, match=r"which holds no config\.json of a run"):
         weights(workdir=tmp_path)
@@ -275,11 +284,12 @@ def test_a_teacher_that_cannot_teach_is_named(file, run, tmp_path):
 def test_a_fresh_classifier_is_no_teacher_unless_only_features_are_learnt(tmp_path):
     many = create_model("deit_micro_patch4_32", **SIZES | {"num_classes": 20})
     save_torch(tmp_path / "many.pth", many.to_torch(drawn(many)))
-    config = tiny(**{"teacher.weights": str(tmp_path / "many.pth")})
+    changes = {"teacher.weights": str(tmp_path / "many.pth")}
+    named = settings(**changes).teacher
     with pytest.raises(UserError, match="tell 20 classes apart and not 10: fine-tune them"):
-        teacher_weights(config, make_teacher(config, STUDENT), make_mesh())
-    config.teacher.logits = 0.0
-    params, _ = teacher_weights(config, make_teacher(config, STUDENT), make_mesh())
+        teacher_weights(named, make_teacher(named, STUDENT), make_mesh())
+    named = settings(**changes, **{"teacher.logits": 0.0}).teacher
+    params, _ = teacher_weights(named, make_teacher(named, STUDENT), make_mesh())
     chex.assert_trees_all_equal_shapes(params, THEIRS)
 
 

@@ -67,7 +67,7 @@ def test_the_report_of_a_run_is_complete_and_leaves_nothing_else(report, run):
 def test_the_numbers_are_those_of_the_model(report, run):
     config, _, model, params = run
     selection = Experiment(config, Path()).eval_images(LIMIT)
-    augment = Augment.from_config(config.data.augment)
+    augment = Augment(**config.data.augment)
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(LIMIT)]
     output = jax.jit(model.apply)(params, normalise(np.stack(pixels)))
     depths, gmacs = np.asarray(token_depth(model, output)), np.asarray(model.gmacs(output))
@@ -182,7 +182,7 @@ def test_the_batch_size_does_not_change_what_is_seen(batch, run):
     config, _, model, params = run
     selection = Experiment(config, Path()).eval_images(3)
     mesh = make_mesh(devices=jax.devices()[:1])
-    augment = Augment.from_config(config.data.augment)
+    augment = Augment(**config.data.augment)
     seen = list(look(model, params, selection, mesh, augment=augment, batch=batch))
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(3)]
     output = jax.jit(model.apply)(params, normalise(np.stack(pixels)))
@@ -202,7 +202,7 @@ def test_a_method_that_chooses_heads_and_halves_gets_them_shown(tmp_path):
     charts = {path.stem for path in (page.parent / "charts").iterdir()}
     assert {"kept_per_layer", "class_kept", "cost_and_difficulty"} <= charts
     selection = Experiment(config, Path()).eval_images(LIMIT)
-    augment = Augment.from_config(config.data.augment)
+    augment = Augment(**config.data.augment)
     pixels = [eval_image(selection[i].image, size=32, augment=augment) for i in range(LIMIT)]
     usage = jax.jit(model.apply)(params, normalise(np.stack(pixels))).usage[0]
     summary = json.loads((page.parent / "summary.json").read_text())

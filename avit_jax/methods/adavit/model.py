@@ -87,7 +87,6 @@ class Model(base.Model):
         return super().draws or bool(self.settings.chosen)
 
     def forward(self, network: Any, images: Array, call: Call) -> Output:
-        """See `base.Model.apply`."""
         shape, settings = self.shape, self.settings
         tokens = embed(network, images, call)
         inputs = layer_inputs(shape, call)
@@ -163,7 +162,6 @@ class Model(base.Model):
         return penalties, metrics
 
     def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
-        """See `base.Model.compact`."""
         return chosen_parts.compact(network, images, exists, plan, settings=self.settings)
 
     def from_torch(self, state_dict: Mapping[str, Any]) -> Params:
@@ -182,17 +180,14 @@ class Model(base.Model):
         return weight_names.apart(super().to_torch(params))
 
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
-        """See `base.Model.compact_gmacs`."""
         return costs.compact_gmacs(self.shape, usage[0], plan)
 
     def synthetic_profiles(self) -> dict[str, float]:
-        """See `base.Model.synthetic_profiles`."""
         return synthetic.shares(self)
 
     def synthetic(
         self, share: float, batch_size: int, *, seed: int = 0
     ) -> tuple[Params, np.ndarray]:
-        """See `base.Model.synthetic`."""
         return synthetic.script(self, share, batch_size, seed=seed)
 
     def dial(self) -> Dial | None:

@@ -27,7 +27,7 @@ def shares(model: Model) -> dict[str, float]:
 
     Images can be painted only where patches stay apart until the blocks.
     """
-    if "patch_embed" not in model.abstract_params():
+    if model.shape.patch_embedding is None:
         return {}
     paper = PAPER.get((model.shape.embed_dim, model.shape.depth))
     return ({} if paper is None else {"paper": paper}) | {"half": 0.5, "none": 1.0}
@@ -78,9 +78,9 @@ def scripted_params(model: Model, params: Params) -> Params:
     for module, name in (("attention", "proj"), ("mlp", "fc2")):
         params["blocks"][module][name]["kernel"][:, :, 0] = 0
         params["blocks"][module][name]["bias"][:, 0] = 0
-    kernel = params["patch_embed"]["kernel"]
-    kernel[:, 0] = _pixel_weight(model)
-    params["patch_embed"]["bias"][0] = 0
+    embedding = params[model.shape.patch_embedding]
+    embedding["kernel"][:, 0] = _pixel_weight(model)
+    embedding["bias"][0] = 0
     params["pos_embed"][:, :, 0] = 0
     for name in ("cls_token", "dist_token"):
         if name in params:
