@@ -97,9 +97,7 @@ class Experiment:
     @functools.cached_property
     def execution(self) -> str:
         """Execution for inference that config or calibration chose."""
-        return stored_plans.chosen_execution(
-            self.settings.inference, self.model.shape, self.workdir
-        )
+        return stored_plans.chosen_execution(self.settings.inference, self.model, self.workdir)
 
     def weights(self, mesh: Mesh | None = None) -> Weights:
         """The weights that all modes but training use, under `config.eval.weights`.

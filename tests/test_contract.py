@@ -190,6 +190,10 @@ def test_an_image_does_not_depend_on_the_others(case, images):
 )
 def test_compiled_execution_gives_the_answers_of_apply(case, images, execution):
     model, params, _, apply = case
+    if not EXECUTIONS[execution].offered(model):
+        with pytest.raises(UserError, match=f'has no execution="{execution}"'):
+            model.compile(params, batch_size=5, execution=execution, mesh=ONE_DEVICE)
+        return
     plan = Plan(
         images=2, row_sizes=(8, 32), attention_images=2, lengths=(8, TOKENS), dense_images=2
     )

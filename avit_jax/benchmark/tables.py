@@ -50,12 +50,13 @@ def speed_table(executions: dict[str, dict[str, Any]]) -> str:
 def answer_table(executions: dict[str, dict[str, Any]]) -> str:
     """What each execution answers; executions of other weights (peers) have no row."""
     compared = {name: f for name, f in executions.items() if "same_class" in f}
-    head = ["execution", "same class", "lost tokens", "logit difference"]
+    head = ["execution", "same class", "lost tokens", "batches without room", "logit difference"]
     rows = [
         [
             name,
             f"{figures['same_class']:.1%}",
             _or_blank(figures, "images_affected", ".1%"),
+            _or_blank(figures, "batches_without_room", ".1%"),
             _or_blank(figures, "logit_difference", ".1e"),
         ]
         for name, figures in compared.items()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -28,8 +29,13 @@ from avit_jax.evaluation import report
 from avit_jax.evaluation.evaluate import evaluate, make_predictor_step
 from avit_jax.execution.candidates import capacities
 from avit_jax.execution.capped import image_gmacs
+from avit_jax.execution.compact import COMPACT
+from avit_jax.execution.dense import DENSE
+from avit_jax.execution.execution import Execution
+from avit_jax.execution.masked import MASKED
 from avit_jax.execution.plan import Plan
 from avit_jax.execution.predictor import Predictor
+from avit_jax.execution.static import STATIC
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models import costs
@@ -56,15 +62,14 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     batch_size = experiment.settings.inference.batch_size
     chosen = np.asarray(normalise(experiment.measured_images(BATCHES * batch_size)[0]))
     images = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
-    plans = model.candidate_plans(max(1, batch_size // mesh.size))
-    plan, record, usage = fastest(model, params, images, plans, batch_size, mesh)
+    plan, record, usage = fastest(model, params, images, batch_size, mesh)
     record["images"] = len(chosen)
     if model.has_capped:
-        found = capacities(usage, model.shape.num_prefix_tokens)
+        found = capacities(usage[0].tokens, model.shape.num_prefix_tokens)
         plan = dataclasses.replace(plan, capacities=found)
         record["capped"] = capped_report(experiment, params, plan, usage)
     file = save_plan(workdir, situation(model.shape, batch_size), plan, record)
-    _print(plan, record, usage, file)
+    _print(plan, record, usage[0].tokens, file)
     return plan
 
 
@@ -83,27 +88,31 @@ def refuse_unless_adaptive(experiment: Experiment, mode: str) -> None:
 
 
 def fastest(
-    model: Model,
-    params: Params,
-    images: list[np.ndarray],
-    plans: dict[str, Plan],
-    batch_size: int,
-    mesh: Mesh,
-) -> tuple[Plan, dict[str, Any], np.ndarray]:
-    """The quickest of some plans, how all did, and the live tokens `[L, images, N]`."""
-    programs = {
-        name: model.compile(params, batch_size=batch_size, plan=plan, mesh=mesh)
-        for name, plan in plans.items()
-    } | {
-        name: model.compile(
-            params, batch_size=batch_size, execution=name, plan=plans["default"], mesh=mesh
+    model: Model, params: Params, images: list[np.ndarray], batch_size: int, mesh: Mesh
+) -> tuple[Plan, dict[str, Any], tuple[Usage, ...]]:
+    """The quickest of some plans, how all did, and what ran for the images, per stage."""
+    local, platform = max(1, batch_size // mesh.size), mesh.devices.flat[0].platform
+    default = model.default_plan(local, platform=platform)
+
+    def compiled(execution: Execution, plan: Plan) -> Predictor:
+        return model.compile(
+            params, batch_size=batch_size, execution=execution, plan=plan, mesh=mesh
         )
-        for name in ("masked", "dense")
-    }
-    first = programs["default"]
-    usage = np.concatenate([np.asarray(first(batch).usage[0].tokens) for batch in images], axis=1)
+
+    programs = {one.name: compiled(one, default) for one in (MASKED, DENSE)}
+    found = [programs[MASKED.name](batch).usage for batch in images]
+    usage = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *found)
+    if STATIC.offered(model):
+        default = STATIC.sized(model, usage, default, local)
+        programs[STATIC.name] = compiled(STATIC, default)
+    plans = {"default": default}
+    if platform == "cpu":  # elsewhere compact execution only waits, and compiles without end
+        candidates = model.candidate_plans(local)
+        rows = default.static_rows
+        plans = {n: dataclasses.replace(p, static_rows=rows) for n, p in candidates.items()}
+        programs |= {name: compiled(COMPACT, plan) for name, plan in plans.items()}
     # One batch after the other, the same for all: a turn covers all calibration images.
-    arguments = [first.put(batch) for batch in images]
+    arguments = [programs[MASKED.name].put(batch) for batch in images]
 
     def contender(program: Predictor) -> Callable[[], list[Array]]:
         return lambda: [program.run(*pair).logits for pair in arguments]
@@ -116,26 +125,27 @@ def choose(plans: dict[str, Plan], times: dict[str, Timing]) -> tuple[Plan, dict
     """The quickest plan, and a record with the quickest exact execution.
 
     Args:
-        plans: raced, "default" among them.
-        times: of all plans, of "masked" and of "dense".
+        plans: of compact execution, raced where they are among `times`; "default" is one of them.
+        times: of plans and of executions, "masked" and "dense" among them.
     """
-    ratios = {name: speedup(times["default"], times[name]).median for name in plans}
-    best = max(ratios, key=lambda name: ratios[name])
-    masked_wins = speedup(times[best], times["masked"]).median > 1.0
+    raced = [name for name in plans if name in times]
+    over_default = {name: speedup(times["default"], times[name]).median for name in raced}
+    best = max(over_default, key=lambda name: over_default[name], default="default")
+    exact = {name: times[name] for name in (MASKED.name, STATIC.name) if name in times}
+    if raced:
+        exact[COMPACT.name] = times[best]
+    over_dense = {name: speedup(times["dense"], one).median for name, one in exact.items()}
     record = {
         "chosen": best,
-        "execution": "masked" if masked_wins else "compact",
-        "speed_over_default": ratios,
-        "speed_over_dense": {
-            "compact": speedup(times["dense"], times[best]).median,
-            "masked": speedup(times["dense"], times["masked"]).median,
-        },
+        "execution": max(over_dense, key=lambda name: over_dense[name]),
+        "speed_over_default": over_default,
+        "speed_over_dense": over_dense,
     }
     return plans[best], record
 
 
 def capped_report(
-    experiment: Experiment, params: Params, plan: Plan, usage: np.ndarray
+    experiment: Experiment, params: Params, plan: Plan, usage: tuple[Usage, ...]
 ) -> dict[str, Any]:
     """What fixed numbers of places cost in accuracy on the evaluation split, and whom."""
     model = experiment.model
@@ -156,11 +166,11 @@ def capped_report(
         "top1_exact": exact["top1"],
         "images_affected": found["dropped_images"],
         "gmacs": image_gmacs(model.shape, plan),
-        "gmacs_exact": float(costs.inference_gmacs(model.shape, Usage(tokens=usage)).mean()),
+        "gmacs_exact": float(costs.inference_gmacs(model.shape, usage[0]).mean()),
     }
 
 
-def _print(plan: Plan, record: dict[str, Any], usage: np.ndarray, file: Path) -> None:
+def _print(plan: Plan, record: dict[str, Any], tokens: np.ndarray, file: Path) -> None:
     ratios = record["speed_over_default"]
     print(columns(["plan", "speed / default"], [(n, f"{r:.3f}") for n, r in ratios.items()]))
     rows = [
@@ -174,8 +184,10 @@ def _print(plan: Plan, record: dict[str, Any], usage: np.ndarray, file: Path) ->
             for name, ratio in record["speed_over_dense"].items()
         ),
         ("fastest exact execution", record["execution"]),
-        ("live tokens per layer, mean", ", ".join(f"{n:.0f}" for n in usage.sum(-1).mean(1))),
+        ("live tokens per layer, mean", ", ".join(f"{n:.0f}" for n in tokens.sum(-1).mean(1))),
     ]
+    if plan.static_rows is not None:
+        rows.append(("rows per layer, static", ", ".join(map(str, plan.static_rows))))
     if "capped" in record:
         rows += _capped_rows(record["capped"])
     rows.append(("stored as", str(file)))

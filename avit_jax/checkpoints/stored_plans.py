@@ -12,7 +12,7 @@ import jax
 
 from avit_jax.config.inference import Inference
 from avit_jax.errors import UserError
-from avit_jax.execution.executions import current_name
+from avit_jax.execution.executions import current_name, fastest
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
 from avit_jax.models.backbone import Shape
@@ -74,6 +74,11 @@ def chosen_plan(settings: Inference, model: Model, workdir: Path, *, name: str) 
             f"config.inference.capacities is {given['capacities']}, but {name} has no "
             "use for it: leave it out."
         )
+    if "static_rows" in given and not model.static_parts:
+        raise UserError(
+            f"config.inference.static_rows is {given['static_rows']}, but {name} has no "
+            "use for it: leave it out."
+        )
     if entry is None and not given:
         return None
     local = max(1, settings.batch_size // jax.device_count())
@@ -81,17 +86,17 @@ def chosen_plan(settings: Inference, model: Model, workdir: Path, *, name: str) 
     return dataclasses.replace(plan, **given)
 
 
-def chosen_execution(settings: Inference, shape: Shape, workdir: Path) -> str:
+def chosen_execution(settings: Inference, model: Model, workdir: Path) -> str:
     """`config.inference.execution`, where "auto" is the fastest exact one for this situation.
 
-    That is what calibration found; "compact" without calibration, and where the config gives sizes
-    for it that calibration has not measured.
+    That is what calibration found; what suits the platform without calibration, and where the
+    config gives sizes that calibration has not measured.
     """
     if settings.execution != "auto":
         return current_name(settings.execution)
-    entry = _entry(settings, shape, workdir)
+    entry = _entry(settings, model.shape, workdir)
     if entry is None or any(getattr(settings, name) is not None for name in SIZES):
-        return "compact"
+        return fastest(model, jax.default_backend()).name
     logger.info("execution %s, the fastest in calibration", entry["execution"])
     return entry["execution"]
 

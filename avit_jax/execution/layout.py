@@ -104,9 +104,7 @@ def as_tokens(rows: Array, layout: Layout) -> Array:
     """Rows `[R, ...]` at their tokens' places, `[B, N, ...]`, 0 for tokens without a row."""
     batch, num_tokens = layout.held.shape
     target = layout.image * num_tokens + layout.token
-    tokens = _gather(
-        rows, layout.place.reshape(-1), layout.held.reshape(-1), target, layout.exists
-    )
+    tokens = _gather(rows, layout.place.reshape(-1), layout.held.reshape(-1), target, layout.exists)
     return tokens.reshape(batch, num_tokens, *rows.shape[1:])
 
 
@@ -123,9 +121,7 @@ def as_rows(tokens: Array, layout: Layout) -> Array:
     """Tokens `[B, N, ...]` as rows `[R, ...]`, 0 where a row holds nothing."""
     source = layout.image * tokens.shape[1] + layout.token
     flat = tokens.reshape(-1, *tokens.shape[2:])
-    return _gather(
-        flat, source, layout.exists, layout.place.reshape(-1), layout.held.reshape(-1)
-    )
+    return _gather(flat, source, layout.exists, layout.place.reshape(-1), layout.held.reshape(-1))
 
 
 @jax.custom_vjp

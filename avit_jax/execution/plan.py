@@ -68,9 +68,7 @@ class Plan:
         for name in ("capacities", "static_rows"):
             sizes = getattr(self, name)
             if any(size < 1 for size in sizes or ()):
-                raise UserError(
-                    f"{name} of the plan are {list(sizes)}: write at least 1 a layer."
-                )
+                raise UserError(f"{name} of the plan are {list(sizes)}: write at least 1 a layer.")
 
     def check(self, *, num_tokens: int, depth: int) -> None:
         """Refuse a plan that was made for another model."""

@@ -36,7 +36,7 @@ class Predictor:
         execution: that the program belongs to.
         fallback: program for batches in which not everything fits (`Output.fits`), if any may.
         sized: plan and program after what the fallback said about a batch, for programs whose sizes
-            must be measured first. The first full batch is answered by the fallback, then.
+            must be measured first, see `measure`.
         batch_size: images that one call takes at most, over all devices.
         mesh: devices that share the images.
 
@@ -74,12 +74,10 @@ class Predictor:
         self._size = (shape.image_size, shape.image_size, 3)
         self._params = jax.device_put(params, replicated(mesh))
         self._fallback, self._sized = fallback, sized
-        self.compile_seconds, self.compile_cached = 0.0, True
-        if program is None:
-            self._program = None
-            self._fallback_program  # noqa: B018 - the first batch takes it
-        else:
-            self._program = self._compiled(program)
+        self._program: jax.stages.Compiled | None = None
+        self.compile_seconds, self.compile_cached = 0.0, False
+        if program is not None:
+            self._take(program)
 
     def put(self, images: Any) -> tuple[Array, Array]:
         """Images `[b <= batch_size, H, W, 3]` as the program's arguments, on the devices."""
@@ -110,8 +108,8 @@ class Predictor:
         Nothing is waited for, so that a device never has to wait for the host: begin the next
         batches before this one is finished.
         """
-        if self._program is None:
-            return self._first(images, exists)
+        if not self.has_sizes and not self.measure(images, exists):
+            return self._fallback_program(self._params, images, exists)
         output = self._program(self._params, images, exists)
         if output.fits is not None:
             output.fits.copy_to_host_async()
@@ -128,6 +126,30 @@ class Predictor:
             return output
         self.overflows += 1
         return self._fallback_program(self._params, images, exists)
+
+    @property
+    def misfits(self) -> float:
+        """Share of the batches so far in which something found no place, 0..1."""
+        return self.overflows / max(1, self.batches)
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether the program has its sizes, or must `measure` a batch first."""
+        return self._program is not None
+
+    def measure(self, images: Array, exists: Array) -> bool:
+        """Give a program without sizes those that suit a batch, and say whether it has some now.
+
+        They stay what they are from then on. The first batch that is begun is measured anyway,
+        unless most of it only fills up.
+        """
+        here = np.flatnonzero(np.asarray(exists))
+        if not self.has_sizes and len(here) >= self.batch_size / 2:
+            output = self._fallback_program(self._params, images, exists)
+            output = map_images(output, lambda leaf, axis: np.take(np.asarray(leaf), here, axis))
+            self.plan, program = self._sized(output)
+            self._take(program)
+        return self.has_sizes
 
     def run(self, images: Array, exists: Array) -> Output:
         """The answer to arguments from `put`; waits for it where it may not hold."""
@@ -161,28 +183,20 @@ class Predictor:
             + sizes.temp_size_in_bytes
         )
 
-    def _first(self, images: Array, exists: Array) -> Output:
-        """The fallback's answer to a batch, whose work then gives the sizes of the program."""
-        output = self._fallback_program(self._params, images, exists)
-        if bool(exists.all()):  # a batch that is filled up would ask for too little
-            self.plan, program = self._sized(output)
-            self._program = self._compiled(program)
-        return output
-
     @functools.cached_property
     def _fallback_program(self) -> jax.stages.Compiled:
         """Compiled when it is first needed, which may be never."""
         return self._compiled(self._fallback)
 
-    def _compiled(self, program: Program) -> jax.stages.Compiled:
+    def _take(self, program: Program) -> None:
+        """Compile what is to answer from now on."""
         began = time.perf_counter()
         with cache_hits() as hits:
-            compiled = self._compile(program)
-        self.compile_seconds += time.perf_counter() - began
-        self.compile_cached = self.compile_cached and bool(hits)
-        return compiled
+            self._program = self._compiled(program)
+        self.compile_seconds = time.perf_counter() - began
+        self.compile_cached = bool(hits)
 
-    def _compile(self, program: Program) -> jax.stages.Compiled:
+    def _compiled(self, program: Program) -> jax.stages.Compiled:
         images, exists = (self.batch_size, *self._size), (self.batch_size,)
         local = self.batch_size // self._mesh.size
         abstract = jax.eval_shape(

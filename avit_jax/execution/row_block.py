@@ -28,9 +28,7 @@ def run(block: Block, rows: Array, layout: Layout, live: Array) -> Array:
     return block.feed((rows + attention.finish(mixed))[None])[0]
 
 
-def run_last(
-    block: Block, rows: Array, layout: Layout, live: Array, *, prefix: int
-) -> Array:
+def run_last(block: Block, rows: Array, layout: Layout, live: Array, *, prefix: int) -> Array:
     """The prefix tokens `[B, prefix, D]` behind the last block; those not live mean nothing.
 
     All live tokens give keys and values; queries, projection and MLP are those of the prefix.

@@ -23,7 +23,7 @@ def row_capacities(counts: np.ndarray, batch: int, num_tokens: int) -> tuple[int
     needed = counts.mean(1) * batch + STANDARD_ERRORS * spread * batch**0.5
     rows, sizes = batch * num_tokens, []
     multiple = MULTIPLE if rows >= 16 * MULTIPLE else SMALL_MULTIPLE
-    for wanted in np.ceil(needed / multiple).astype(int) * multiple:
+    for wanted in np.maximum(np.ceil(needed / multiple).astype(int), 1) * multiple:
         if wanted <= WORTH_MOVING * rows:
             rows = int(wanted)
         sizes.append(rows)

@@ -36,9 +36,7 @@ class Call:
     progress: Array | float = 1.0
 
 
-def embed(
-    network: Any, images: Array, call: Call, *, dtype: DTypeLike | None = None
-) -> Array:
+def embed(network: Any, images: Array, call: Call, *, dtype: DTypeLike | None = None) -> Array:
     """Tokens `[B, N, D]` of a batch, with dropout on them in training; see `Backbone.embed`."""
     depth, key = network.shape.depth, call.key
     drawn = None if key is None else jax.random.fold_in(key, depth + 1)

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import logging
 import math
 import sys
 import time
@@ -35,6 +36,8 @@ from avit_jax.runtime.processes import gather
 from avit_jax.runtime.progress import Progress
 from avit_jax.types import Output
 
+logger = logging.getLogger(__name__)
+
 ROUND_SECONDS = 5.0  # of several processes; one alone makes a round of every batch
 BAR_SECONDS, LINE_SECONDS = 0.5, 20.0  # between two signs of progress, on a terminal and in a log
 
@@ -46,26 +49,57 @@ def answers(
 ) -> Generator[Answered, None, None]:
     """Yield each batch with what the model says about it (see `make_lines`), in order.
 
-    The device works on the next batch while the caller writes the lines of the last one. An image
-    that cannot be used costs nothing when compact.
+    The device works on the next batches while the caller writes the lines of the last one; whether
+    everything found its place in that one is read only then. An image that cannot be used costs
+    nothing when compact.
     """
-    place = batch_sharding(mesh)
-    prepare = jax.jit(normalise, out_shardings=place)
+    put = _on_devices(mesh)
     read = jax.jit(functools.partial(_answer, model))
-    pending: list[tuple[Loaded, dict[str, Array]]] = []
+    pending: list[tuple[Loaded, Output, tuple[Array, Array], dict[str, Array]]] = []
+
+    def finished() -> Answered:
+        loaded, output, arguments, answer = pending.pop(0)
+        final = predictor.finish(output, *arguments)
+        return loaded, jax.device_get(answer if final is output else read(final))
+
     with contextlib.closing(batches):
         for loaded in batches:
-            usable = np.zeros(len(loaded.images), bool)
-            usable[: len(loaded.reasons)] = [reason is None for reason in loaded.reasons]
-            images = prepare(jax.device_put(loaded.images, place))
-            answer = read(predictor.run(images, jax.device_put(usable, place)))
+            arguments = put(loaded)
+            output = predictor.start(*arguments)
+            answer = read(output)
             jax.tree.map(lambda leaf: leaf.copy_to_host_async(), answer)
-            pending.append((loaded, answer))
+            pending.append((loaded, output, arguments, answer))
             if len(pending) > 1:
-                loaded, answer = pending.pop(0)
-                yield loaded, jax.device_get(answer)
-        for loaded, answer in pending:
-            yield loaded, jax.device_get(answer)
+                yield finished()
+        while pending:
+            yield finished()
+    if predictor.overflows:
+        logger.info(
+            "%d of %d batches did not fit into %s execution: %s execution answered these",
+            predictor.overflows,
+            predictor.batches,
+            predictor.execution.name,
+            predictor.execution.fallback.name,
+        )
+
+
+def measure(predictor: Predictor, mesh: Mesh, batches: Generator[Loaded, None, None]) -> None:
+    """Let a program that has no sizes yet have those that suit the first of some batches."""
+    with contextlib.closing(batches):
+        predictor.measure(*_on_devices(mesh)(next(batches)))
+
+
+def _on_devices(mesh: Mesh) -> Callable[[Loaded], tuple[Array, Array]]:
+    """What makes a batch the arguments of a program: its images, and which of them are usable."""
+    place = batch_sharding(mesh)
+    prepare = jax.jit(normalise, out_shardings=place)
+
+    def put(loaded: Loaded) -> tuple[Array, Array]:
+        usable = np.zeros(len(loaded.images), bool)
+        usable[: len(loaded.reasons)] = [reason is None for reason in loaded.reasons]
+        return prepare(jax.device_put(loaded.images, place)), jax.device_put(usable, place)
+
+    return put
 
 
 def no_answers() -> Generator[Answered, None, None]:

@@ -9,6 +9,7 @@ needs to see another's disk.
 
 from __future__ import annotations
 
+import functools
 import glob
 import logging
 import math
@@ -30,7 +31,7 @@ from avit_jax.methods.per_image import num_layers
 from avit_jax.models.functional import Params
 from avit_jax.prediction import answer_lines
 from avit_jax.prediction.answer_lines import Totals
-from avit_jax.prediction.rounds import answers, no_answers, write_rounds
+from avit_jax.prediction.rounds import answers, measure, no_answers, write_rounds
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.json_lines import JsonLines, identity_path
 from avit_jax.runtime.processes import in_all_or_none, share
@@ -101,16 +102,19 @@ def predict_run(
             predictor = model.compile(
                 params, batch_size=size, execution=execution, plan=plan, mesh=mesh
             )
-            # Whole batches again: a float may depend on what else is in the batch.
-            first = part.start + lines.count // size * size
-            batches = load_ahead(
+            load = functools.partial(
+                load_ahead,
                 images,
-                range(first, part.stop),
                 batch_size=size,
                 image_size=model.shape.image_size,
                 augment=experiment.settings.data.augment,
             )
-            results = answers(model, predictor, mesh, batches)
+            # A float may depend on what else is in the batch and on the sizes of the program: whole
+            # batches again, and sizes that suit the very first.
+            first = part.start + lines.count // size * size
+            if first > part.start and not predictor.has_sizes:
+                measure(predictor, mesh, load(range(part.start, part.start + size)))
+            results = answers(model, predictor, mesh, load(range(first, part.stop)))
         totals, rate = write_rounds(
             results, lines, totals, source=images, part=part, batch_size=size, stop=stop
         )

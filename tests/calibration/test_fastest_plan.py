@@ -50,7 +50,8 @@ def test_a_calibration_is_stored_and_found_again(run, quick, capsys):
     (entry,) = json.loads((workdir / "plans.json").read_text())
     assert entry["chosen"] in ("default", "one")
     assert entry["execution"] == Experiment(config, workdir).execution
-    assert set(entry["speed_over_dense"]) == {"compact", "masked"}
+    assert set(entry["speed_over_dense"]) == {"compact", "masked", "static"}
+    assert len(plan.static_rows) == 3 and plan.static_rows[0] == 16 * 17
     assert entry["images"] == 64
     budget = entry["capped"]
     assert 0 <= budget["images_affected"] <= 1
@@ -69,10 +70,12 @@ def test_a_method_that_cannot_be_capped_is_calibrated_without_places(tmp_path, q
 
 
 @pytest.mark.parametrize(
-    ("masked", "execution"), [(0.9, "masked"), (1.5, "compact")], ids=["quicker", "slower"]
+    ("masked", "static", "execution"),
+    [(0.9, 1.2, "masked"), (1.5, 1.2, "compact"), (0.9, 0.8, "static")],
 )
-def test_masked_execution_is_chosen_where_it_is_quicker_than_the_best_plan(masked, execution):
-    seconds = {"default": 2.0, "small groups": 1.0, "masked": masked, "dense": 0.5}
+def test_the_quickest_exact_execution_is_chosen(masked, static, execution):
+    seconds = {"default": 2.0, "small groups": 1.0, "masked": masked, "static": static}
+    seconds["dense"] = 0.5
     drift = np.array([1.0, 3.0, 2.0])
     times = {name: Timing(list(s * drift), list(s * drift)) for name, s in seconds.items()}
     plans = {
@@ -111,3 +114,11 @@ def test_places_for_everything_cost_what_dense_inference_costs(run):
     assert image_gmacs(model.shape, plan) == pytest.approx(dense, rel=1e-6)
     everything = Usage(tokens=np.ones((3, 1, 17), bool))
     assert costs.inference_gmacs(model.shape, everything)[0] == pytest.approx(dense, rel=1e-6)
+
+
+def test_where_no_compact_program_was_raced_the_plan_is_the_default():
+    times = {name: Timing([s] * 3, [s] * 3) for name, s in (("masked", 2.0), ("dense", 1.0))}
+    default = default_plan(17, 2, num_heads=3)
+    plan, record = calibrate.choose({"default": default}, times)
+    assert plan == default and record["execution"] == "masked"
+    assert record["speed_over_default"] == {}

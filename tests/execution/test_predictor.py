@@ -9,7 +9,7 @@ import pytest
 from jax import export
 
 import avit_jax
-from avit_jax.execution.executions import EXECUTIONS
+from avit_jax.execution.executions import EXECUTIONS, fastest
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,14 @@ def test_programs_for_accelerators_lower_for_them(execution):
     assert len(exported.out_avals) > 0
 
 
-@pytest.mark.parametrize("execution", ["compact", "dense"])
+@pytest.mark.parametrize("execution", ["compact", "dense", "masked"])
 def test_programs_with_fused_attention_hold_cudnns_kernel(monkeypatch, execution):
     # The version is asked for while tracing, and there is no cuDNN here.
     kernels = "jax._src.cudnn.fused_attention_stablehlo"
     monkeypatch.setattr(f"{kernels}.check_cudnn_version", lambda: 91900)
-    monkeypatch.setattr("avit_jax.models.attention.can_be_fused", lambda **_: True)
     model = avit_jax.create_model("avit_micro_patch4_32", depth=2, num_heads=3, dtype="bfloat16")
     plan = model.default_plan(8, platform="gpu")
-    plan = dataclasses.replace(plan, fused_attention=True)
+    assert plan.fused_attention
     program = model.program(EXECUTIONS[execution], plan)
     traced = jax.jit(program).trace(
         model.abstract_params(),
@@ -86,15 +85,21 @@ def test_programs_with_fused_attention_hold_cudnns_kernel(monkeypatch, execution
 
 
 def test_fused_attention_is_refused_where_there_is_no_kernel(model):
+    params = model.init(jax.random.key(0))
     plan = dataclasses.replace(model.default_plan(1), fused_attention=True)
-    with pytest.raises(ValueError, match="none for float32 and 12 channels per head on cpu"):
-        model.compile(model.init(jax.random.key(0)), batch_size=8, plan=plan)
+    low = avit_jax.create_model("avit_micro_patch4_32", num_heads=3, dtype="bfloat16")
+    with pytest.raises(ValueError, match="none for float32 and 12 channels per head"):
+        model.program(EXECUTIONS["dense"], plan)
+    with pytest.raises(ValueError, match="cuDNN has none for cpu"):
+        low.compile(params, batch_size=8, plan=plan)
 
 
-def test_a_machine_with_the_kernel_races_it(monkeypatch, model):
-    assert not any(plan.fused_attention for plan in model.candidate_plans(8).values())
-    on_gpu = avit_jax.create_model("avit_micro_patch4_32", num_heads=3, dtype="bfloat16")
-    for runtime, capability, races in (
+def test_a_gpu_with_the_kernel_takes_it(monkeypatch, model):
+    low = avit_jax.create_model("avit_micro_patch4_32", num_heads=3, dtype="bfloat16")
+    assert low.default_plan(8, platform="gpu").fused_attention  # for one that is not here
+    assert low.on("gpu").shape.fused_attention and low.on("gpu").shape.unrolled
+    assert low.on("cpu") == low
+    for runtime, capability, takes in (
         ("PJRT C API cuda 12.9", "9.0", True),
         ("PJRT C API cuda 12.9", "7.5", False),
         ("rocm 6.4", "gfx942", False),
@@ -102,5 +107,16 @@ def test_a_machine_with_the_kernel_races_it(monkeypatch, model):
         client = types.SimpleNamespace(platform_version=runtime)
         device = types.SimpleNamespace(platform="gpu", client=client, compute_capability=capability)
         monkeypatch.setattr(jax, "devices", lambda device=device: [device])
-        assert ("fused attention" in on_gpu.candidate_plans(8)) == races
-        assert "fused attention" not in model.candidate_plans(8)
+        assert low.default_plan(8, platform="gpu").fused_attention == takes
+        assert not low.default_plan(8, platform="cpu").fused_attention
+        assert not model.default_plan(8, platform="gpu").fused_attention
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_accelerators_run_live_rows_without_waiting_for_the_host(dtype):
+    adaptive = avit_jax.create_model("avit_micro_patch4_32", dtype=dtype)
+    dense = avit_jax.create_model("deit_micro_patch4_32", dtype=dtype)
+    for platform in ("gpu", "tpu"):
+        assert fastest(adaptive, platform).name == "static"
+        assert fastest(dense, platform).name == "masked"
+    assert fastest(adaptive, "cpu").name == fastest(dense, "cpu").name == "compact"

@@ -27,7 +27,15 @@ from jax import Array
 
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
-from avit_jax.methods.avit import capped_tokens, costs, halting, live_rows, live_tokens, onnx, synthetic
+from avit_jax.methods.avit import (
+    capped_tokens,
+    costs,
+    halting,
+    live_rows,
+    live_tokens,
+    onnx,
+    synthetic,
+)
 from avit_jax.methods.avit.priors import divergence
 from avit_jax.methods.avit.settings import Settings
 from avit_jax.methods.forward import Call, embed, layer_inputs

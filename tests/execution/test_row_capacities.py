@@ -1,0 +1,37 @@
+"""Capacities hold nearly every batch, are few, and never rise."""
+
+import numpy as np
+
+from avit_jax.execution.row_capacities import MULTIPLE, row_capacities
+
+IMAGES, TOKENS = 2_000, 197
+
+
+def counts(seed=0):
+    depth = np.random.default_rng(seed).normal(7.0, 2.5, IMAGES)
+    share = np.clip(depth - np.arange(12)[:, None], 0.0, 1.0)
+    return np.round(share * TOKENS)
+
+
+def test_capacities_are_multiples_that_never_rise_and_begin_with_everything():
+    found = row_capacities(counts(), 256, TOKENS)
+    assert found[0] == 256 * TOKENS and list(found) == sorted(found, reverse=True)
+    assert all(rows % MULTIPLE == 0 for rows in found)
+
+
+def test_fewer_than_two_batches_in_a_hundred_find_no_room():
+    live, rng = counts(), np.random.default_rng(1)
+    for batch in (16, 64, 256):
+        found = np.asarray(row_capacities(live, batch, TOKENS))
+        drawn = live[:, rng.integers(0, IMAGES, (1_000, batch))].sum(-1)
+        assert (drawn > found[:, None]).any(0).mean() < 0.02
+
+
+def test_nothing_moves_for_a_few_rows():
+    live = np.full((3, 10), 100.0)
+    live[1:] -= 1.0
+    assert len(set(row_capacities(live, 64, 100))) == 1
+
+
+def test_one_image_is_enough_to_measure():
+    assert row_capacities(np.array([[17.0], [8.0]]), 1, 17) == (17, 8)
