@@ -26,6 +26,7 @@ class Layout:
         exists: `[R]` bool, whether the row holds a token.
         place: `[B, N]` int32, row of each token; anything valid where it has none.
         held: `[B, N]` bool, whether the token has a row.
+        whole: whether it is that of `every_token`.
     """
 
     image: Array
@@ -33,6 +34,7 @@ class Layout:
     exists: Array
     place: Array
     held: Array
+    whole: bool = struct.field(pytree_node=False, default=False)
 
     @property
     def rows(self) -> int:
@@ -49,6 +51,7 @@ def every_token(batch: int, num_tokens: int) -> Layout:
         exists=jnp.ones(len(image), bool),
         place=jnp.arange(len(image), dtype=jnp.int32).reshape(batch, num_tokens),
         held=jnp.ones((batch, num_tokens), bool),
+        whole=True,
     )
 
 

@@ -21,11 +21,22 @@ def run(block: Block, rows: Array, layout: Layout, live: Array) -> Array:
     """
     attention = block.attention
     parts = attention.project(block.norm1(rows), layout.token)
+    mixed = _mix(attention, parts, layout, live)
+    return block.feed((rows + attention.finish(mixed))[None])[0]
+
+
+def _mix(
+    attention: Attention, parts: tuple[Array, Array, Array], layout: Layout, live: Array
+) -> Array:
+    """What attention mixes for each row, `[R, H, d]`."""
+    size = parts[0].shape[1:]
+    if layout.whole and not attention.fused:  # a mask is cheaper than moving, then
+        query, key, value = (part.reshape(*live.shape, *size) for part in parts)
+        return attention.mix(query, key, value, live=live).reshape(layout.rows, *size)
     grid = square(live, live.shape[1])
     query, key, value = _by_image(attention, attention.join(*parts), layout, grid)
     mixed = attention.mix(query, key, value, lengths=live.sum(1))
-    mixed = moved(mixed.reshape(grid.rows, *mixed.shape[2:]), grid, layout)
-    return block.feed((rows + attention.finish(mixed))[None])[0]
+    return moved(mixed.reshape(grid.rows, *size), grid, layout)
 
 
 def run_last(block: Block, rows: Array, layout: Layout, live: Array, *, prefix: int) -> Array:
