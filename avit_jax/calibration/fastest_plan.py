@@ -40,6 +40,7 @@ from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models import costs
 from avit_jax.models.functional import Params
+from avit_jax.runtime.device_mesh import platform_of
 from avit_jax.runtime.paired_timing import Timing, race, speedup
 from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.tables import columns, table
@@ -91,7 +92,7 @@ def fastest(
     model: Model, params: Params, images: list[np.ndarray], batch_size: int, mesh: Mesh
 ) -> tuple[Plan, dict[str, Any], tuple[Usage, ...]]:
     """The quickest of some plans, how all did, and what ran for the images, per stage."""
-    local, platform = max(1, batch_size // mesh.size), mesh.devices.flat[0].platform
+    local, platform = max(1, batch_size // mesh.size), platform_of(mesh)
     default = model.default_plan(local, platform=platform)
 
     def compiled(execution: Execution, plan: Plan) -> Predictor:

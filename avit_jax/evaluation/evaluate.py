@@ -27,7 +27,7 @@ from avit_jax.methods.per_image import finest_stage, num_layers, per_image
 from avit_jax.models import skippable_parts
 from avit_jax.models.functional import Params
 from avit_jax.runtime import processes
-from avit_jax.runtime.device_mesh import replicated, shard_batch
+from avit_jax.runtime.device_mesh import platform_of, replicated, shard_batch
 from avit_jax.types import Output
 
 EvalStep = Callable[..., dict[str, Array]]
@@ -38,6 +38,7 @@ def make_eval_step(model: Model, mesh: Mesh, *, execution: str = "masked") -> Ev
 
     The step also takes `settings` of the method's dial, as data: they compile nothing anew.
     """
+    model = model.on(platform_of(mesh))
 
     def eval_step(
         params: Params, batch: dict[str, Array], settings: dict[str, float] | None = None

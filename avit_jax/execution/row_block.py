@@ -33,7 +33,7 @@ def _mix(
     if layout.whole and not attention.fused:  # a mask is cheaper than moving, then
         query, key, value = (part.reshape(*live.shape, *size) for part in parts)
         return attention.mix(query, key, value, live=live).reshape(layout.rows, *size)
-    grid = square(live, live.shape[1])
+    grid = square(live, attention.places(live.shape[1]))
     query, key, value = _by_image(attention, attention.join(*parts), layout, grid)
     mixed = attention.mix(query, key, value, lengths=live.sum(1))
     return moved(mixed.reshape(grid.rows, *size), grid, layout)
@@ -46,7 +46,7 @@ def run_last(block: Block, rows: Array, layout: Layout, live: Array, *, prefix: 
     """
     attention = block.attention
     front, normed = front_tokens(rows, layout, prefix), block.norm1(rows)
-    grid = square(live, live.shape[1])
+    grid = square(live, attention.places(live.shape[1]))
     joined = attention.join(*attention.keys_values(normed, layout.token))
     key, value = _by_image(attention, joined, layout, grid)
     query = attention.queries(block.norm1(front))

@@ -88,6 +88,10 @@ class Teacher:
     model: Model
     distillation: Distillation
 
+    def on(self, platform: str) -> Teacher:
+        """The teacher with what is fast on a platform, see `Model.on`."""
+        return dataclasses.replace(self, model=self.model.on(platform))
+
     def penalties(self, params: Params, images: Array, student: Output) -> dict[str, Array]:
         """`Distillation.penalties` on images `[B, H, W, 3]` that `student` is the output for."""
         shown = self.model.apply(

@@ -19,7 +19,7 @@ from avit_jax.execution.predictor import Predictor
 from avit_jax.methods.parameters import Parameterized
 from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
-from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.runtime.device_mesh import make_mesh, platform_of
 from avit_jax.runtime.devices import has_cudnn
 from avit_jax.types import Output, Usage
 
@@ -160,7 +160,7 @@ class Compilable(Parameterized):
             UserError: unknown execution, sizes that do not fit, or a method that cannot run so.
         """
         mesh = mesh or make_mesh()
-        platform = mesh.devices.flat[0].platform
+        platform = platform_of(mesh)
         execution = executions.find(execution or executions.fastest(self, platform))
         local = max(1, batch_size // mesh.size)
         plan = plan or self.default_plan(local, platform=platform)

@@ -235,6 +235,10 @@ class Attention(nnx.Module):
             fused=self.fused,
         )
 
+    def places(self, tokens: int) -> int:
+        """Places for so many tokens of an image, as `mix` likes them where some may be empty."""
+        return tokens + (-tokens % _MULTIPLE if self.fused else 0)
+
     def finish(self, mixed: Array) -> Array:
         """The update `[..., D]` of rows whose mixed values are `[..., H, d]`."""
         return self.proj(self.join(mixed))

@@ -38,6 +38,11 @@ def make_mesh(
     return jax.make_mesh((rows, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
+def platform_of(mesh: Mesh) -> str:
+    """What its devices are: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of a batch: its leading axis is split over all devices."""
     return NamedSharding(mesh, P(AXES))

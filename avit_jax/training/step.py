@@ -25,7 +25,7 @@ from avit_jax.losses import classification
 from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
-from avit_jax.runtime.device_mesh import batch_sharding
+from avit_jax.runtime.device_mesh import batch_sharding, platform_of
 from avit_jax.training.loss import loss_function
 
 NEVER = -1
@@ -115,6 +115,8 @@ def make_train_step(
     `batch` holds `image` uint8 `[B, H, W, 3]`, `label` int32 `[B]` and `substituted` bool `[B]`
     (rows that stand in for an unreadable example; only counted), sharded over the mesh.
     """
+    model = model.on(platform_of(mesh))
+    teacher = recipe.teacher and recipe.teacher.on(platform_of(mesh))
 
     def train_step(
         state: TrainState, batch: dict[str, Array], teacher_params: Params | None = None
@@ -127,9 +129,7 @@ def make_train_step(
         )
         images, targets = mix(normalise(batch["image"]), targets, recipe.mix, mix_key)
 
-        loss = functools.partial(
-            loss_function(model, recipe.teacher), teacher_params=teacher_params
-        )
+        loss = functools.partial(loss_function(model, teacher), teacher_params=teacher_params)
         gradient = jax.value_and_grad(loss, has_aux=True)
         if recipe.accumulation == 1:
             (_, logged), grads = gradient(state.params, images, targets, model_key, progress)
