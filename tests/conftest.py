@@ -5,6 +5,7 @@ import os
 import pytest
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -16,11 +17,11 @@ def pytest_configure(config: pytest.Config) -> None:
     `JAX_DISABLE_MOST_OPTIMIZATIONS=false` there, as in a part of `.ci/run`, all are compiled as for
     users.
     """
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-    if hasattr(config, "cache"):  # not with -p no:cacheprovider
-        folder = config.cache.mkdir("compiled-programs")
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    import jax  # reads all of these when it is imported
+    import jax
 
-    assert jax.config.jax_compilation_cache_dir == os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if hasattr(config, "cache"):  # not with -p no:cacheprovider
+        folder = str(config.cache.mkdir("compiled-programs"))
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

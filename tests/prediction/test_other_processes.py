@@ -17,24 +17,33 @@ from tests.prediction.lines import IMAGES, assert_like, read
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 ROOT = Path(__file__).parents[2]
+# Compact execution takes six times as long to compile, and nothing here depends on which it is.
+EXECUTION = "masked"
+# With pauses, or the kill would have to come within a fraction of a second.
 PROGRAM = """
-import sys
+import sys, time
 from pathlib import Path
 from avit_jax import config
 from avit_jax.main import initialise_processes
 from avit_jax.prediction.run import predict_run
 initialise_processes()
-workdir, output, batch_size = sys.argv[1:]
+workdir, output, batch_size, execution, pause = sys.argv[1:]
 settings = config.from_json((Path(workdir) / "config.json").read_text())
 settings.inference.batch_size = int(batch_size)
-predict_run(settings, Path(workdir), output=Path(output))
+predict_run(
+    settings,
+    Path(workdir),
+    output=Path(output),
+    execution=execution,
+    stop=lambda step: time.sleep(float(pause)),
+)
 """
 
 
-def start(workdir, output, *, batch_size=2, **environment):
+def start(workdir, output, *, batch_size=2, pause=0.01, **environment):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(workdir), str(output), str(batch_size)],
+        [sys.executable, "-c", PROGRAM, *map(str, (workdir, output, batch_size, EXECUTION, pause))],
         cwd=ROOT,
         env=os.environ | flags | environment,
         stdout=subprocess.PIPE,
@@ -68,7 +77,7 @@ def test_killed_in_the_midst_every_image_has_one_line_in_the_end(run, whole, tmp
     process.communicate()
     before = path.read_bytes()
     assert before.count(b"\n") < IMAGES
-    predict_run(*run[:2], output=path)
+    predict_run(*run[:2], output=path, execution=EXECUTION)
     assert path.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
     assert_same_images(path, whole)
 
@@ -96,7 +105,7 @@ def test_the_files_of_two_processes_one_behind_the_other_are_that_of_one(run, wh
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     coordinates = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     processes = [
-        start(run[1], path, batch_size=64, JAX_PROCESS_ID=str(number), **coordinates)
+        start(run[1], path, batch_size=64, pause=0, JAX_PROCESS_ID=str(number), **coordinates)
         for number in range(2)
     ]
     tables = [finish(process) for process in processes]
