@@ -4,18 +4,19 @@ import os
 
 import pytest
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+from tests import compiling
+
+compiling.prepare(os.environ)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile as quickly as can be, and keep programs for other tests, workers and runs.
 
-    Compiling takes most of the time of these tests. Machine code is left as LLVM makes it at first,
-    which halves that; XLA's own passes stay as they are. Being in the environment, this holds for
-    programs that tests start, too, which then write nothing to the user's own cache. With
-    `JAX_DISABLE_MOST_OPTIMIZATIONS=false` there, as in a part of `.ci/run`, all are compiled as for
-    users.
+    Compiling takes most of the time of these tests. Machine code is made in an older way where JAX
+    still has it and left as LLVM makes it at first, which takes a quarter of that; XLA's passes
+    stay as they are. Being in the environment, this holds for programs that tests start, too,
+    which then write nothing to the user's own cache. With `JAX_DISABLE_MOST_OPTIMIZATIONS=false`
+    there, as in a part of `.ci/run`, all are compiled as for users.
     """
     import jax
 

@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from avit_jax import config as configs
+from tests import compiling
 from tests.checkpoints.weights_of_runs import THEIRS, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ def test_several_processes_read_the_file_or_none_goes_on(file, tmp_path):
         port = probe.getsockname()[1]
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "config.json"), missing, file]
     common = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
-    common |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    common |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": compiling.flags_for(1)}
     processes = [
         subprocess.Popen(
             command,

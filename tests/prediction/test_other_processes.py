@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from avit_jax.prediction.run import predict_run
+from tests import compiling
 from tests.prediction.lines import IMAGES, assert_like, read
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -41,7 +42,7 @@ predict_run(
 
 
 def start(workdir, output, *, batch_size=2, pause=0.01, **environment):
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+    flags = {"XLA_FLAGS": compiling.flags_for(1), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *map(str, (workdir, output, batch_size, EXECUTION, pause))],
         cwd=ROOT,

@@ -117,6 +117,7 @@ def test_a_method_that_does_not_show_its_attention_says_what_to_write():
 def losses_on(data, fsdp, file):
     """A step of the trainer's own on some of the devices."""
     changes = {"teacher.weights": file, "train.accumulation": 2, "model.embed_dim": 64}
+    changes |= {"train.ema_decay": 0.0, "model.drop_path_rate": 0.0}  # nothing to the teacher
     config = tiny("deit_micro_patch4_32", **changes)
     mesh = make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
     optimization = Optimization(config, configs.make_model(config), total_steps=10)
