@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import compiling
+
 ROOT = Path(__file__).parent.parent
 # Everything random is on: augmentation, mixup, cutmix, dropout, stochastic depth.
 TINY = {
@@ -35,7 +37,7 @@ def command(workdir: Path, *, mode: str = "train", **settings: object) -> list[s
 
 def start(arguments: list[str], *, devices: int = 1, **environment: str) -> subprocess.Popen:
     """Start a command on so many simulated devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = compiling.flags_for(devices)
     return subprocess.Popen(
         arguments,
         cwd=ROOT,

@@ -4,22 +4,25 @@ import os
 
 import pytest
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+from tests import compiling
+
+compiling.prepare(os.environ)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile as quickly as can be, and keep programs for other tests, workers and runs.
 
-    Compiling takes most of the time of these tests. Machine code is left as LLVM makes it at first,
-    which halves that; XLA's own passes stay as they are. Programs that tests start are compiled as
-    for users: nothing of this is in the environment. With `JAX_DISABLE_MOST_OPTIMIZATIONS=false` in
-    it, as in a part of `.ci/run`, tests are, too.
+    Compiling takes most of the time of these tests. Machine code is made in an older way where JAX
+    still has it and left as LLVM makes it at first, which takes a quarter of that; XLA's passes
+    stay as they are. Being in the environment, this holds for programs that tests start, too,
+    which then write nothing to the user's own cache. With `JAX_DISABLE_MOST_OPTIMIZATIONS=false`
+    there, as in a part of `.ci/run`, all are compiled as for users.
     """
     import jax
 
-    if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
-        jax.config.update("jax_disable_most_optimizations", True)
     if hasattr(config, "cache"):  # not with -p no:cacheprovider
-        folder = config.cache.mkdir("compiled-programs")
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        folder = str(config.cache.mkdir("compiled-programs"))
+        jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

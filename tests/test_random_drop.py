@@ -9,8 +9,7 @@ import pytest
 import avit_jax
 from avit_jax import config as configs
 from avit_jax.benchmark.run import benchmark_run
-from avit_jax.calibration.fastest_plan import calibrate_run
-from avit_jax.calibration.meet_budgets import dial_run
+from avit_jax.calibration import dialled_model, fastest_plan, meet_budgets
 from avit_jax.data.mix import normalise
 from avit_jax.evaluation.run import evaluate_run
 from avit_jax.export import load
@@ -19,6 +18,7 @@ from avit_jax.export.convert import convert_run
 from avit_jax.prediction.run import predict_run
 from avit_jax.pretrained.weights import load_torch
 from avit_jax.training.loop import train
+from avit_jax.viz import depth_maps
 from avit_jax.viz.visualize import visualize_run
 from tests import tiny_runs
 
@@ -41,7 +41,8 @@ def run(config, tmp_path_factory):
     return tiny_runs.trained(tmp_path_factory.mktemp("run"), config)
 
 
-def test_it_trains_and_its_config_is_read_again(config, tmp_path):
+def test_it_trains_and_its_config_is_read_again(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(depth_maps, "SHOWN", 1)
     train(config, tmp_path)
     saved = configs.read(tmp_path / "config.json")
     assert saved.model.name == NAME
@@ -60,10 +61,13 @@ def test_it_predicts(run, tmp_path):
     assert len(lines) > BATCH and "label" in json.loads(lines[-1])
 
 
-def test_it_is_calibrated_and_meets_a_budget(run):
-    calibrate_run(run.config, run.workdir)
+def test_it_is_calibrated_and_meets_a_budget(run, monkeypatch):
+    monkeypatch.setattr(fastest_plan, "TURNS", 2)
+    monkeypatch.setattr(dialled_model, "CALIBRATION_IMAGES", 256)
+    monkeypatch.setattr(meet_budgets, "CURVE", ())
+    fastest_plan.calibrate_run(run.config, run.workdir)
     assert (run.workdir / "plans.json").exists()
-    points = dial_run(run.config, run.workdir, ["0.7"])
+    points = meet_budgets.dial_run(run.config, run.workdir, ["0.7"])
     (point,) = (point for point in points if point.name == "0.7")
     assert point.gmacs == pytest.approx(0.7 * run.model.dense_gmacs(), rel=0.1)
 

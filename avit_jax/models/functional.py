@@ -8,6 +8,7 @@ is built around them for the time of one call, so no module holds state that cha
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -122,9 +123,16 @@ def _split_abstract(build: Build) -> tuple[nnx.GraphDef, nnx.State]:
     return nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
 
 
-@functools.lru_cache(maxsize=256)
 def _skeleton(build: Build) -> tuple[nnx.GraphDef, nnx.State]:
-    return _split_abstract(build)
+    # Methods are equal only for the very same object, but equal models have equal skeletons.
+    if inspect.ismethod(build):
+        return _skeleton_of_equals(build.__func__, build.__self__)
+    return _skeleton_of_equals(build)
+
+
+@functools.lru_cache(maxsize=256)
+def _skeleton_of_equals(build: Callable, *owner: Any) -> tuple[nnx.GraphDef, nnx.State]:
+    return _split_abstract(functools.partial(build, *owner))
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -15,6 +15,11 @@ from avit_jax.runtime.device_mesh import make_mesh
 BORDER = 1e-4
 
 
+def assert_alike(found, expected):
+    """But for rounding, which weights as large as those here make larger: of the largest logit."""
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
 class Rotary(PositionEncoding):
     """Queries and keys turned by an angle for each token's number (arXiv 2104.09864)."""
 
@@ -69,10 +74,11 @@ def test_rows_that_moved_still_know_their_places(method, batch):
     mesh = make_mesh(devices=jax.devices()[:1])
     predict = model.compile(params, batch_size=batch, mesh=mesh)
     found = np.concatenate([predict(images[i : i + batch]).logits for i in range(0, 5, batch)])
-    np.testing.assert_allclose(found[sure], masked.logits[sure], rtol=1e-4, atol=1e-4)
+    assert_alike(found[sure], masked.logits[sure])
     unplaced = dataclasses.replace(model, shape=plain(model.shape))
     other = jax.jit(unplaced.apply)(params, images).logits
-    assert not np.allclose(other, masked.logits, atol=1e-2), "places make no difference here"
+    lost = np.abs(other - masked.logits).max() / np.abs(masked.logits).max()
+    assert lost > 1e-2, "places make no difference here"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,4 +105,4 @@ def test_capped_execution_with_room_for_everything_places_rows_too():
     plan = dataclasses.replace(model.default_plan(5), capacities=places)
     mesh = make_mesh(devices=jax.devices()[:1])
     predict = model.compile(params, batch_size=5, execution="capped", plan=plan, mesh=mesh)
-    np.testing.assert_allclose(predict(images).logits, masked.logits, rtol=1e-4, atol=1e-4)
+    assert_alike(predict(images).logits, masked.logits)

@@ -11,7 +11,7 @@ from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.export import run as export
 from avit_jax.export.check import check_images
-from tests.test_contract import tiny
+from tests.contract.tiny_models import tiny
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")

@@ -12,8 +12,8 @@ from avit_jax.data.mix import normalise
 from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.export.program import export_program, named, plans_for
+from tests.contract.tiny_models import NAMES, tiny
 from tests.export.conftest import PLAN
-from tests.test_contract import NAMES, tiny
 
 BATCH = 2
 

@@ -1,6 +1,5 @@
-"""The launch scripts, run against stand-ins for Python, gcloud and Slurm."""
+"""What all launch scripts have in common: arguments, restarts and signals."""
 
-import contextlib
 import os
 import re
 import shlex
@@ -8,111 +7,22 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-STAND_INS = Path(__file__).parent / "stand_ins"
-CONFIG = "configs/example.py"
-REQUIRED = {
-    "local.sh": ["--config", CONFIG],
-    "slurm.sbatch": ["--config", CONFIG],
-    "tpu_vm.sh": ["--config", CONFIG, "--name", "slice", "--zone", "zone", "--workdir", "runs/a b"],
-}
+from tests.launch.sandbox import (
+    BAD_USAGE,
+    CONFIG,
+    PATIENCE,
+    PREEMPTED,
+    REQUIRED,
+    ROOT,
+    STAND_INS,
+    Sandbox,
+)
+
 SCRIPTS = sorted(REQUIRED)
-BAD_USAGE, PREEMPTED = 2, 75
-PATIENCE = 30  # seconds until a process that should have answered is given up
-
-
-@contextlib.contextmanager
-def heeding_signals() -> Iterator[None]:
-    """A shell cannot trap what it was started to ignore, as under nohup or in the background."""
-    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class Sandbox:
-    """A copy of the launch scripts beside one config, with stand-ins first on the path."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.record = directory / "record"
-        self.record.touch()
-        shutil.copytree(ROOT / "launch", directory / "launch")
-        (directory / "configs").mkdir()
-        (directory / CONFIG).touch()
-        self.environment = {
-            "PATH": f"{STAND_INS}{os.pathsep}{os.defpath}",
-            "HOME": str(directory),
-            "TMPDIR": str(directory),
-            "RECORD": str(self.record),
-            "BEHAVIOUR": "",
-            "JOB_STATE": "RUNNING",
-            "SLICE_STATES": "READY",
-            "SLURM_JOB_ID": "17",
-        }
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        with heeding_signals():
-            process = subprocess.Popen(
-                ["bash", f"launch/{script}", *arguments],
-                cwd=self.directory,
-                env=self.environment | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-        self.processes.append(process)
-        return process
-
-    def run(self, script: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
-        process = self.start(script, *arguments, **environment)
-        output, errors = process.communicate(timeout=PATIENCE)
-        return process.returncode, output, errors
-
-    def launch(self, script: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
-        """Runs a script with the arguments that it needs and no pauses."""
-        return self.run(script, *self.complete(script), *arguments, **environment)
-
-    def complete(self, script: str) -> list[str]:
-        here = ["--directory", str(self.directory), "--python", "python"]
-        return [*REQUIRED[script], "--restart-delay=0", *(here if script == "tpu_vm.sh" else [])]
-
-    def lines(self, first_word: str) -> list[str]:
-        recorded = self.record.read_text().splitlines()
-        return [line for line in recorded if line.split()[0] == first_word]
-
-    def await_line(self, first_word: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not self.lines(first_word):
-            assert time.monotonic() < deadline, f"no line {first_word} in {self.record.read_text()}"
-            time.sleep(0.02)
-
-    def close(self) -> None:
-        for process in self.processes:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.communicate()
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    box = Sandbox(tmp_path)
-    yield box
-    box.close()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -165,19 +75,6 @@ def test_a_wrong_argument_ends_with_one_sentence_and_status_2(
     assert len(errors.splitlines()) == 1
     assert named in errors and "write " in errors
     assert sandbox.record.read_text() == ""
-
-
-@pytest.mark.parametrize("option", ["--name", "--zone", "--workdir"])
-def test_tpu_vm_asks_for_what_it_cannot_guess(sandbox: Sandbox, option: str) -> None:
-    status, _, errors = sandbox.launch("tpu_vm.sh", f"{option}=")
-    assert status == BAD_USAGE
-    assert f"write {option}" in errors
-
-
-def test_tpu_vm_refuses_a_config_path_that_only_this_machine_has(sandbox: Sandbox) -> None:
-    status, _, errors = sandbox.launch("tpu_vm.sh", "--config", str(sandbox.directory / CONFIG))
-    assert status == BAD_USAGE
-    assert "absolute" in errors
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -255,82 +152,6 @@ def test_local_names_an_interpreter_that_is_not_there(sandbox: Sandbox) -> None:
     status, _, errors = sandbox.launch("local.sh", "--python", "python-of-nowhere")
     assert status == BAD_USAGE
     assert "python-of-nowhere" in errors
-
-
-def test_slurm_passes_the_warning_to_the_tasks_and_puts_the_job_back(sandbox: Sandbox) -> None:
-    process = sandbox.start("slurm.sbatch", *sandbox.complete("slurm.sbatch"), BEHAVIOUR="wait")
-    sandbox.await_line("waiting")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=PATIENCE)
-    assert sandbox.lines("scancel") == ["scancel --signal=TERM 17"]
-    assert sandbox.lines("saved") == ["saved"]
-    assert sandbox.lines("killed") == []
-    assert sandbox.lines("scontrol")[-1] == "scontrol requeue 17"
-
-
-def test_slurm_puts_the_job_back_when_slurm_itself_told_the_tasks_to_stop(
-    sandbox: Sandbox,
-) -> None:
-    status, _, _ = sandbox.launch("slurm.sbatch", BEHAVIOUR="75 0")
-    assert status == PREEMPTED
-    assert len(sandbox.lines("python")) == 1
-    assert sandbox.lines("scontrol")[-1] == "scontrol requeue 17"
-
-
-@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "PREEMPTED"])
-def test_slurm_leaves_a_job_that_is_being_cancelled(sandbox: Sandbox, state: str) -> None:
-    sandbox.launch("slurm.sbatch", BEHAVIOUR="75", JOB_STATE=state)
-    assert sandbox.lines("scontrol") == ["scontrol show job 17"]
-
-
-def test_slurm_lets_every_task_save_before_any_is_killed(sandbox: Sandbox) -> None:
-    sandbox.launch("slurm.sbatch", SLURM_CPUS_PER_TASK="6")
-    (call,) = sandbox.lines("srun")
-    assert "--kill-on-bad-exit=0" in call and "--cpus-per-task=6" in call
-
-
-def test_slurm_outside_a_job_says_how_to_submit(sandbox: Sandbox) -> None:
-    status, _, errors = sandbox.launch("slurm.sbatch", SLURM_JOB_ID="")
-    assert status == BAD_USAGE
-    assert "sbatch launch/slurm.sbatch" in errors
-
-
-def test_tpu_vm_waits_for_a_slice_that_is_starting(sandbox: Sandbox) -> None:
-    status, _, _ = sandbox.launch("tpu_vm.sh", SLICE_STATES="CREATING STARTING READY")
-    assert status == 0
-    assert len(sandbox.lines("python")) == 1
-
-
-@pytest.mark.parametrize("state", ["PREEMPTED", "TERMINATED", "STOPPED", "UNHEARD_OF"])
-def test_tpu_vm_stops_when_the_slice_is_gone(sandbox: Sandbox, state: str) -> None:
-    status, _, errors = sandbox.launch(
-        "tpu_vm.sh", BEHAVIOUR="255 0", SLICE_STATES=f"READY {state}"
-    )
-    assert status == PREEMPTED
-    assert len(sandbox.lines("python")) == 1
-    assert "create or start it again" in errors
-
-
-def test_tpu_vm_gives_up_on_a_slice_that_never_gets_ready(sandbox: Sandbox) -> None:
-    status, _, errors = sandbox.launch("tpu_vm.sh", "--ready-timeout=0", SLICE_STATES="REPAIRING")
-    assert status == PREEMPTED
-    assert "still REPAIRING" in errors
-    assert sandbox.lines("python") == []
-
-
-@pytest.mark.fault
-def test_tpu_vm_lets_a_process_left_by_a_broken_connection_save_before_the_next_one_starts(
-    sandbox: Sandbox,
-) -> None:
-    status, _, _ = sandbox.launch("tpu_vm.sh", BEHAVIOUR="wait 0", DROP_FIRST="yes")
-    events = [line.split()[0] for line in sandbox.record.read_text().splitlines()]
-    assert status == 0
-    assert [event for event in events if event != "gcloud"] == [
-        "python",
-        "waiting",
-        "saved",
-        "python",
-    ]
 
 
 def test_shellcheck_finds_nothing() -> None:

@@ -21,7 +21,8 @@ from avit_jax.types import Output, Usage
 from avit_jax.viz.visualize import visualize_run
 from tests import tiny_runs
 
-SIZES = {"embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
+CLASSES = 5
+SIZES = {"embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": CLASSES}
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +94,8 @@ def test_stages_add_up_on_the_grid_of_the_finest(model):
 
 
 def write_images(folder: Path) -> np.ndarray:
-    """Ten images `[10, 32, 32, 3]`, one of each class, and their files."""
-    pixels = np.random.default_rng(4).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    """Images `[CLASSES, 32, 32, 3]`, one of each class, and their files."""
+    pixels = np.random.default_rng(4).integers(0, 256, (CLASSES, 32, 32, 3), dtype=np.uint8)
     for label, image in enumerate(pixels):
         (folder / str(label)).mkdir(parents=True)
         Image.fromarray(image).save(folder / str(label) / "image.png")
@@ -111,6 +112,7 @@ def write_images(folder: Path) -> np.ndarray:
 def test_every_mode_tells_the_same_mean_depth(name, tmp_path):
     """Of the same weights and images; tokens of A-ViT would go on behind a finished image."""
     config = tiny_runs.config_of(name)
+    config.model.num_classes = CLASSES
     config.data.update(name="folder", dir=str(tmp_path / "data"), eval_split="train")
     config.data.augment.crop_ratio = 1.0
     pixels = write_images(tmp_path / "data" / "train")
@@ -121,7 +123,7 @@ def test_every_mode_tells_the_same_mean_depth(name, tmp_path):
     lines = predict_run(config, workdir).read_text().splitlines()
     page = visualize_run(config, workdir)
     images = normalise(pixels)
-    arguments = (params, images, jax.nn.one_hot(range(10), 10), jax.random.key(0), 1.0)
+    arguments = (params, images, jax.nn.one_hot(range(CLASSES), CLASSES), jax.random.key(0), 1.0)
     output = jax.jit(model.apply)(params, images)
     depth = np.asarray(token_depth(model, output)).mean()
     assert evaluated["mean_depth"] == pytest.approx(depth, rel=1e-6)

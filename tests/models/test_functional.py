@@ -1,5 +1,7 @@
 """Modules as pure functions of plain parameters, and layers under a scan."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -146,3 +148,22 @@ def test_rematerialisation_really_recomputes(params, x):
         return str(jax.make_jaxpr(loss)(params))
 
     assert program(True).count("dot_general") > program(False).count("dot_general")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Builds a layer as a model does, and counts how often."""
+
+    name: str
+    built: list = dataclasses.field(default_factory=list, compare=False)
+
+    def build(self, rngs: nnx.Rngs) -> Layer:
+        self.built.append(self.name)
+        return Layer(rngs=rngs)
+
+
+def test_equal_models_are_built_once_to_learn_their_shapes_and_others_anew():
+    one, equal, other = Recipe("one"), Recipe("one"), Recipe("other")
+    shapes = [functional.abstract(recipe.build) for recipe in (one, equal, other)]
+    assert (len(one.built), len(equal.built), len(other.built)) == (1, 0, 1)
+    assert shapes[0] == shapes[1] == shapes[2]

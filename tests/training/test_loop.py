@@ -16,9 +16,16 @@ from avit_jax.errors import Preempted, UserError
 from avit_jax.experiment import Experiment
 from avit_jax.training import loop as train
 from avit_jax.training import optimizers
+from avit_jax.viz import depth_maps
 from tests import commands
 
 BAD_STEP = 5
+
+
+@pytest.fixture(autouse=True)
+def small_picture(monkeypatch):
+    """At the end of a run, with one image: drawing twenty takes longer than all of its steps."""
+    monkeypatch.setattr(depth_maps, "SHOWN", 1)
 
 
 def tiny_config(**settings):

@@ -1,0 +1,125 @@
+"""Every config file describes a model, survives JSON, and is what it promises to be."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from avit_jax import config as configs
+from avit_jax import list_models
+from avit_jax.errors import UserError
+
+FOLDER = Path(__file__).parents[2] / "configs"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+TWINS = ["digits", "tiny_imagenette"]
+
+
+def module(name: str):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def load(name: str, arg: str | None = None) -> ConfigDict:
+    return module(name).get_config(arg)
+
+
+def test_the_promised_experiments_are_there():
+    assert set(NAMES) >= {
+        "avit_tiny", "avit_small", "avit_base", "deit_tiny", "deit_small", "deit_base",
+        "avit_digits", "deit_digits", "avit_tiny_imagenette", "deit_tiny_imagenette",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("arg", [None, "debug"])
+def test_every_config_is_valid_and_describes_a_model(name, arg):
+    config = load(name, arg)
+    configs.Settings.of(config)
+    model = configs.make_model(config)
+    assert config.model.name in list_models(f"{name.split('_')[0]}_*")
+    for key, value in config.model.items():
+        if key != "name":
+            assert getattr(model.shape, key) == value
+    assert model.num_params() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("arg", [None, "debug"])
+def test_every_config_survives_json(name, arg):
+    config = load(name, arg)
+    text = configs.to_json(config)
+    restored = configs.from_json(text)
+    assert configs.to_json(restored) == text
+    assert configs.differences(config, text) == {}
+    assert configs.make_model(restored) == configs.make_model(config)
+    configs.Settings.of(restored)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configs_docstring_holds_its_own_launch_command(name):
+    command = f"    python -m avit_jax.main --config configs/{name}.py"
+    lines = module(name).__doc__.splitlines()
+    assert any(line == command or line.startswith(command + " ") for line in lines)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_debug_is_small_and_needs_no_download(name):
+    config = load(name, "debug")
+    assert (config.data.name, config.data.dir, config.model.num_classes) == ("digits", None, 10)
+    assert config.model.image_size == 32
+    assert config.model.depth <= 3
+    assert config.train.steps <= 10
+    assert config.init.scratch
+    assert {key for key, value in config.init.items() if value is not None} == {"scratch"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configs_are_locked_typed_and_refuse_unknown_variants(name):
+    config = load(name)
+    with pytest.raises(AttributeError):
+        config.train.bach_size = 3
+    with pytest.raises(TypeError):
+        config.train.batch_size = "many"
+    with pytest.raises(UserError, match=r"no variant 'debgu'.*debug"):
+        load(name, "debgu")
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_twins_share_everything_but_the_model_and_its_method(name):
+    avit, deit = load(f"avit_{name}"), load(f"deit_{name}")
+    changed = configs.differences(avit, configs.to_json(deit))
+    assert {key for key in changed if not key.startswith("method.")} == {"model.name", "dense_twin"}
+    assert avit.model.name.removeprefix("avit") == deit.model.name.removeprefix("deit")
+    assert avit.dense_twin == f"runs/deit_{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "gate", "rate"), [("avit_tiny", (10, 30), 5e-4), ("avit_small", (10, 75), 3e-4)]
+)
+def test_fine_tuning_has_the_published_hyperparameters(name, gate, rate):
+    config = load(name)
+    method = config.method
+    assert (method.gate_scale, method.gate_center) == gate
+    assert (method.ponder_weight, method.prior_weight) == (5e-4, 1e-3)
+    assert (config.optim.learning_rate, config.optim.reference_batch_size) == (rate, 512)
+    assert config.train.epochs == 100
+    assert config.optim.warmup * config.train.epochs == pytest.approx(5)
+
+
+def test_the_published_weights_come_with_their_pixels_and_their_crop():
+    config = load("vit_augreg", "large")
+    assert config.model.name == "vit_large_patch16_224"
+    assert config.init.weights == "hf://timm/vit_large_patch16_224.augreg_in21k_ft_in1k"
+    assert (config.init.pixels, config.data.augment.crop_ratio) == ("symmetric", 0.9)
+    with pytest.raises(UserError, match="one size, not base and large"):
+        load("vit_augreg", "base,large")
+
+
+def test_the_shortened_digits_config_differs_in_its_length_only():
+    full, short = load("avit_digits"), load("avit_digits", "ci")
+    differing = configs.differences(short, configs.to_json(full))
+    assert set(differing) == {"train.epochs"}
+    assert short.train.epochs < full.train.epochs

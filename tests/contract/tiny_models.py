@@ -1,0 +1,56 @@
+"""A tiny model of every method, with weights and images with which it runs some and skips some."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+import avit_jax
+from avit_jax import zoo
+from avit_jax.benchmark import profiles
+from avit_jax.methods.base import Model
+
+NAMES = {zoo.named(name).name: name for name in avit_jax.list_models("*tiny_patch16_224")}
+NAMES["random_drop"] = "tests.methods.random_drop:TINY"
+BATCH, SIZE, CLASSES = 3, 32, 7
+TOKENS = 1 + (SIZE // 8) ** 2
+# Blocks without decisions at the beginning, where the method has such.
+SETTINGS = {"random_drop": {"whole_blocks": 1}}
+
+
+class Case(NamedTuple):
+    """A model that skips about half, and `model.apply`, compiled once for all tests."""
+
+    model: Model
+    params: dict
+    images: np.ndarray
+    apply: Callable
+
+
+def tiny(method, /, **overrides):
+    settings = {"method": SETTINGS.get(method, {})}
+    sizes = {"image_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
+    return avit_jax.create_model(
+        NAMES[method], num_classes=CLASSES, **{**sizes, **settings, **overrides}
+    )
+
+
+def start(model):
+    """Parameters and images with which a method runs some of everything, and leaves some out.
+
+    A method whose fresh weights hardly skip anything, or everything at once, says in a synthetic
+    profile with which ones it does.
+    """
+    if "half" in model.synthetic_profiles():
+        return profiles.script(model, "half", BATCH)
+    images = np.random.default_rng(1).normal(size=(BATCH, SIZE, SIZE, 3)).astype(np.float32)
+    return model.init(jax.random.key(0)), images
+
+
+@functools.cache
+def case_of(method):
+    model = tiny(method)
+    apply = jax.jit(model.apply, static_argnames=("train", "execution", "features"))
+    return Case(model, *start(model), apply)
