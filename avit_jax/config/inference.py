@@ -29,8 +29,8 @@ class Inference:
     """How a finished model runs."""
 
     batch_size: int = 32  # images that --mode predict and benchmark put through together
-    # "auto": the fastest exact one that --mode calibrate found, else compact on CPUs and static
-    # elsewhere; or "compact", "static", "masked", "dense", "capped".
+    # "auto": the fastest exact one that --mode calibrate found, else compact on CPUs, static on
+    # GPUs and masked on TPUs; or "compact", "static", "masked", "dense", "capped".
     execution: str = "auto"
     # Static sizes of the program, see execution/plan.py; those of --mode calibrate, or sensible
     # ones, where unset.
