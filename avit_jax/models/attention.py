@@ -68,8 +68,10 @@ def mix(
             the answers of the others mean nothing. For as many queries as keys.
         bias: `[B, H, N, M]` added to the scores.
         scale: factor on the products of queries and keys; `d ** -0.5` by default.
-        fused: one kernel of cuDNN's, see `can_be_fused`.
+        fused: one kernel of cuDNN's, see `can_be_fused`, where there are as many queries as keys. A
+            few queries, as of a last block, leave no scores that were worth avoiding.
     """
+    fused = fused and query.shape[1] == key.shape[1]
     if fused and live is None:
         return _in_one_kernel(query, key, value, bias, None, lengths, scale)
     if lengths is not None:
