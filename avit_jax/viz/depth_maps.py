@@ -151,7 +151,10 @@ def draw(
 
     columns = 5
     rows = -(-len(images) // columns)
-    figure = new_figure(2.3 * columns, 1.38 * rows + 0.9, layout="constrained")
+    height, second_line = 1.38 * rows + 0.9, 0.14  # inches
+    figure = new_figure(2.3 * columns, height, layout="constrained")
+    # The layout has an eye on the axes, not on a title's second line.
+    figure.get_layout_engine().set(rect=(0.0, 0.0, 1.0, 1.0 - second_line / height))
     axes = figure.subplots(rows, 2 * columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
