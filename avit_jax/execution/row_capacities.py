@@ -24,7 +24,9 @@ def row_capacities(
     """
     counts = np.asarray(counts, np.float64)
     spread = counts.std(1, ddof=1) if counts.shape[1] > 1 else np.zeros(len(counts))
-    needed = counts.mean(1) * batch + STANDARD_ERRORS * spread * batch**0.5
+    # The mean of few images is off, too: of one batch, by as much as another batch is.
+    error = spread * (batch * (1.0 + batch / counts.shape[1])) ** 0.5
+    needed = counts.mean(1) * batch + STANDARD_ERRORS * error
     everything = rows = batch * num_tokens
     sizes = []
     multiple = MULTIPLE if everything >= 16 * MULTIPLE else SMALL_MULTIPLE
