@@ -17,7 +17,6 @@ the compiled program. Images are taken to halt as in a synthetic profile.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import re
 import time
@@ -37,7 +36,6 @@ from jax.experimental import topologies
 import avit_jax
 from avit_jax.execution.execution import executed_gmacs
 from avit_jax.execution.executions import find
-from avit_jax.execution.row_capacities import row_capacities
 from avit_jax.losses import classification
 from avit_jax.methods.avit import synthetic
 from avit_jax.methods.base import Model
@@ -90,10 +88,8 @@ def inference(
     """A program, and GMACs that it runs over those that it needs."""
     execution = find(name)
     plan = model.default_plan(batch_size, platform=target)
-    if model.static_parts:
-        counts = model.static_work(usage)
-        rows = row_capacities(counts, batch_size, model.shape.num_tokens)
-        plan = dataclasses.replace(plan, static_rows=rows)
+    if execution.sized is not None:
+        plan = execution.sized(model, usage, plan, batch_size)
     needed = costs.inference_gmacs(model.shape, usage[0]).sum()
     if name == "dense":
         needed = costs.dense_inference_gmacs(model.shape) * batch_size

@@ -167,22 +167,33 @@ def feed(
 ) -> tuple[Array, Space]:
     """Tokens with the updates of the MLP half added; arguments as of `attend`."""
     flat = tokens.reshape(-1, tokens.shape[-1])
-    hidden, num_heads = block.mlp.fc1.out_features, block.attention.num_heads
 
     def treat(first: Array, size: int, updates: Array) -> Array:
-        normed = block.norm2(flat[lax.dynamic_slice(rows.source, (first,), (size,))])
-        kept, units = lax.dynamic_slice(rows.heads, (first, 0), (size, num_heads)), None
-        if effect == "channels":
-            cut = normed.reshape(size, num_heads, -1)
-            normed = jnp.where(kept[:, :, None], cut, 0).reshape(normed.shape)
-        elif effect == "hidden":
-            units = kept[:, hidden_heads(hidden, num_heads)]
-        # Every row is an image of one token here: their factors differ.
-        update = block.mlp(normed[:, None], units=units)[:, 0]
-        return write(updates, update, first)
+        chosen = flat[lax.dynamic_slice(rows.source, (first,), (size,))]
+        kept = lax.dynamic_slice(rows.heads, (first, 0), (size, block.attention.num_heads))
+        return write(updates, mlp_update(block, chosen, kept, effect), first)
 
     updates = for_rows(treat, rows.packing.total, space.updates, plan)
     return _add(tokens, updates, rows.packing), space.replace(updates=updates)
+
+
+def mlp_update(block: Block, rows: Array, kept: Array | None, effect: str) -> Array:
+    """What the MLP half adds to rows `[R, D]`, without the heads that each of them drops.
+
+    Args:
+        block: with its parameters.
+        rows: in front of the half's norm.
+        kept: `[R, H]` bool, heads that the row's image keeps; all where `None`.
+        effect: what dropped heads take with them, see `types.HEAD_EFFECTS`.
+    """
+    normed, units = block.norm2(rows), None
+    if kept is not None and effect == "channels":
+        cut = normed.reshape(*kept.shape, -1)
+        normed = jnp.where(kept[:, :, None], cut, 0).reshape(normed.shape)
+    elif kept is not None and effect == "hidden":
+        units = kept[:, hidden_heads(block.mlp.fc1.out_features, kept.shape[1])]
+    # Every row is an image of one token here: their factors differ.
+    return block.mlp(normed[:, None], units=units)[:, 0]
 
 
 def _add(tokens: Array, updates: Array, packing: Packing) -> Array:

@@ -7,24 +7,31 @@ import numpy as np
 MULTIPLE = 128  # rows; what the matrix units of accelerators treat at once
 SMALL_MULTIPLE = 8  # where all tokens are fewer rows than 16 times as many
 STANDARD_ERRORS = 3.0  # above the mean; what more than about one batch in a thousand exceeds
-WORTH_MOVING = 0.97  # of the rows so far; where fewer than the rest leave, they stay where they are
+WORTH_MOVING = 0.97  # of the rows before; where fewer than the rest leave, they stay where they are
 
 
-def row_capacities(counts: np.ndarray, batch: int, num_tokens: int) -> tuple[int, ...]:
-    """Rows that hold the live tokens of nearly all batches, which never rise.
+def row_capacities(
+    counts: np.ndarray, batch: int, num_tokens: int, *, may_rise: bool = False
+) -> tuple[int, ...]:
+    """Rows that hold the live tokens of nearly all batches.
 
     Args:
         counts: `[K, images]` live tokens of single images in each of K buffers.
         batch: images of a batch on one device.
         num_tokens: N.
+        may_rise: whether a buffer is filled with the tokens of whole images, whatever the one
+            before held, and not with some rows of that one.
     """
     counts = np.asarray(counts, np.float64)
     spread = counts.std(1, ddof=1) if counts.shape[1] > 1 else np.zeros(len(counts))
-    needed = counts.mean(1) * batch + STANDARD_ERRORS * spread * batch**0.5
-    rows, sizes = batch * num_tokens, []
-    multiple = MULTIPLE if rows >= 16 * MULTIPLE else SMALL_MULTIPLE
+    # The mean of few images is off, too: of one batch, by as much as another batch is.
+    error = spread * (batch * (1.0 + batch / counts.shape[1])) ** 0.5
+    needed = counts.mean(1) * batch + STANDARD_ERRORS * error
+    everything = rows = batch * num_tokens
+    sizes = []
+    multiple = MULTIPLE if everything >= 16 * MULTIPLE else SMALL_MULTIPLE
     for wanted in np.maximum(np.ceil(needed / multiple).astype(int), 1) * multiple:
-        if wanted <= WORTH_MOVING * rows:
-            rows = int(wanted)
+        before = everything if may_rise else rows
+        rows = int(wanted) if wanted <= WORTH_MOVING * before else before
         sizes.append(rows)
     return tuple(sizes)

@@ -53,7 +53,8 @@ def _sized(model: Any, usage: tuple[Usage, ...], plan: Plan, batch: int) -> Plan
     if plan.static_rows is not None:
         return plan
     counts = np.asarray(model.static_work(usage))
-    rows = row_capacities(counts, batch, model.shape.num_tokens)
+    tokens = model.shape.num_tokens
+    rows = row_capacities(counts, batch, tokens, may_rise=model.tokens_return)
     return dataclasses.replace(plan, static_rows=rows)
 
 

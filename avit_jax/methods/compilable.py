@@ -31,10 +31,13 @@ class Compilable(Parameterized):
     Attributes:
         name: of the method.
         has_capped: whether there is an execution="capped".
+        tokens_return: whether tokens that a layer leaves out may be live in later ones; then each
+            buffer of an execution="static" has a size of its own, else they never grow.
     """
 
     name: ClassVar[str]
     has_capped: ClassVar[bool] = False
+    tokens_return: ClassVar[bool] = False
 
     @property
     def stages(self) -> tuple[Shape, ...]:

@@ -1,4 +1,4 @@
-"""Capacities hold nearly every batch, are few, and never rise."""
+"""Capacities hold nearly every batch, are few, and rise only where tokens come back."""
 
 import numpy as np
 
@@ -35,3 +35,20 @@ def test_nothing_moves_for_a_few_rows():
 
 def test_one_image_is_enough_to_measure():
     assert row_capacities(np.array([[17.0], [8.0]]), 1, 17) == (17, 8)
+
+
+def test_buffers_of_tokens_that_come_back_are_sized_by_themselves():
+    few, many = np.full((2, 10), [[50.0], [99.0]])
+    found = row_capacities(np.stack([few, many, few]), 64, 100, may_rise=True)
+    assert found == (3_200, 6_400, 3_200), "whole where nearly everything is live"
+    assert row_capacities(np.stack([few, many, few]), 64, 100) == (3_200, 3_200, 3_200)
+
+
+def test_sizes_of_a_single_batch_hold_nearly_all_others():
+    live, rng = counts(), np.random.default_rng(2)
+    overflows = []
+    for _ in range(30):
+        measured, *others = live[:, rng.integers(0, IMAGES, (41, 256))].swapaxes(0, 1)
+        found = np.asarray(row_capacities(measured, 256, TOKENS))
+        overflows += [(other.sum(1) > found).any() for other in others]
+    assert np.mean(overflows) < 0.05

@@ -1,4 +1,4 @@
-"""Multiply-adds that compact AdaViT really runs, padding included."""
+"""Multiply-adds that compact and static AdaViT really run, padding included, and their rows."""
 
 from __future__ import annotations
 
@@ -24,6 +24,45 @@ def compact_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
         for layer in range(shape.depth):
             total += _layer(shape, usage, plan, layer, group)
     return total / GIGA
+
+
+def rows(shape: Shape, usage: Usage) -> np.ndarray:
+    """Rows that each image wants in each buffer of `chosen_rows.static`, `[2 L, B]`."""
+    usage = jax.tree.map(np.asarray, usage)
+    images = np.arange(usage.tokens.shape[1])
+    wanted = np.stack(
+        [
+            _work(shape, usage, layer, images, half)[0]
+            for layer in range(shape.depth)
+            for half in (0, 1)
+        ]
+    )
+    wanted[-1] = np.minimum(wanted[-1], shape.num_prefix_tokens)
+    return wanted
+
+
+def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> float:
+    """What `chosen_rows.static` runs for a batch on one device, in units of 1e9.
+
+    Linear layers run on all rows of a buffer, attention on all places of an image, those of dropped
+    heads included. The kernel that leaves places out runs where rows are moved.
+    """
+    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
+    wanted = rows(shape, usage).astype(np.float64)
+    batch = wanted.shape[1]
+    everything = np.full(2 * shape.depth, batch * shape.num_tokens)
+    everything[-1] = batch * prefix
+    filled = np.minimum(capacities, everything)
+    pairs = np.full(shape.depth, batch * float(shape.num_tokens) ** 2)
+    if shape.fused_attention:
+        moved = filled[::2] < everything[::2]
+        pairs = np.where(moved, (wanted[::2] ** 2).sum(1), pairs)
+    total = 4.0 * filled[:-2:2].sum() * dim**2 + 2.0 * pairs[:-1].sum() * dim
+    # The last block's queries are those of prefix tokens, whose keys are masked, whatever runs.
+    total += 2.0 * (filled[-2] + batch * prefix) * dim**2
+    total += 2.0 * batch * prefix * shape.num_tokens * dim
+    total += mlp(shape, filled[1::2]).sum()
+    return float(total + batch * (embedding(shape) + readout(shape))) / GIGA
 
 
 def _layer(shape: Shape, usage: Usage, plan: Plan, layer: int, group: np.ndarray) -> float:

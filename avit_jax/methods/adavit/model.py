@@ -35,6 +35,7 @@ from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
 from avit_jax.methods.adavit import (
     chosen_parts,
+    chosen_rows,
     costs,
     decisions,
     policies,
@@ -56,6 +57,7 @@ class Model(base.Model):
     settings: Settings
     name = "adavit"
     upstream_names = weight_names.POLICIES
+    tokens_return = True
 
     def __post_init__(self):
         """Blocks without policies are counted here, where the depth is known."""
@@ -181,6 +183,22 @@ class Model(base.Model):
 
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
         return costs.compact_gmacs(self.shape, usage[0], plan)
+
+    @property
+    def static_parts(self) -> int:
+        """See `base.Model.static_parts`: a buffer for each half of a block."""
+        return 2 * self.shape.depth
+
+    def static(
+        self, network: Any, images: Array, exists: Array, capacities: tuple[int, ...]
+    ) -> Output:
+        return chosen_rows.static(network, images, exists, capacities, settings=self.settings)
+
+    def static_work(self, usage: tuple[Usage, ...]) -> Array:
+        return costs.rows(self.shape, usage[0])
+
+    def static_gmacs(self, usage: tuple[Usage, ...], capacities: tuple[int, ...]) -> float:
+        return costs.static_gmacs(self.shape, usage[0], capacities)
 
     def synthetic_profiles(self) -> dict[str, float]:
         return synthetic.shares(self)
