@@ -6,24 +6,16 @@ runs whole images, packed rows or a few tokens of a last block.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
+from avit_jax.models.fused_attention import MULTIPLE, in_one_kernel
 from avit_jax.models.layers import BlockShape, linear
 
 # Finite, so that a row without any live key stays finite; far below any score.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
-_KERNEL = "cudnn"  # as `jax.nn.dot_product_attention` names it
-_MULTIPLE = 8  # of tokens, in the kernel
-
-
-def can_be_fused(*, dtype: str, head_dim: int) -> bool:
-    """Whether cuDNN has a kernel for such heads; `devices.has_cudnn` says where it runs."""
-    return dtype == "bfloat16" and head_dim in range(8, 129, 8)
 
 
 def scores(
@@ -68,12 +60,12 @@ def mix(
             the answers of the others mean nothing. For as many queries as keys.
         bias: `[B, H, N, M]` added to the scores.
         scale: factor on the products of queries and keys; `d ** -0.5` by default.
-        fused: one kernel of cuDNN's, see `can_be_fused`, where there are as many queries as keys. A
-            few queries, as of a last block, leave no scores that were worth avoiding.
+        fused: one kernel of cuDNN's, see `fused_attention.py`, where there are as many queries as
+            keys. A few queries, as of a last block, leave no scores that were worth avoiding.
     """
     fused = fused and query.shape[1] == key.shape[1]
     if fused and live is None:
-        return _in_one_kernel(query, key, value, bias, None, lengths, scale)
+        return in_one_kernel(query, key, value, bias, None, lengths, scale)
     if lengths is not None:
         live = jnp.arange(key.shape[1]) < lengths[:, None]
     if live is not None:
@@ -82,7 +74,7 @@ def mix(
         key = jnp.where(live[:, :, None, None], key, 0)
         value = jnp.where(counted[:, :, None, None], value, 0)
     if fused:
-        return _in_one_kernel(query, key, value, bias, counted[:, None, None, :], None, scale)
+        return in_one_kernel(query, key, value, bias, counted[:, None, None, :], None, scale)
     products = scores(query, key, bias, scale=scale)
     if live is not None:  # masks are added for the same reason as heads stand beside images
         products = products + jnp.where(live, 0.0, _MASKED)[:, None, None, :]
@@ -93,62 +85,6 @@ def mix(
     )
     mixed = mixed / weights.sum(-1, keepdims=True)
     return mixed.astype(value.dtype).swapaxes(1, 2)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _in_one_kernel(
-    query: Array,
-    key: Array,
-    value: Array,
-    bias: Array | None,
-    mask: Array | None,
-    lengths: Array | None,
-    scale: float | None,
-) -> Array:
-    """`mix` by cuDNN, which keeps no scores; `mask` `[B, 1, 1, M]` bool."""
-    if mask is not None:
-        mask = jnp.broadcast_to(mask, (len(query), 1, query.shape[1], key.shape[1]))
-    if lengths is not None:
-        lengths = jnp.maximum(lengths, 1).astype(jnp.int32)  # of an image without any, none is read
-    return jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        bias,
-        mask,
-        scale=scale,
-        query_seq_lengths=lengths,
-        key_value_seq_lengths=lengths,
-        implementation=_KERNEL,
-    )
-
-
-def _kernel_forward(query, key, value, bias, mask, lengths, scale):
-    """With room up to an even number of tokens, which cuDNN's gradients want."""
-    queries, keys = query.shape[1], key.shape[1]
-    more_queries, more_keys = -queries % _MULTIPLE, -keys % _MULTIPLE
-    if more_keys and mask is None and lengths is None:
-        lengths = jnp.full(len(query), keys, jnp.int32)
-
-    def padded(query: Array, key: Array, value: Array, bias: Array | None) -> Array:
-        query = jnp.pad(query, ((0, 0), (0, more_queries), (0, 0), (0, 0)))
-        key, value = (
-            jnp.pad(part, ((0, 0), (0, more_keys), (0, 0), (0, 0))) for part in (key, value)
-        )
-        if bias is not None:
-            bias = jnp.pad(bias, ((0, 0), (0, 0), (0, more_queries), (0, more_keys)))
-        room = ((0, 0), (0, 0), (0, 0), (0, more_keys))
-        spread = None if mask is None else jnp.pad(mask, room)
-        return _in_one_kernel.fun(query, key, value, bias, spread, lengths, scale)[:, :queries]
-
-    return jax.vjp(padded, query, key, value, bias)
-
-
-def _kernel_backward(scale, gradients, gradient):
-    return *gradients(gradient), None, None
-
-
-_in_one_kernel.defvjp(_kernel_forward, _kernel_backward)
 
 
 class Attention(nnx.Module):
@@ -239,7 +175,7 @@ class Attention(nnx.Module):
 
     def places(self, tokens: int) -> int:
         """Places for so many tokens of an image, as `mix` likes them where some may be empty."""
-        return tokens + (-tokens % _MULTIPLE if self.fused else 0)
+        return tokens + (-tokens % MULTIPLE if self.fused else 0)
 
     def finish(self, mixed: Array) -> Array:
         """The update `[..., D]` of rows whose mixed values are `[..., H, d]`."""

@@ -21,8 +21,9 @@ from jax.typing import DTypeLike
 
 from avit_jax import validators
 from avit_jax.errors import UserError
-from avit_jax.models import attention, functional
+from avit_jax.models import functional
 from avit_jax.models.block import Block
+from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import NORM_EPS, BlockShape, layer_norm, linear
 from avit_jax.models.positions import PositionEncoding, token_initializer
 
@@ -46,9 +47,7 @@ class Shape(abc.ABC):
         dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
           softmax and halting are float32 always.
         remat: recompute whole blocks in the backward pass, linear layers included, for memory.
-        fused_attention: attention as one kernel of cuDNN's (`attention.can_be_fused`). Chosen with
-          the program (`Plan.fused_attention`), not with the model, so no setting of a config.
-        unrolled: layers one after the other in the program instead of a loop; chosen likewise.
+        fused_attention, unrolled: of the program (`execution.Plan`), no settings of a config.
     """
 
     image_size: int = 224
@@ -181,8 +180,8 @@ class Shape(abc.ABC):
 
     @property
     def attention_can_be_fused(self) -> bool:
-        """Whether there is a fused kernel for its heads, see `attention.can_be_fused`."""
-        return attention.can_be_fused(dtype=self.dtype, head_dim=self.embed_dim // self.num_heads)
+        """Whether there is a fused kernel for its heads."""
+        return can_be_fused(dtype=self.dtype, head_dim=self.embed_dim // self.num_heads)
 
     def drop_path_rates(self) -> np.ndarray:
         """Stochastic depth of each block, `[L]`."""
@@ -221,8 +220,7 @@ class Backbone(nnx.Module):
         Args:
             images: of the shape's size.
             key: draws of training where the patch embedding has any; without one, there are none.
-            dtype: of the tokens, and so of the sum to which blocks add their updates; that of the
-                arithmetic by default.
+            dtype: of the tokens, to which blocks add their updates; the arithmetic's by default.
         """
         size = self.shape.image_size
         if images.ndim != 4 or images.shape[1:] != (size, size, 3):

@@ -29,7 +29,7 @@ class BlockShape:
 
     `extra_dim` channels may be joined to the MLP's normalised input (feature reuse in cascades).
     `attention_scale` is the factor on attention scores; `(embed_dim / num_heads) ** -0.5` if unset.
-    `fused_attention` takes cuDNN's kernel, see `attention.can_be_fused`.
+    `fused_attention` takes cuDNN's kernel, see `fused_attention.py`.
     """
 
     embed_dim: int

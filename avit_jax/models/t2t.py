@@ -16,9 +16,9 @@ from flax import nnx
 from jax import Array
 
 from avit_jax import validators
-from avit_jax.models import attention
 from avit_jax.models.backbone import Backbone, Shape
 from avit_jax.models.family import Family, Published
+from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import BlockShape, linear
 from avit_jax.models.positions import SinusoidPositions
 from avit_jax.models.soft_split import LAYERS, NORM_EPS, SPLITS, soft_split
@@ -77,7 +77,7 @@ class T2TShape(Shape):
     @property
     def attention_can_be_fused(self) -> bool:
         """See `Shape.attention_can_be_fused`; token transformers have one head of `token_dim`."""
-        between = self.tokens == "performer" or attention.can_be_fused(
+        between = self.tokens == "performer" or can_be_fused(
             dtype=self.dtype, head_dim=self.token_dim
         )
         return between and super().attention_can_be_fused

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avit_jax.models import attention
+from avit_jax.models import attention, fused_attention
 
 LENGTHS = (5, 90)
 
@@ -82,7 +82,7 @@ def test_bfloat16_keeps_the_softmax_in_float32():
 @pytest.fixture
 def portable_kernel(monkeypatch):
     """JAX's own implementation in place of cuDNN's, which needs a GPU to run."""
-    monkeypatch.setattr(attention, "_KERNEL", "xla")
+    monkeypatch.setattr(fused_attention, "_KERNEL", "xla")
 
 
 @pytest.mark.usefixtures("portable_kernel")
@@ -107,3 +107,47 @@ def test_what_is_not_a_number_does_not_reach_the_fused_kernel_either():
     clean = attention.mix(query, key, value, live=exists, fused=True)
     dirty = attention.mix(query, key + gone, value + gone, live=exists, fused=True)
     np.testing.assert_array_equal(clean, dirty)
+
+
+@pytest.mark.usefixtures("portable_kernel")
+@pytest.mark.parametrize("length", LENGTHS)
+def test_the_fused_kernel_leaves_out_what_lies_behind_an_image(length):
+    query, key, value = inputs(length)
+    lengths = jnp.asarray([0, max(1, length // 2)])
+    exists = jnp.arange(length) < lengths[:, None]
+    behind = jnp.where(exists[:, :, None, None], 0.0, 1e3)
+    expected = attention.mix(query, key, value, live=exists)
+    for fused in (False, True):
+        found = attention.mix(query, key + behind, value, lengths=lengths, fused=fused)
+        for image in range(2):
+            front = slice(0, int(lengths[image]))
+            np.testing.assert_allclose(found[image, front], expected[image, front], atol=1e-6)
+    assert np.isfinite(found[1]).all()
+
+
+@pytest.mark.usefixtures("portable_kernel")
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("restriction", ["none", "live", "lengths"])
+def test_gradients_of_the_fused_kernel_are_those_of_products(length, restriction):
+    arguments, weights = inputs(length), jax.random.normal(jax.random.key(5), (2, length, 1, 1))
+    exists = jnp.arange(length) < max(1, length - 2)
+    options = {
+        "none": {},
+        "live": {"live": some_keys(length)},
+        "lengths": {"lengths": jnp.full(2, max(1, length - 2))},
+    }[restriction]
+    # Answers behind an image mean nothing, so nobody asks for them.
+    weights = jnp.where(exists[None, :, None, None], weights, 0.0)
+
+    def total(fused, *arguments):
+        return (attention.mix(*arguments, **options, fused=fused) * weights).sum()
+
+    gradients = [jax.grad(total, argnums=(1, 2, 3))(fused, *arguments) for fused in (False, True)]
+    for expected, found in zip(*gradients, strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_a_few_queries_are_no_case_for_the_kernel():
+    query, key, value = inputs(5)
+    expected = attention.mix(query[:, :1], key, value)
+    np.testing.assert_array_equal(attention.mix(query[:, :1], key, value, fused=True), expected)
