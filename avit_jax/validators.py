@@ -19,9 +19,9 @@ import jax
 from avit_jax.errors import UserError
 
 
-def finite(settings: Any, *names: str) -> None:
+def finite(settings: Any, *names: str, prefix: str = "") -> None:
     """Raises UserError unless these are finite numbers."""
-    _require(math.isfinite, "a finite number", settings, names)
+    _require(math.isfinite, "a finite number", settings, names, prefix)
 
 
 def positive(settings: Any, *names: str, prefix: str = "", optional: bool = False) -> None:
@@ -58,9 +58,10 @@ def share_below_one(settings: Any, *names: str, prefix: str = "") -> None:
     _require(lambda value: 0 <= value < 1, wanted, settings, names, prefix)
 
 
-def between_zero_and_one(settings: Any, *names: str) -> None:
+def between_zero_and_one(settings: Any, *names: str, prefix: str = "") -> None:
     """Raises UserError unless these are numbers above 0 and below 1."""
-    _require(lambda value: 0 < value < 1, "a number above 0 and below 1", settings, names)
+    wanted = "a number above 0 and below 1"
+    _require(lambda value: 0 < value < 1, wanted, settings, names, prefix)
 
 
 def one_of(
@@ -78,7 +79,7 @@ def _require(
     wanted: str,
     settings: Any,
     names: Sequence[str],
-    prefix: str = "",
+    prefix: str,
     optional: bool = False,
 ) -> None:
     for name in names:

@@ -27,9 +27,9 @@ def test_a_benchmark_leaves_figures_and_a_picture(config, tmp_path, capsys):
     file = benchmark_run(config, tmp_path)
     (case,) = json.loads(file.read_text())["cases"]
     executions = case["executions"]
-    assert set(executions) == {"dense", "masked", "compact", "capped"}
+    assert set(executions) == {"dense", "masked", "compact", "static", "capped"}
     assert executions["dense"]["speedup"] == 1.0
-    for name in ("masked", "compact"):
+    for name in ("masked", "compact", "static"):
         assert executions[name]["logit_difference"] <= 1e-5
     assert case["gmacs_live"] <= executions["compact"]["gmacs_executed"]
     assert case["ideal_speedup"] == pytest.approx(case["gmacs_dense"] / case["gmacs_live"])
