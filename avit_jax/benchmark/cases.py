@@ -77,6 +77,7 @@ def cases(experiment: Experiment) -> Iterator[Case]:
 def scripted_case(name: str, model: Model, plan: Plan, batch_size: int, *, seed: int) -> Case:
     """Weights and a batch of images that skip as much as a synthetic profile says."""
     params, images = profiles.script(model, name, batch_size, seed=seed)
+    plan = dataclasses.replace(plan, static_rows=None)  # those of a run are not for these weights
     return Case(name, model, params, images, np.arange(batch_size), plan)
 
 

@@ -1,4 +1,4 @@
-"""`--mode benchmark`: dense, masked, compact and capped executions against each other.
+"""`--mode benchmark`: dense, masked, compact, static and capped executions against each other.
 
 All take turns in one process on the same images. The baseline is the best dense program of several
 group sizes. The *ideal* speed-up is that of the multiply-adds: best dense over live tokens, both
@@ -97,9 +97,14 @@ def run_case(case: Case, settings: Benchmark) -> dict[str, Any]:
         figures = speed_figures(timing, times[baseline], batch_size=batch_size, ideal=ideal)
         if name in programs:
             program = programs[name]
+            before = program.batches, program.overflows
             answers = program_answers(case, program)
             ran = _of_images(answers.usage, case.timed)
             figures |= program_figures(program, case.model, ran)
+            if program.execution.fallback is not None:  # other batches than the one that was timed
+                batches, overflows = program.batches - before[0], program.overflows - before[1]
+                figures["batches_without_room"] = overflows / batches
+                figures["static_rows"] = program.plan.static_rows
             figures |= compare(case, answers, masked, exact=program.execution.exact)
         else:
             figures["gmacs_executed"] = costs.dense_gmacs(shape)  # a peer is one network

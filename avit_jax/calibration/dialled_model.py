@@ -135,10 +135,14 @@ class DialledModel:
         experiment = self._experiment
         model: Model = experiment.model
         settings = dataclasses.replace(model.settings, **self._settings(position))
+        plan = experiment.plan
+        if plan is not None:  # a dearer position wants more rows than its own
+            plan = dataclasses.replace(plan, static_rows=None)
         return dataclasses.replace(model, settings=settings).compile(
             self._params,
             batch_size=experiment.settings.inference.batch_size,
-            plan=experiment.plan,
+            execution=experiment.execution,
+            plan=plan,
             mesh=experiment.mesh,
         )
 

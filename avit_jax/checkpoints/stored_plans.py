@@ -21,7 +21,7 @@ from avit_jax.runtime.files import write_json_atomic
 logger = logging.getLogger(__name__)
 
 FILE = "plans.json"
-SIZES = ("images", "row_sizes", "attention_images", "lengths")  # of a plan for "compact"
+SIZES = ("images", "row_sizes", "attention_images", "lengths", "static_rows")  # that were raced
 
 
 def situation(shape: Shape, batch_size: int) -> dict[str, Any]:

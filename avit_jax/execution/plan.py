@@ -67,8 +67,12 @@ class Plan:
                 )
         for name in ("capacities", "static_rows"):
             sizes = getattr(self, name)
-            if any(size < 1 for size in sizes or ()):
-                raise UserError(f"{name} of the plan are {list(sizes)}: write at least 1 a layer.")
+            whole = all(isinstance(size, int | np.integer) and size >= 1 for size in sizes or ())
+            if sizes == () or not whole:
+                raise UserError(
+                    f"{name} of the plan are {list(sizes)}: write whole numbers, at least 1 a "
+                    "layer."
+                )
 
     def check(self, *, num_tokens: int, depth: int) -> None:
         """Refuse a plan that was made for another model."""

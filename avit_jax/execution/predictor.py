@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,11 @@ from avit_jax.runtime.compilation_cache import cache_hits
 from avit_jax.runtime.device_mesh import AXES, replicated
 from avit_jax.types import Output
 
+logger = logging.getLogger(__name__)
+
+# From so many batches without room on, and from such a share, a warning is due.
+_MANY, _OFTEN = 5, 0.1
+
 
 class Predictor:
     """Compiled inference: `predictor(images) -> Output`, always the same program.
@@ -42,8 +48,8 @@ class Predictor:
 
     Attributes:
         execution: as given, an object; its name is `execution.name`.
-        plan, batch_size: as given.
-        compile_seconds: tracing and compilation, or fetching the compiled program.
+        plan, batch_size: as given; a plan without sizes gets those that `measure` finds.
+        compile_seconds: tracing and compilation of the program, or fetching it; without a fallback.
         compile_cached: whether it came from the cache of compiled programs on disk.
         batches: answered so far.
         overflows: those of them in which something found no place, so that the fallback answered.
@@ -105,8 +111,8 @@ class Predictor:
     def start(self, images: Array, exists: Array) -> Output:
         """Begin to answer arguments from `put`; `finish` says whether the answer holds.
 
-        Nothing is waited for, so that a device never has to wait for the host: begin the next
-        batches before this one is finished.
+        Nothing is waited for once a program has its sizes, so that a device never has to wait for
+        the host: begin the next batches before this one is finished.
         """
         if not self.has_sizes and not self.measure(images, exists):
             return self._fallback_program(self._params, images, exists)
@@ -125,12 +131,16 @@ class Predictor:
         if output.fits is None or _everywhere(output.fits, exists):
             return output
         self.overflows += 1
+        if self.overflows == _MANY and self.overflows > _OFTEN * self.batches:
+            logger.warning(
+                "%d of %d batches did not fit into %s execution and ran twice: calibrate for this "
+                "setting of the model, or write --config.inference.execution %s.",
+                self.overflows,
+                self.batches,
+                self.execution.name,
+                self.execution.fallback.name,
+            )
         return self._fallback_program(self._params, images, exists)
-
-    @property
-    def misfits(self) -> float:
-        """Share of the batches so far in which something found no place, 0..1."""
-        return self.overflows / max(1, self.batches)
 
     @property
     def has_sizes(self) -> bool:
@@ -142,7 +152,15 @@ class Predictor:
 
         They stay what they are from then on. The first batch that is begun is measured anyway,
         unless most of it only fills up.
+
+        Raises:
+            UserError: the batch lies on other machines, too.
         """
+        if not exists.is_fully_addressable:
+            raise UserError(
+                f'execution="{self.execution.name}" over several processes needs a plan with '
+                "sizes: run --mode calibrate, or give each process a mesh of its own devices."
+            )
         here = np.flatnonzero(np.asarray(exists))
         if not self.has_sizes and len(here) >= self.batch_size / 2:
             output = self._fallback_program(self._params, images, exists)
@@ -226,4 +244,6 @@ class Predictor:
 
 def _everywhere(fits: Array, exists: Array) -> bool:
     """Whether everything fits of all images that exist; on the host, which only reads."""
+    if not fits.is_fully_addressable:  # every process asks, and hears the same
+        return bool((fits | ~exists).all())
     return bool((np.asarray(fits) | ~np.asarray(exists)).all())

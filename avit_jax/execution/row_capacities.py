@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 MULTIPLE = 128  # rows; what the matrix units of accelerators treat at once
-SMALL_MULTIPLE = 8  # where all tokens are fewer rows than 16 times as many
-STANDARD_ERRORS = 3.0  # above the mean; what more than about one batch in a thousand exceeds
+SMALL_MULTIPLE = 8  # where all tokens of a batch are fewer than 16 times MULTIPLE
+STANDARD_ERRORS = 3.0  # above the mean; a buffer is too small for about one batch in a thousand
 WORTH_MOVING = 0.97  # of the rows before; where fewer than the rest leave, they stay where they are
 
 
@@ -16,18 +16,19 @@ def row_capacities(
     """Rows that hold the live tokens of nearly all batches.
 
     Args:
-        counts: `[K, images]` live tokens of single images in each of K buffers.
+        counts: `[K, images]` live tokens of single images in each of K buffers. One image says
+            nothing about others, so that everything gets a row then.
         batch: images of a batch on one device.
         num_tokens: N.
         may_rise: whether a buffer is filled with the tokens of whole images, whatever the one
             before held, and not with some rows of that one.
     """
     counts = np.asarray(counts, np.float64)
-    spread = counts.std(1, ddof=1) if counts.shape[1] > 1 else np.zeros(len(counts))
+    spread = counts.std(1, ddof=1) if counts.shape[1] > 1 else np.full(len(counts), np.inf)
     # The mean of few images is off, too: of one batch, by as much as another batch is.
     error = spread * (batch * (1.0 + batch / counts.shape[1])) ** 0.5
-    needed = counts.mean(1) * batch + STANDARD_ERRORS * error
     everything = rows = batch * num_tokens
+    needed = np.minimum(counts.mean(1) * batch + STANDARD_ERRORS * error, everything)
     sizes = []
     multiple = MULTIPLE if everything >= 16 * MULTIPLE else SMALL_MULTIPLE
     for wanted in np.maximum(np.ceil(needed / multiple).astype(int), 1) * multiple:

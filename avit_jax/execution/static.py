@@ -8,6 +8,7 @@ execution answers it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -39,14 +40,20 @@ def _rows(model: Any, plan: Plan, batch: int) -> tuple[int, ...]:
     if found is None:
         raise UserError(
             'execution="static" needs a plan with static_rows, a number of rows for each layer: '
-            "run --mode calibrate, or give plan.static_rows."
+            "run --mode calibrate, or write --config.inference.static_rows."
         )
     if len(found) != model.static_parts:
         raise UserError(
             f"the plan has {len(found)} static_rows, but this model wants {model.static_parts}: "
             "calibrate again for this model, or set config.inference.static_rows."
         )
-    return tuple(min(rows, batch * model.shape.num_tokens) for rows in found)
+    rows = tuple(min(rows, batch * model.shape.num_tokens) for rows in found)
+    if not model.tokens_return and any(b > a for a, b in itertools.pairwise(rows)):
+        raise UserError(
+            f"static_rows of the plan are {list(found)}: they may not rise from one layer to the "
+            "next, because tokens that have halted do not come back."
+        )
+    return rows
 
 
 def _sized(model: Any, usage: tuple[Usage, ...], plan: Plan, batch: int) -> Plan:
@@ -59,7 +66,8 @@ def _sized(model: Any, usage: tuple[Usage, ...], plan: Plan, batch: int) -> Plan
 
 
 def _executed_gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
-    return model.static_gmacs(usage, _rows(model, plan, usage[0].tokens.shape[1]))
+    rows = _rows(model, plan, usage[0].tokens.shape[1])
+    return model.with_kernels(plan).static_gmacs(usage, rows)
 
 
 STATIC = Execution(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import jax
 
 from avit_jax import config as configs
 from avit_jax.data.mix import MEAN, STD
+from avit_jax.execution.executions import find
 from avit_jax.experiment import Experiment
 from avit_jax.version import __version__
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 OUTPUTS = {
@@ -36,7 +40,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "model": experiment.name,
-        "execution": experiment.execution,
+        "execution": _execution(experiment),
         "batch_size": settings.inference.batch_size,
         "dtype": shape.dtype,
         "labels": list(labels),
@@ -62,3 +66,21 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "versions": {"avit_jax": __version__, "jax": jax.__version__},
         "config": shown,
     }
+
+
+def _execution(experiment: Experiment) -> str:
+    """The execution that inference takes; masked where nobody chose one and its sizes are unknown.
+
+    An exported program cannot measure a first batch.
+    """
+    execution, plan = find(experiment.execution), experiment.plan
+    sized = plan is not None and jax.device_count() == 1 and not execution.needs_sizes(plan)
+    chosen = experiment.settings.inference.execution != "auto"
+    if chosen or execution.sized is None or sized:
+        return execution.name
+    logger.info(
+        "masked execution is exported, for %s execution wants sizes: run --mode calibrate on one "
+        "device",
+        execution.name,
+    )
+    return execution.fallback.name

@@ -117,7 +117,10 @@ def plans_for(model: Model, batch_size: int, chosen: Plan | None) -> dict[str, P
     plans = {name: model.default_plan(batch_size, platform=name) for name in ("cpu", "gpu")}
     if chosen is not None:
         here = "cpu" if jax.default_backend() == "cpu" else "gpu"
-        places = {"capacities": chosen.capacities, "static_rows": chosen.static_rows}
+        # Rows are those of one device, and the program is of one.
+        rows = chosen.static_rows if jax.device_count() == 1 else None
+        chosen = dataclasses.replace(chosen, static_rows=rows)
+        places = {"capacities": chosen.capacities, "static_rows": rows}
         plans = {
             name: chosen if name == here else dataclasses.replace(plan, **places)
             for name, plan in plans.items()

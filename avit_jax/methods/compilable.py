@@ -127,14 +127,14 @@ class Compilable(Parameterized):
 
     def on(self, platform: str) -> Self:
         """The model with the kernels and loops that are fast on a platform, as JAX names it."""
-        return self._with_kernels(self.default_plan(1, platform=platform))
+        plan = self.default_plan(1, platform=platform)
+        # Without the kernel, scores would be kept for the backward pass; a loop computes them anew.
+        return self.with_kernels(dataclasses.replace(plan, unrolled=plan.fused_attention))
 
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
         """Plans for calibration to race, "default" among them, for a batch on one device."""
         plan = self.default_plan(batch_size)
         plans = candidates(plan, self.shape.num_tokens, batch_size)
-        if plan.fused_attention:
-            plans["plain attention"] = dataclasses.replace(plan, fused_attention=False)
         return plans
 
     def compile(
@@ -173,14 +173,12 @@ class Compilable(Parameterized):
                 f"{mesh.devices.flat[0].device_kind}: use an NVIDIA GPU, or leave "
                 "config.inference.fused_attention out."
             )
-        if not execution.offered(self):
-            raise UserError(f'{self.name} has no execution="{execution.name}": use "masked".')
 
         def sized(output: Output) -> tuple[Plan, Program]:
             found = execution.sized(self, output.usage, plan, local)
             return found, self.program(execution, found)
 
-        needs_sizes = execution.needs_sizes(plan)
+        needs_sizes = execution.offered(self) and execution.needs_sizes(plan)
         return Predictor(
             None if needs_sizes else self.program(execution, plan),
             self.stages[0],
@@ -201,14 +199,17 @@ class Compilable(Parameterized):
         """
         shape = self.shape
         plan.check(num_tokens=shape.num_tokens, depth=shape.depth)
+        if not execution.offered(self):
+            raise UserError(f'{self.name} has no execution="{execution.name}": use "masked".')
         if plan.fused_attention and not shape.attention_can_be_fused:
             raise UserError(
                 f"the plan wants fused attention, but cuDNN has none for {shape.dtype} and "
                 f"{shape.embed_dim // shape.num_heads} channels per head: use bfloat16, or leave "
                 "config.inference.fused_attention out."
             )
-        return execution.program(self._with_kernels(plan), plan)
+        return execution.program(self.with_kernels(plan), plan)
 
-    def _with_kernels(self, plan: Plan) -> Self:
+    def with_kernels(self, plan: Plan) -> Self:
+        """The model with a plan's kernels and loops."""
         changes = {"fused_attention": plan.fused_attention, "unrolled": plan.unrolled}
         return dataclasses.replace(self, shape=dataclasses.replace(self.shape, **changes))

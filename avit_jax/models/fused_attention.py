@@ -59,7 +59,7 @@ def in_one_kernel(
 
 
 def _kernel_forward(query, key, value, bias, mask, lengths, scale):
-    """With room up to an even number of tokens, which cuDNN's gradients want."""
+    """With room up to a multiple of 8 tokens; cuDNN refuses gradients for odd numbers."""
     queries, keys = query.shape[1], key.shape[1]
     more_queries, more_keys = -queries % MULTIPLE, -keys % MULTIPLE
     if more_keys and mask is None and lengths is None:

@@ -51,7 +51,7 @@ def answers(
 
     The device works on the next batches while the caller writes the lines of the last one; whether
     everything found its place in that one is read only then. An image that cannot be used costs
-    nothing when compact.
+    nothing when compact or static.
     """
     put = _on_devices(mesh)
     read = jax.jit(functools.partial(_answer, model))
@@ -84,9 +84,10 @@ def answers(
 
 
 def measure(predictor: Predictor, mesh: Mesh, batches: Generator[Loaded, None, None]) -> None:
-    """Let a program that has no sizes yet have those that suit the first of some batches."""
+    """Let a program that has no sizes yet have those of the first batch that is fit for it."""
+    put = _on_devices(mesh)
     with contextlib.closing(batches):
-        predictor.measure(*_on_devices(mesh)(next(batches)))
+        any(predictor.measure(*put(loaded)) for loaded in batches)
 
 
 def _on_devices(mesh: Mesh) -> Callable[[Loaded], tuple[Array, Array]]:

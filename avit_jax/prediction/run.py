@@ -113,7 +113,7 @@ def predict_run(
             # batches again, and sizes that suit the very first.
             first = part.start + lines.count // size * size
             if first > part.start and not predictor.has_sizes:
-                measure(predictor, mesh, load(range(part.start, part.start + size)))
+                measure(predictor, mesh, load(range(part.start, first)))
             results = answers(model, predictor, mesh, load(range(first, part.stop)))
         totals, rate = write_rounds(
             results, lines, totals, source=images, part=part, batch_size=size, stop=stop

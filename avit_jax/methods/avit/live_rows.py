@@ -77,6 +77,9 @@ def run(
         if capacities[index] < layout.rows:
             after = layouts.packed(pack(live), capacities[index])
             rows, layout = layouts.moved(rows, layout, after), after
+        elif index:  # as in masked execution: what has halted is 0, and does not grow where it lies
+            runs = layout.exists & live[layout.image, layout.token]
+            rows = jnp.where(runs[:, None], rows, 0)
         fits = fits & (live <= layout.held).all()
         block, last = layer_at(network.blocks, index), index == shape.depth - 1
         if last:
@@ -84,11 +87,11 @@ def run(
             front = row_block.run_last(block, rows, layout, live, prefix=prefix)
         else:
             rows = row_block.run(block, rows, layout, live)
-            spent = layouts.as_tokens(score(rows[None])[0], layout)
+            spent = jnp.where(live, layouts.as_tokens(score(rows[None])[0], layout), 0.0)
             front = layouts.front_tokens(rows, layout, prefix)
         state, weight = halting.step(state.replace(live=live), spent, eps=eps)
         state = state.replace(live=state.live & live)
-        # Where the weight is 0, the rows may be another image's: not even NaN may come through.
+        # Where the weight is 0, there may be no row: not even NaN may come through.
         spoken = weight[:, :prefix, None]
         answer = answer + jnp.where(spoken != 0, spoken * front.astype(jnp.float32), 0.0)
         lives.append(live)

@@ -176,10 +176,45 @@ def test_bfloat16_halts_where_float32_does_and_runs_the_share_that_was_asked_for
     assert shares["bfloat16"] == pytest.approx(shares["float32"], abs=0.01)
 
 
-def test_rows_of_another_model_are_refused(case):
+def test_rows_that_cannot_be_are_refused(case):
     model, params, *_ = case
-    with pytest.raises(ValueError, match="2 static_rows, but this model wants 4"):
-        static(model, params, (102, 50))
+    for rows, sentence in (
+        ((102, 50), "2 static_rows, but this model wants 4"),
+        ((102, 50, 60, 10), "may not rise"),
+        ((102.5, 50, 40, 10), "write whole numbers"),
+        ((), "write whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            static(model, params, rows)
+
+
+def test_halted_tokens_that_lie_where_they_were_do_not_grow(case):
+    """A class token that halts at once while the distillation token goes on, among dead rows."""
+    model, unlike, unit, grown = create(NAMES[1]), 5, 0, 7
+    params, images = profiles.script(model, "none", BATCH)
+    params["cls_token"][:, :, 0] = 100.0  # halts behind the first layer
+    params["cls_token"][:, :, unlike] = 300.0
+    params["pos_embed"][:, :, unlike] = 0.0
+    # A hidden unit in layers 2 and 3 that only such a token wakes, beyond all numbers.
+    blocks = params["blocks"]
+    for layer in (1, 2):
+        blocks["norm2"]["scale"][layer], blocks["norm2"]["bias"][layer] = 1.0, 0.0
+        blocks["mlp"]["fc1"]["kernel"][layer, :, unit] = 0.0
+        blocks["mlp"]["fc1"]["kernel"][layer, unlike, unit] = 20.0
+        blocks["mlp"]["fc1"]["bias"][layer, unit] = -75.0
+        blocks["mlp"]["fc2"]["kernel"][layer, unit, :] = 0.0
+        blocks["mlp"]["fc2"]["kernel"][layer, unit, grown] = 1e38
+    masked = jax.jit(model.apply)(params, images)
+    assert np.isfinite(masked.logits).all()
+    everything = (BATCH * 18,) * 4
+
+    def logits(params):
+        network = functional.bind(model.build, params)
+        return model.static(network, images, jnp.ones(BATCH, bool), everything).logits
+
+    np.testing.assert_allclose(jax.jit(logits)(params), masked.logits, atol=1e-5)
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(lambda p: logits(p).sum()))(params)):
+        assert np.isfinite(leaf).all()
 
 
 def test_executed_work_is_at_least_what_is_needed_and_grows_with_the_rows(case):
