@@ -213,8 +213,8 @@ def test_halted_tokens_that_lie_where_they_were_do_not_grow(case):
         return model.static(network, images, jnp.ones(BATCH, bool), everything).logits
 
     np.testing.assert_allclose(jax.jit(logits)(params), masked.logits, atol=1e-5)
-    for leaf in jax.tree.leaves(jax.jit(jax.grad(lambda p: logits(p).sum()))(params)):
-        assert np.isfinite(leaf).all()
+    gradients = jax.jit(jax.grad(lambda params: (logits(params) ** 2).mean()))(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
 def test_executed_work_is_at_least_what_is_needed_and_grows_with_the_rows(case):
