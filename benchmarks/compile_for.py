@@ -11,6 +11,7 @@ the compiled program. Images are taken to halt as in a synthetic profile.
   kernels      that one run starts, loops of known length counted as often as they run
   scores       whether a buffer [images, heads, tokens, tokens] is left
   temporaries  megabytes on one device
+  cycles       millions, the estimate of a TPU's compiler, without gathers and kernels of our own
   GMACs        run over those that are live (or dense ones, for dense programs)
 """
 
@@ -133,8 +134,8 @@ def compiled(
     return program.as_text(), time.perf_counter() - began, program.memory_analysis()
 
 
-def read(text: str) -> tuple[int, int]:
-    """Loops and conditionals that depend on data, and kernels that one run starts."""
+def read(text: str) -> tuple[int, int, int]:
+    """Loops and conditionals that depend on data; kernels and estimated cycles of one run."""
     blocks, name, entry = {}, None, None
     for line in text.splitlines():
         head = re.match(r"(ENTRY )?%?([\w.\-]+) [({].*\{$", line)
@@ -143,23 +144,42 @@ def read(text: str) -> tuple[int, int]:
             blocks[name], entry = [], name if head[1] else entry
         elif name is not None:
             blocks[name].append(line)
-    waits = kernels = 0
+    waits = kernels = cycles = 0
     stack = [(entry, 1)]
     while stack:
         name, times = stack.pop()
         for line in blocks.get(name, ()):
             operation = re.search(r"(?<=[\]}) ])([a-z][\w\-]*)\(", line.partition(" = ")[2])
             kind = operation[1] if operation else ""
+            estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
+            cycles += times * int(estimate[1]) if estimate else 0
             if kind == "while":
-                trips = re.search(r'known_trip_count"?[:=]\{"?n"?:"?(\d+)', line)
+                trips = trip_count(line, blocks)
                 waits += trips is None
                 body = re.search(r"body=%?([\w.\-]+)", line)[1]
-                stack.append((body, times * int(trips[1]) if trips else times))
+                stack.append((body, times * (trips or 1)))
             elif kind == "conditional":
                 waits += 1
             elif kind in KERNELS:
                 kernels += times
-    return waits, kernels
+    return waits, kernels, cycles
+
+
+def trip_count(line: str, blocks: dict[str, list[str]]) -> int | None:
+    """How often a loop runs; `None` where that depends on data."""
+    said = re.search(r'known_trip_count"?[:=]\{"?n"?:"?(\d+)', line)
+    if said:
+        return int(said[1])
+    # A TPU's compiler does not say it: a counter that is held against one constant, and no more.
+    condition = blocks.get(re.search(r"condition=%?([\w.\-]+)", line)[1], [])
+    text = "\n".join(condition)
+    for called in re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", text):
+        text += "\n" + "\n".join(blocks.get(called, []))
+    constants = re.findall(r"s32\[\]\S* constant\((\d+)\)", text)
+    counts = len(constants) == 1 and "direction=LT" in text
+    return (
+        int(constants[0]) if counts and not re.search(r"pred\[\]\S* (and|or|xor)\(", text) else None
+    )
 
 
 def main() -> None:
@@ -185,16 +205,17 @@ def main() -> None:
                 else:
                     function, ratio = inference(model, kind, usage, batch_size, arguments.target)
                 text, seconds, memory = compiled(function, model, batch_size, arguments.target)
-                waits, kernels = read(text)
+                waits, kernels, cycles = read(text)
                 tokens, heads = model.shape.num_tokens, model.shape.num_heads
                 scores = re.search(rf"\[{batch_size},{heads},{tokens},{tokens}\]", text)
                 rows.append(
                     (name, str(batch_size), kind, str(waits), str(kernels),
                      "yes" if scores else "no", f"{memory.temp_size_in_bytes / 1e6:.0f}",
+                     f"{cycles / 1e6:.1f}" if cycles else "",
                      "" if ratio is None else f"{ratio:.3f}", f"{seconds:.0f}")
                 )  # fmt: skip
                 print(" ".join(rows[-1]), flush=True)
-    head = ["model", "batch", "program", "loops", "kernels", "scores", "temporaries MB"]
+    head = ["model", "batch", "program", "loops", "kernels", "scores", "temporaries MB", "cycles"]
     print(columns([*head, "GMACs", "compile s"], rows))
 
 

@@ -27,7 +27,7 @@ from avit_jax.types import Output
 
 logger = logging.getLogger(__name__)
 
-# From so many batches without room on, and from such a share, a warning is due.
+# From so many batches without room on, and from such a share, a warning is due, once.
 _MANY, _OFTEN = 5, 0.1
 
 
@@ -76,6 +76,7 @@ class Predictor:
             )
         self.plan, self.batch_size, self.execution = plan, batch_size, execution
         self.batches = self.overflows = 0
+        self._warned = False
         self._mesh, self._images = mesh, NamedSharding(mesh, P(AXES))
         self._size = (shape.image_size, shape.image_size, 3)
         self._params = jax.device_put(params, replicated(mesh))
@@ -131,7 +132,8 @@ class Predictor:
         if output.fits is None or _everywhere(output.fits, exists):
             return output
         self.overflows += 1
-        if self.overflows == _MANY and self.overflows > _OFTEN * self.batches:
+        if not self._warned and self.overflows >= max(_MANY, _OFTEN * self.batches):
+            self._warned = True
             logger.warning(
                 "%d of %d batches did not fit into %s execution and ran twice: calibrate for this "
                 "setting of the model, or write --config.inference.execution %s.",

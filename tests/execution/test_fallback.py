@@ -80,3 +80,19 @@ def test_costs_of_an_execution_are_asked_of_it(case):
     usage = predict(images[:2]).usage
     total = executed_gmacs(FIXED, model, usage, predict.plan, devices=2)
     assert total == pytest.approx(2 * model.dense_gmacs())
+
+
+def test_batches_that_often_do_not_fit_are_warned_of_once(case, caplog):
+    predict, images, _, work = case
+    hard = images[np.flatnonzero(work > PLACES)[:2]]
+    easy = images[np.flatnonzero(work <= PLACES)[:2]]
+    with caplog.at_level("WARNING", logger="avit_jax"):
+        for _ in range(200):  # a few that do not fit are no news
+            predict(easy)
+        rare = len(caplog.messages)
+        for _ in range(60):
+            predict(hard)
+    assert rare == 0
+    (message,) = caplog.messages
+    assert "did not fit into fixed execution" in message
+    assert "write --config.inference.execution masked" in message

@@ -9,7 +9,7 @@ import pytest
 
 from avit_jax import config as configs
 from avit_jax import create_model, save_torch
-from avit_jax.data.mix import Mix, normalise
+from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
 from avit_jax.losses.distillation import Distillation, Teacher
 from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch
@@ -17,18 +17,10 @@ from avit_jax.training import optimizers
 from avit_jax.training import step as steps
 from avit_jax.training.optimization import Optimization
 from avit_jax.training.teacher import teacher_weights
+from tests.training import trainer
 from tests.training.teachers import MODEL, PARTS, SIZES, THEIRS, drawn, rows, tiny
 
-RECIPE = steps.Recipe(
-    total_steps=10,
-    seed=0,
-    accumulation=1,
-    label_smoothing=0.1,
-    ema_decay=0.0,
-    log_every=3,
-    mix=Mix(),
-    teacher=Teacher(MODEL, Distillation()),
-)
+RECIPE = dataclasses.replace(trainer.RECIPE, teacher=Teacher(MODEL, Distillation()))
 
 
 def one_step(student, **recipe):
