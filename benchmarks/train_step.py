@@ -84,7 +84,7 @@ def ours(config, batch: dict[str, np.ndarray]) -> Contender:
     """This package's step, jitted as in the trainer."""
     model, mesh = configs.make_model(config), make_mesh()
     optimization = Optimization(configs.Settings.of(config), model, TOTAL_STEPS)
-    step, _ = optimization.compiled_steps(mesh)
+    step = optimization.compiled_step(mesh)
     state = optimization.init_state(mesh)
     rows = shard_batch(batch, mesh)
 

@@ -29,7 +29,7 @@ def losses_on(data, fsdp):
         configs.Settings.of(config), configs.make_model(config), total_steps=10
     )
     mesh = make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
-    state, (train_step, _) = optimization.init_state(mesh), optimization.compiled_steps(mesh)
+    state, train_step = optimization.init_state(mesh), optimization.compiled_step(mesh)
     rng = np.random.default_rng(0)
     found = []
     for _ in range(STEPS):

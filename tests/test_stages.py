@@ -70,7 +70,7 @@ def test_depths_add_up_over_the_stages(case):
 def test_every_exit_is_trained(case):
     model, params, images, *_ = case
     targets = classification.soft_targets(jnp.arange(BATCH), 10)
-    loss, logged = loss_function(model)(params, images, targets, jax.random.key(0), 1.0)
+    loss, (logged, _) = loss_function(model)(params, images, targets, jax.random.key(0), 1.0)
     exits = model.apply(params, images).exits
     expected = sum(classification.cross_entropy(logits, targets).mean() for logits in exits)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)

@@ -117,6 +117,8 @@ class Train:
     epochs: float = 100.0
     steps: int | None = None  # instead of epochs
     accumulation: int = 1  # microbatches per step; penalties are means over microbatches
+    # Or "live": tokens that have halted are left out of a step, with the same gradients.
+    rows: str = "all"
     label_smoothing: float = 0.1
     ema_decay: float = 0.0  # 0: no moving average of the parameters
     # Or "rollback": back to the last checkpoint, skip the step.
@@ -134,6 +136,7 @@ class Train:
                 f"config.train.accumulation {self.accumulation}: change one of them."
             )
         validators.one_of(("stop", "rollback"), self, "on_nonfinite", prefix=prefix)
+        validators.one_of(("all", "live"), self, "rows", prefix=prefix)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

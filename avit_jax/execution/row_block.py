@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+from flax import struct
 from jax import Array
 
 from avit_jax.execution.layout import Layout, front_tokens, moved, square
 from avit_jax.models.attention import Attention
 from avit_jax.models.block import Block
+from avit_jax.models.layers import drop_path
 
 
-def run(block: Block, rows: Array, layout: Layout, live: Array) -> Array:
+@struct.dataclass(kw_only=True)
+class StochasticDepth:
+    """Which images of a batch keep the updates of a block.
+
+    Attributes:
+        kept: `[2, B]` bool, of the attention half and of the MLP half, see `block.kept_updates`.
+        rate: float32, the block's; with what probability an update is dropped.
+    """
+
+    kept: Array
+    rate: Array
+
+    def __call__(self, update: Array, half: int, image: Array) -> Array:
+        """An update `[..., D]` of rows of the given images `[...]`, or 0 in its place."""
+        return drop_path(update, self.rate, self.kept[half][image][..., None])
+
+
+def run(
+    block: Block, rows: Array, layout: Layout, live: Array, depth: StochasticDepth | None = None
+) -> Array:
     """The block on all rows `[R, D]`; only those of live tokens mean anything afterwards.
 
     Args:
@@ -18,11 +39,21 @@ def run(block: Block, rows: Array, layout: Layout, live: Array) -> Array:
         rows: in front of it.
         layout: of the rows.
         live: `[B, N]` bool, tokens that are attended to; all have a row.
+        depth: draws of a training with stochastic depth.
     """
     attention = block.attention
     parts = attention.project(block.norm1(rows), layout.token)
-    mixed = mix(attention, parts, layout, live)
-    return block.feed((rows + attention.finish(mixed))[None])[0]
+    update = attention.finish(mix(attention, parts, layout, live))
+    return _updated(block, rows, update, layout.image, depth)
+
+
+def _updated(
+    block: Block, rows: Array, update: Array, image: Array, depth: StochasticDepth | None
+) -> Array:
+    """Rows `[..., D]` with the update of the attention half, and behind the MLP half."""
+    rows = rows + (update if depth is None else depth(update, 0, image))
+    update = block.mlp(block.norm2(rows))
+    return rows + (update if depth is None else depth(update, 1, image))
 
 
 def mix(
@@ -46,7 +77,15 @@ def mix(
     return moved(mixed.reshape(grid.rows, *size), grid, layout)
 
 
-def run_last(block: Block, rows: Array, layout: Layout, live: Array, *, prefix: int) -> Array:
+def run_last(
+    block: Block,
+    rows: Array,
+    layout: Layout,
+    live: Array,
+    *,
+    prefix: int,
+    depth: StochasticDepth | None = None,
+) -> Array:
     """The prefix tokens `[B, prefix, D]` behind the last block; those not live mean nothing.
 
     All live tokens give keys and values; queries, projection and MLP are those of the prefix.
@@ -58,7 +97,8 @@ def run_last(block: Block, rows: Array, layout: Layout, live: Array, *, prefix: 
     key, value = by_image(attention, joined, layout, grid)
     query = attention.queries(block.norm1(front))
     mixed = attention.mix(query, key, value, live=jnp.arange(key.shape[1]) < live.sum(1)[:, None])
-    return block.feed(front + attention.finish(mixed))
+    image = jnp.broadcast_to(jnp.arange(len(front))[:, None], front.shape[:2])
+    return _updated(block, front, attention.finish(mixed), image, depth)
 
 
 def by_image(attention: Attention, joined: Array, layout: Layout, grid: Layout) -> list[Array]:

@@ -27,10 +27,21 @@ def row_capacities(
     spread = counts.std(1, ddof=1) if counts.shape[1] > 1 else np.full(len(counts), np.inf)
     # The mean of few images is off, too: of one batch, by as much as another batch is.
     error = spread * (batch * (1.0 + batch / counts.shape[1])) ** 0.5
-    everything = rows = batch * num_tokens
-    needed = np.minimum(counts.mean(1) * batch + STANDARD_ERRORS * error, everything)
-    sizes = []
+    needed = counts.mean(1) * batch + STANDARD_ERRORS * error
+    return that_hold(needed, batch * num_tokens, may_rise=may_rise)
+
+
+def that_hold(needed: np.ndarray, everything: int, *, may_rise: bool = False) -> tuple[int, ...]:
+    """Sizes of buffers that are worth their moves.
+
+    Args:
+        needed: `[K]` rows that each has to hold.
+        everything: all tokens of a batch on one device; more is never needed.
+        may_rise: as for `row_capacities`.
+    """
+    rows, sizes = everything, []
     multiple = MULTIPLE if everything >= 16 * MULTIPLE else SMALL_MULTIPLE
+    needed = np.minimum(needed, everything)
     for wanted in np.maximum(np.ceil(needed / multiple).astype(int), 1) * multiple:
         before = everything if may_rise else rows
         rows = int(wanted) if wanted <= WORTH_MOVING * before else before

@@ -12,6 +12,7 @@ is compared, and images that left before are not.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -117,8 +118,8 @@ def hidden_distance(student: Output, teacher: Output) -> Array:
 
     Blocks whose MLP half did not run count as 0.
     """
-    both = _both("features", student, teacher, part="hidden")
-    ours, theirs = (features[:, :, 0].astype(jnp.float32) for features in both)  # [L, B, D]
+    both = _both("features", student, teacher, part="hidden", of=lambda shown: shown[:, :, 0])
+    ours, theirs = (features.astype(jnp.float32) for features in both)  # [L, B, D]
     squares = ((ours - theirs) ** 2).mean(-1)
     return (_ran(student.usage[-1], _MLP_HALF) * squares).mean(1).sum()
 
@@ -147,13 +148,20 @@ def _ran(usage: Usage, half: int) -> Array:
     return live if usage.halves is None else live & usage.halves[:, :, half]
 
 
-def _both(name: str, student: Output, teacher: Output, *, part: str) -> tuple[Array, Array]:
-    """`aux[name]` of the two, for a part of the loss."""
+def _both(
+    name: str,
+    student: Output,
+    teacher: Output,
+    *,
+    part: str,
+    of: Callable[[Array], Array] = lambda shown: shown,
+) -> tuple[Array, Array]:
+    """`aux[name]` of the two, for a part of the loss, which compares `of` them."""
     remedy = f"write --config.teacher.{part} 0"
     for who, output in (("student", student), ("teacher", teacher)):
         if name not in output.aux:
             raise UserError(f"the method of the {who} does not show its {name}: {remedy}.")
-    ours, theirs = student.aux[name], teacher.aux[name]
+    ours, theirs = of(student.aux[name]), of(teacher.aux[name])
     if ours.shape != theirs.shape:
         raise UserError(
             f"the shape of the {name} is {theirs.shape} in the teacher and {ours.shape} in the "

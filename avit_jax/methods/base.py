@@ -22,7 +22,7 @@ from jax import Array
 
 from avit_jax.errors import UserError
 from avit_jax.methods.compilable import Compilable
-from avit_jax.methods.forward import Call
+from avit_jax.methods.forward import Call, LiveRows
 from avit_jax.models import costs, functional
 from avit_jax.types import Dial, Output
 
@@ -60,6 +60,7 @@ class Model(Compilable):
         execution: str = "masked",
         progress: Array | float = 1.0,
         features: bool = False,
+        rows: LiveRows | None = None,
         settings: Mapping[str, Array | float] | None = None,
     ) -> Output:
         """Run the model on a batch with static shapes: skipped work is masked, not left out.
@@ -73,11 +74,16 @@ class Model(Compilable):
             execution: "masked", or "dense" for the same weights with nothing skipped.
             progress: share of the training that is done, 0..1; 1 is the finished model.
             features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
+            rows: leave skipped work out after all, in as many rows as this says. Answers, penalties
+                and gradients are the same where `Output.fits`, and mean nothing elsewhere; `aux`
+                holds `live_rows` `[L]` int32, the most that a device had, and of the features those
+                of the prefix tokens. For models that `check_learns_on_rows` lets through.
             settings: those of the method's `dial`, in place of the model's own. They may be traced,
                 so that one compiled program serves all positions.
 
         Raises:
-            UserError: unknown execution, images of another size, or a missing key.
+            UserError: unknown execution, images of another size, a missing key, or a model that
+                does not learn on rows.
         """
         if execution not in EXECUTIONS:
             raise UserError(
@@ -88,6 +94,8 @@ class Model(Compilable):
                 "apply(train=True) draws at random here (dropout, stochastic depth or the method's "
                 "decisions): pass key=jax.random.key(seed)."
             )
+        if rows is not None:
+            self.check_learns_on_rows()
         call = Call(
             train=train,
             key=key if train else None,
@@ -95,10 +103,22 @@ class Model(Compilable):
             dense=execution == "dense",
             progress=progress,
             features=features,
+            rows=rows,
         )
         network = functional.bind(self.build, params)  # by the model itself, which can be hashed
         model = self if settings is None else self._changed(settings)
         return model.forward(network, images, call)
+
+    def check_learns_on_rows(self) -> None:
+        """Whether training may leave out what is skipped, with the same gradients.
+
+        Raises:
+            UserError: it may not, and why.
+        """
+        raise UserError(
+            f"config.train.rows is 'live', but method {self.name} learns from what it skips, too: "
+            "leave it at 'all'."
+        )
 
     def dial(self) -> Dial | None:
         """What makes the finished model cost more or less; `None` where nothing does."""

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import dropout
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LiveRows:
+    """What a training on live rows alone runs on, see `Model.check_learns_on_rows`.
+
+    Attributes:
+        capacities: rows of each layer for the images of one device; they do not rise.
+        mesh: devices that the images are split over; each packs its own.
+    """
+
+    capacities: tuple[int, ...]
+    mesh: Mesh
 
 
 @struct.dataclass(kw_only=True)
@@ -26,11 +41,13 @@ class Call:
         learn.
         dense: run everything, with the same weights.
         features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
+        rows: run live tokens alone, in so many rows, or `None`.
     """
 
     train: bool = struct.field(pytree_node=False, default=False)
     dense: bool = struct.field(pytree_node=False, default=False)
     features: bool = struct.field(pytree_node=False, default=False)
+    rows: LiveRows | None = struct.field(pytree_node=False, default=None)
     key: Array | None = None
     noise: Any = None
     progress: Array | float = 1.0

@@ -20,6 +20,11 @@ from avit_jax.models.layers import BlockShape, Mlp, drop_path, dropout, hidden_h
 from avit_jax.types import Gates
 
 
+def kept_updates(drop_path_rate: float | Array, key: Array, batch: int) -> Array:
+    """Which images keep the update of each half, `[2, B]` bool: what a block draws from `key`."""
+    return jnp.stack([_drawn(drop_path_rate, _keys(key, half)[1], batch) for half in (0, 1)])
+
+
 class Block(nnx.Module):
     """Pre-norm block. Call `attend`, then `feed`; both add their update to `x` `[B, N, D]`."""
 
@@ -102,15 +107,25 @@ class Block(nnx.Module):
     ) -> Array:
         """Dropout, the gates that act on an update, stochastic depth."""
         if key is not None:
-            dropout_key, path_key = jax.random.split(jax.random.fold_in(key, half))
+            dropout_key, path_key = _keys(key, half)
             if self.dropout_rate:
                 update = dropout(update, self.dropout_rate, dropout_key)
-            update = drop_path(update, drop_path_rate, path_key)
+            kept = _drawn(drop_path_rate, path_key, len(update))
+            update = drop_path(update, drop_path_rate, kept[:, None, None])
         if gates.selected is not None:
             update = update * gates.selected[:, :, None].astype(update.dtype)
         if gates.halves is not None:
             update = update * gates.halves[:, half, None, None].astype(update.dtype)
         return update
+
+
+def _keys(key: Array, half: int) -> Array:
+    """Those of dropout and of stochastic depth in one half."""
+    return jax.random.split(jax.random.fold_in(key, half))
+
+
+def _drawn(drop_path_rate: float | Array, key: Array, batch: int) -> Array:
+    return jax.random.bernoulli(key, 1.0 - drop_path_rate, (batch,))
 
 
 def _both(tokens: Array | None, selected: Array | None) -> Array | None:

@@ -87,11 +87,14 @@ def dropout(x: Array, rate: float | Array, key: Array | None) -> Array:
     return jnp.where(kept, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
-def drop_path(update: Array, rate: float | Array, key: Array | None) -> Array:
-    """Stochastic depth (arXiv 1603.09382): drop an image's whole update `[B, N, D]`."""
-    if key is None:
-        return update
-    kept = jax.random.bernoulli(key, 1.0 - rate, (update.shape[0], 1, 1))
+def drop_path(update: Array, rate: float | Array, kept: Array) -> Array:
+    """Stochastic depth (arXiv 1603.09382): drop an image's whole update, as the draws say.
+
+    Args:
+        update: of tokens or rows.
+        rate: probability with which an image's update is dropped; those kept are larger by it.
+        kept: bool, of the update's shape or one that broadcasts to it.
+    """
     return jnp.where(kept, update / (1.0 - rate), 0.0).astype(update.dtype)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -89,6 +89,27 @@ def put_on(mesh: Mesh, tree: Any) -> Any:
         return jax.make_array_from_callback(whole.shape, place, lambda index: whole[index])
 
     return jax.tree.map(put, tree, state_shardings(tree, mesh))
+
+
+def on_each_device(
+    function: Callable[..., Any], mesh: Mesh, *, inputs: Any, outputs: Any
+) -> Callable[..., Any]:
+    """A function of each device's own images, which gather and scatter among themselves only.
+
+    Args:
+        function: of arrays.
+        mesh: whose devices share the images.
+        inputs: where each argument has its images, see `images_at`; a pytree prefix.
+        outputs: likewise.
+    """
+    if mesh.size == 1:
+        return function
+    return jax.shard_map(function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
+
+
+def images_at(axis: int | None) -> P:
+    """How an array is split that has the images of a batch on an axis; `None`: it has none."""
+    return P() if axis is None else P(*([None] * axis), AXES)
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

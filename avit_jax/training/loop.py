@@ -93,7 +93,7 @@ class Run:
             experiment.workdir / "checkpoints", keep=self.settings.checkpoint.keep
         )
         self.optimization = Optimization(self.settings, experiment.model, timetable.total_steps)
-        self.train_step, self.skip_step = self.optimization.compiled_steps(experiment.mesh)
+        self.skip_step = self.optimization.compiled_skip(experiment.mesh)
         self.teacher_params, self.teacher_origin = teacher_weights(
             self.settings.teacher, self.optimization.recipe.teacher, experiment.mesh
         )
@@ -106,9 +106,13 @@ class Run:
         """From the newest checkpoint or from the beginning."""
         self.state = restore_or_init(self.experiment, self.optimization, self.checkpoints)
         self.step = int(self.state.step)
+        stored = self.checkpoints.extra(self.step) if self.step else {}
         if self.step:
-            learnt_from = self.checkpoints.extra(self.step).get("teacher")
-            refuse_other_teacher(learnt_from, self.teacher_origin)
+            refuse_other_teacher(stored.get("teacher"), self.teacher_origin)
+        self.stepping = self.optimization.stepping(
+            self.experiment.mesh, teacher=self.teacher_params, stored=stored.get("rows")
+        )
+        self.averages: dict[str, jax.Array] | None = None
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.results: dict[str, Any] | None = None
         self.writer = MetricsWriter(
@@ -136,7 +140,7 @@ class Run:
         self, batches: Iterator[dict[str, np.ndarray]], stop: Callable[[int], bool]
     ) -> None:
         """Run steps until the training is done; raises `NonFinite`, `Preempted` or `UserError`."""
-        total, averages = self.timetable.total_steps, None
+        total = self.timetable.total_steps
         if self.evaluation_is_due():  # an earlier process was interrupted in it
             self.evaluate()
         while self.step < total:
@@ -144,42 +148,47 @@ class Run:
                 batch = next(batches)
             except UserError:
                 # Several processes cannot save here: the others do not know that this one stops.
-                if averages is not None and jax.process_count() == 1:
-                    self.save(averages)
+                if self.averages is not None and jax.process_count() == 1:
+                    self.save()
                 raise
-            averages = self.advance(batch)
+            self.advance(batch)
             self.flush_log()  # the line of an earlier step: its numbers have arrived by now
             if self.timetable.logs_at(self.step):
-                jax.tree.map(lambda leaf: leaf.copy_to_host_async(), averages)
-                self.pending = (self.step, averages)
+                self.settle()
+                jax.tree.map(lambda leaf: leaf.copy_to_host_async(), self.averages)
+                self.pending = (self.step, self.averages)
             preempted = stop(self.step)
             if preempted or self.timetable.saves_at(self.step):
-                self.save(averages)
+                self.save()
             if preempted and self.step < total:
                 raise Preempted(f"stopped after step {self.step}, which is saved")
             if self.evaluation_is_due():
                 self.evaluate()
 
-    def advance(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """One step; returns the averages since the last log line, still on the device."""
-        is_skipped = self.step in self.skipped
+    def advance(self, batch: dict[str, np.ndarray]) -> None:
+        """One step; leaves the averages since the last log line on the device."""
+        number, is_skipped = self.step, self.step in self.skipped
         self.step += 1
         if is_skipped:
-            self.state, averages = self.skip_step(self.state)
-            return averages
+            self.settle()
+            self.state, self.averages = self.skip_step(self.state)
+            return
         rows = {name: batch[name] for name in ("image", "label")}
         rows["substituted"] = batch["index"] != batch["requested"]
         rows = shard_batch(rows, self.experiment.mesh)
-        self.state, averages = self.train_step(self.state, rows, self.teacher_params)
-        self.clock.follow(averages["loss"], images=self.settings.train.batch_size)
-        return averages
+        self.state, self.averages = self.stepping.advance(self.state, number, rows)
+        self.clock.follow(self.averages["loss"], images=self.settings.train.batch_size)
+
+    def settle(self) -> None:
+        """See that every step so far was made; until then, a state may lack the last one."""
+        self.state, self.averages = self.stepping.settle(self.state, self.averages)
 
     def flush_log(self) -> None:
         """Write the log line that waits, if any, unless its numbers are not sound."""
         if self.pending is None:
             return
         (at, averages), self.pending = self.pending, None
-        check_finite(averages)
+        step.check_finite(averages)
         if not averages["count"]:  # all of its steps were left out
             return
         counts = ("nonfinite", "count")
@@ -207,14 +216,21 @@ class Run:
         """Those of the state in hand that are evaluated."""
         return evaluated_weights(self.state, weights=self.settings.eval.weights)
 
-    def save(self, averages: dict[str, jax.Array]) -> None:
+    def save(self) -> None:
         """Save the state if it is sound; what has been logged so far is on disk before."""
         with self.clock.paused():
+            self.settle()
             self.flush_log()
-            check_finite(averages)
+            step.check_finite(self.averages)
+            if self.timetable.evaluates_at(self.step):
+                self.state = self.stepping.fit(self.state)
             self.writer.flush()
             self.effort = self.clock.effort(self.before)
-            extra = {"effort": dataclasses.asdict(self.effort), "teacher": self.teacher_origin}
+            extra = {
+                "effort": dataclasses.asdict(self.effort),
+                "teacher": self.teacher_origin,
+                "rows": self.stepping.stored(),
+            }
             self.checkpoints.save(self.step, self.state, extra=extra)
 
     def roll_back(self, problem: step.NonFinite) -> None:
@@ -232,10 +248,3 @@ class Run:
         self.checkpoints.wait()
         self.progress.close()
         self.writer.close()
-
-
-def check_finite(averages: dict[str, jax.Array]) -> None:
-    """Raise `NonFinite` if any step so far had a loss, gradient or update not finite."""
-    first = int(averages["nonfinite"])
-    if first != step.NEVER:
-        raise step.NonFinite(first)

@@ -5,24 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax.numpy as jnp
+from flax import struct
+from jax import Array
 
 from avit_jax.losses import classification
 from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
+from avit_jax.methods.forward import LiveRows
 from avit_jax.methods.per_image import token_depth
 
 
-def loss_function(model: Model, teacher: Teacher | None = None) -> Callable:
+@struct.dataclass(kw_only=True)
+class Room:
+    """Whether a batch found room in a step on live rows.
+
+    Attributes:
+        fits: bool; where it is False, loss and gradients mean nothing.
+        live_rows: `[L]` int32, the most live rows of one device in each layer; at least so many
+            where they did not fit.
+    """
+
+    fits: Array
+    live_rows: Array
+
+
+def loss_function(
+    model: Model, teacher: Teacher | None = None, rows: LiveRows | None = None
+) -> Callable:
     """Task loss (summed over all exits of a cascade) plus the penalties of model and teacher.
 
     The function returned takes `(params, images, targets, key, progress)`, and with a teacher
-    `teacher_params=` its parameters; it returns the loss and what to log of it.
+    `teacher_params=` its parameters; it returns the loss, and beside it what to log of it and the
+    `Room` of a step on live rows (`None` without `rows`).
     """
     features = teacher is not None and teacher.distillation.features
 
     def loss(params, images, targets, key, progress, teacher_params=None):
         output = model.apply(
-            params, images, train=True, key=key, progress=progress, features=features
+            params, images, train=True, key=key, progress=progress, features=features, rows=rows
         )
         answers = output.logits[None] if output.exits is None else output.exits
         task = classification.cross_entropy(answers, targets).mean(-1).sum()
@@ -36,6 +56,9 @@ def loss_function(model: Model, teacher: Teacher | None = None) -> Callable:
         logged |= output.metrics | {"gmacs": model.gmacs(output).mean()}
         if model.adaptive:
             logged["mean_depth"] = token_depth(model, output).mean(dtype=jnp.float32)
-        return total, logged
+        if rows is None:
+            return total, (logged, None)
+        room = Room(fits=output.fits.all(), live_rows=output.aux["live_rows"])
+        return total, (logged, room)
 
     return loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,8 +12,10 @@ from jax.sharding import Mesh
 
 from avit_jax.config import Settings
 from avit_jax.methods.base import Model
+from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import abstract_on, replicated
 from avit_jax.training import optimizers
+from avit_jax.training.row_sizes import RowSizes
 from avit_jax.training.step import (
     Recipe,
     SkipStep,
@@ -22,7 +25,8 @@ from avit_jax.training.step import (
     make_skip_step,
     make_train_step,
 )
-from avit_jax.training.teacher import make_teacher
+from avit_jax.training.stepping import AllRows, LiveRows
+from avit_jax.training.teacher import make_teacher, refuse_attention
 
 
 class Optimization:
@@ -35,7 +39,8 @@ class Optimization:
         optimizer: of optax.
 
     Raises:
-        UserError: `config.teacher` names no usable model.
+        UserError: `config.teacher` names no usable model, or model or teacher do not learn on live
+            rows where `config.train.rows` asks for them.
     """
 
     def __init__(self, settings: Settings, model: Model, total_steps: int):
@@ -50,7 +55,12 @@ class Optimization:
             log_every=settings.log.every,
             mix=settings.data.mix,
             teacher=make_teacher(settings.teacher, model),
+            live_rows=train.rows == "live",
         )
+        if self.recipe.live_rows:
+            model.check_learns_on_rows()
+            refuse_attention(self.recipe.teacher)
+        self.images = train.batch_size // train.accumulation
         self.schedule: optax.Schedule = optimizers.learning_rate(
             optim, batch_size=train.batch_size, total_steps=total_steps
         )
@@ -66,14 +76,41 @@ class Optimization:
         """Shapes, dtypes and shardings of the training state."""
         return abstract_on(mesh, self._shapes)
 
-    def compiled_steps(self, mesh: Mesh) -> tuple[TrainStep, SkipStep]:
-        """A training step, and one that is left out; both take over the memory of their state."""
-        placed = (self._places(mesh), replicated(mesh))
-        step = make_train_step(self.model, self.optimizer, self.schedule, self.recipe, mesh)
-        return (
-            jax.jit(step, donate_argnums=0, out_shardings=placed),
-            jax.jit(make_skip_step(self.recipe), donate_argnums=0, out_shardings=placed),
+    def compiled_step(self, mesh: Mesh, capacities: tuple[int, ...] | None = None) -> TrainStep:
+        """A training step, on so many live rows or on all; takes over the memory of its state."""
+        return self._compiled(
+            make_train_step(
+                self.model, self.optimizer, self.schedule, self.recipe, mesh, capacities
+            ),
+            mesh,
         )
+
+    def compiled_skip(self, mesh: Mesh) -> SkipStep:
+        """A step that is left out; takes over the memory of its state."""
+        return self._compiled(make_skip_step(self.recipe), mesh)
+
+    def stepping(
+        self, mesh: Mesh, *, teacher: Params | None = None, stored: Mapping[str, Any] | None = None
+    ) -> AllRows | LiveRows:
+        """What makes the steps of a training.
+
+        Args:
+            mesh: of its devices.
+            teacher: parameters of one, on the mesh.
+            stored: what the checkpoint says that the training goes on from.
+        """
+        if not self.recipe.live_rows:
+            return AllRows(self.compiled_step(mesh), teacher)
+        shape, images = self.model.shape, self.images // mesh.size
+        sizes = RowSizes.everything(images=images, depth=shape.depth, num_tokens=shape.num_tokens)
+        before = stored and RowSizes.of_json(stored)
+        if before and before.images == images:
+            sizes = before
+        return LiveRows(functools.partial(self.compiled_step, mesh), sizes, teacher)
+
+    def _compiled(self, step: Callable, mesh: Mesh) -> Any:
+        placed = (self._places(mesh), replicated(mesh))
+        return jax.jit(step, donate_argnums=0, out_shardings=placed)
 
     @functools.cached_property
     def _shapes(self) -> TrainState:

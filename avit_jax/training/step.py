@@ -24,8 +24,10 @@ from avit_jax.data.mix import Mix, mix, normalise
 from avit_jax.losses import classification
 from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
+from avit_jax.methods.forward import LiveRows
 from avit_jax.models.functional import Params
-from avit_jax.runtime.device_mesh import batch_sharding, platform_of
+from avit_jax.runtime.device_mesh import platform_of
+from avit_jax.training.accumulation import accumulated
 from avit_jax.training.loss import loss_function
 
 NEVER = -1
@@ -42,6 +44,8 @@ class TrainState:
         ema: moving average of `params`, or `None`.
         window: sums of what is logged since the last log line, and `count`.
         nonfinite: first step whose loss, gradient or update was not finite, or -1.
+        live_rows: `[L]` int32, the most live rows of one device in a step since the last
+            evaluation, or `None` where steps run on all rows.
     """
 
     step: Array
@@ -50,6 +54,7 @@ class TrainState:
     ema: Params | None
     window: dict[str, Array]
     nonfinite: Array
+    live_rows: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,8 @@ class Recipe:
 
     `teacher` looks at the images of every step as they are mixed and cut; its parameters never
     change, so they are no part of the state and come with every call.
+
+    `live_rows` says that steps leave out tokens that have halted.
     """
 
     total_steps: int
@@ -72,6 +79,7 @@ class Recipe:
     log_every: int
     mix: Mix
     teacher: Teacher | None = None
+    live_rows: bool = False
 
 
 class NonFinite(Exception):
@@ -80,6 +88,13 @@ class NonFinite(Exception):
     def __init__(self, step: int):
         super().__init__(f"the loss, gradient or update of step {step + 1} is not finite")
         self.step = step
+
+
+def check_finite(averages: dict[str, Array]) -> None:
+    """Raise `NonFinite` if any step so far had a loss, gradient or update not finite."""
+    first = int(averages["nonfinite"])
+    if first != NEVER:
+        raise NonFinite(first)
 
 
 TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]
@@ -98,6 +113,7 @@ def init_state(
         ema=jax.tree.map(jnp.copy, params) if recipe.ema_decay else None,
         window=_empty_window(model, recipe),
         nonfinite=jnp.int32(NEVER),
+        live_rows=jnp.zeros(model.shape.depth, jnp.int32) if recipe.live_rows else None,
     )
 
 
@@ -107,10 +123,16 @@ def make_train_step(
     schedule: optax.Schedule,
     recipe: Recipe,
     mesh: Mesh,
+    capacities: tuple[int, ...] | None = None,
 ) -> TrainStep:
     """The function `(state, batch) -> (state, averages since the last log line)`, not yet jitted.
 
     Where the recipe has a teacher, the function takes its parameters as a third argument.
+
+    With `capacities`, rows of each layer for the images that a device has at a time, tokens that
+    have halted are left out. The function then takes the number of its step as a fourth argument
+    and says in `averages["fits"]` whether that step was made: not if some live token found no row,
+    nor if one before it was not made. The state that it returns is the given one then.
 
     `batch` holds `image` uint8 `[B, H, W, 3]`, `label` int32 `[B]` and `substituted` bool `[B]`
     (rows that stand in for an unreadable example; only counted), sharded over the mesh.
@@ -118,8 +140,13 @@ def make_train_step(
     model = model.on(platform_of(mesh))
     teacher = recipe.teacher and recipe.teacher.on(platform_of(mesh))
 
+    rows = capacities and LiveRows(capacities=capacities, mesh=mesh)
+
     def train_step(
-        state: TrainState, batch: dict[str, Array], teacher_params: Params | None = None
+        state: TrainState,
+        batch: dict[str, Array],
+        teacher_params: Params | None = None,
+        number: Array | int | None = None,
     ):
         key = jax.random.fold_in(jax.random.key(recipe.seed + 1), state.step)
         mix_key, model_key = jax.random.split(key)
@@ -129,13 +156,16 @@ def make_train_step(
         )
         images, targets = mix(normalise(batch["image"]), targets, recipe.mix, mix_key)
 
-        loss = functools.partial(loss_function(model, teacher), teacher_params=teacher_params)
+        loss = loss_function(model, teacher, rows)
+        loss = functools.partial(loss, teacher_params=teacher_params)
         gradient = jax.value_and_grad(loss, has_aux=True)
         if recipe.accumulation == 1:
-            (_, logged), grads = gradient(state.params, images, targets, model_key, progress)
+            (_, told), grads = gradient(state.params, images, targets, model_key, progress)
+            logged, room = told
         else:
-            grads, logged = _accumulate(
-                gradient, state.params, (images, targets), model_key, progress, recipe, mesh
+            over_microbatches = accumulated(gradient, recipe.accumulation, mesh)
+            grads, logged, room = over_microbatches(
+                state.params, (images, targets), model_key, progress
             )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
@@ -157,8 +187,14 @@ def make_train_step(
             else None,
             window=window,
             nonfinite=jnp.where(finite | (state.nonfinite >= 0), state.nonfinite, state.step),
+            live_rows=None if rows is None else jnp.maximum(state.live_rows, room.live_rows),
         )
-        return after, _averages(after)
+        if rows is None:
+            return after, _averages(after)
+        # A step behind one that was not made would be made on the wrong state.
+        made = room.fits & (state.step == number)
+        after = jax.tree.map(lambda new, old: jnp.where(made, new, old), after, state)
+        return after, _averages(after) | {"fits": made}
 
     return train_step
 
@@ -186,36 +222,10 @@ def _averages(state: TrainState) -> dict[str, Array]:
     return averages | {"count": count, "nonfinite": state.nonfinite}
 
 
-def _accumulate(gradient, params, data, key, progress, recipe: Recipe, mesh: Mesh):
-    """Mean gradients and logs over microbatches of interleaved rows.
-
-    Microbatch i takes rows i, i + A, ...: every device keeps its own rows, nothing moves.
-    """
-    count = recipe.accumulation
-
-    def cut(rows: Array) -> Array:
-        return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
-
-    def body(sums, inputs):
-        index, images, targets = inputs
-        images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
-        (_, logged), grads = gradient(
-            params, images, targets, jax.random.fold_in(key, index), progress
-        )
-        return jax.tree.map(jnp.add, sums, (grads, logged)), None
-
-    inputs = (jnp.arange(count), *map(cut, data))
-    shapes = jax.eval_shape(lambda: gradient(params, inputs[1][0], inputs[2][0], key, progress))
-    (_, logged), grads = shapes
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, logged))
-    sums, _ = jax.lax.scan(body, zeros, inputs)
-    return jax.tree.map(lambda leaf: leaf / count, sums)
-
-
 def _empty_window(model: Model, recipe: Recipe) -> dict[str, Array]:
     """A zero for everything that is logged; its names come from tracing the loss once."""
     size = model.shape.image_size
-    _, logged = jax.eval_shape(
+    _, (logged, _) = jax.eval_shape(
         loss_function(model, recipe.teacher),
         model.abstract_params(),
         jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32),

@@ -42,6 +42,20 @@ def make_teacher(named: defaults.Teacher, student: Model) -> Teacher | None:
     return Teacher(zoo.plain_model(shape), named)
 
 
+def refuse_attention(teacher: Teacher | None) -> None:
+    """A teacher of a training on live rows may not be asked what its tokens attend to.
+
+    Raises:
+        UserError: it is.
+    """
+    if teacher is not None and teacher.distillation.attention:
+        raise UserError(
+            "config.train.rows is 'live', where no map of attention is formed that a teacher's "
+            "could be held against: write --config.teacher.attention 0, or leave train.rows at "
+            "'all'."
+        )
+
+
 def _shape_of_run(workdir: Path) -> Shape:
     saved = workdir / "config.json"
     if not saved.exists():

@@ -147,7 +147,8 @@ def test_dropout_drops_single_entries_and_keeps_the_mean(rate):
 
 @pytest.mark.parametrize("rate", [0.1, 0.6])
 def test_drop_path_drops_the_whole_update_of_an_image_and_keeps_the_mean(rate):
-    dropped = np.asarray(drop_path(jnp.ones((5000, 2, 3)), rate, jax.random.key(0)))
+    kept = jax.random.bernoulli(jax.random.key(0), 1 - rate, (5000, 1, 1))
+    dropped = np.asarray(drop_path(jnp.ones((5000, 2, 3)), rate, kept))
     np.testing.assert_array_equal(dropped, np.broadcast_to(dropped[:, :1, :1], dropped.shape))
     images = dropped[:, 0, 0]
     np.testing.assert_allclose(images[images != 0], 1 / (1 - rate), rtol=1e-6)

@@ -76,7 +76,7 @@ def test_penalties_and_all_exits_are_part_of_the_loss():
     images = normalise(batch(1)["image"])
     targets = classification.soft_targets(batch(1)["label"], 5)
     arguments = (params, images, targets, jax.random.key(0), 1.0)
-    total, logged = jax.jit(loss_function(model))(*arguments)
+    total, (logged, _) = jax.jit(loss_function(model))(*arguments)
     output = jax.jit(adaptive.apply)(params, images)
     task = sum(classification.cross_entropy(k * output.logits, targets).mean() for k in (1, 2))
     np.testing.assert_allclose(logged["task_loss"], task, rtol=1e-5)

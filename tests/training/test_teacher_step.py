@@ -115,7 +115,7 @@ def losses_on(data, fsdp, file):
     settings = configs.Settings.of(config)
     optimization = Optimization(settings, configs.make_model(config), total_steps=10)
     teacher_params, _ = teacher_weights(settings.teacher, optimization.recipe.teacher, mesh)
-    state, (step, _) = optimization.init_state(mesh), optimization.compiled_steps(mesh)
+    state, step = optimization.init_state(mesh), optimization.compiled_step(mesh)
     _, averages = step(state, shard_batch(rows(16), mesh), teacher_params)
     return {name: float(value) for name, value in averages.items()}, teacher_params
 

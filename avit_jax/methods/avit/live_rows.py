@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -16,8 +17,10 @@ from jax import Array
 from avit_jax.execution import layout as layouts
 from avit_jax.execution import row_block
 from avit_jax.execution.packing import pack
+from avit_jax.execution.row_block import StochasticDepth
 from avit_jax.methods.avit import halting
-from avit_jax.models.backbone import Backbone
+from avit_jax.models.backbone import Shape
+from avit_jax.models.block import Block
 from avit_jax.models.functional import layer_at
 
 
@@ -27,6 +30,7 @@ class Ran:
 
     Attributes:
         answer: `[B, prefix, D]` float32, weighted means of the prefix tokens' states.
+        prefix: `[L, B, prefix, D]`, those states behind each layer, 0 where they had halted.
         live: `[L, B, N]` bool, tokens that each layer ran.
         weights: `[L, B, N]` float32, of each layer's states in the tokens' outputs.
         state: behind the last layer.
@@ -34,6 +38,7 @@ class Ran:
     """
 
     answer: Array
+    prefix: Array
     live: Array
     weights: Array
     state: halting.Halting
@@ -41,7 +46,8 @@ class Ran:
 
 
 def run(
-    network: Backbone,
+    shape: Shape,
+    blocks: Block,
     tokens: Array,
     exists: Array,
     capacities: tuple[int, ...],
@@ -49,11 +55,13 @@ def run(
     score: Callable[[Array], Array],
     eps: float,
     finished_leave: bool = True,
+    depth: StochasticDepth | None = None,
 ) -> Ran:
     """All layers on the rows of live tokens.
 
     Args:
-        network: the backbone with its parameters.
+        shape: of the backbone.
+        blocks: of the backbone, stacked, with their parameters.
         tokens: `[B, N, D]`, embedded.
         exists: `[B]` bool; images that only fill up the batch are False and take no rows.
         capacities: rows of each layer, which do not rise. Where a layer has as many as the one
@@ -62,14 +70,15 @@ def run(
         eps: a token halts above a cumulative score of `1 - eps`.
         finished_leave: whether tokens stop where the prefix tokens of their image have halted,
             because nobody asks for more than the answer.
+        depth: draws of a training with stochastic depth, with a layer axis in front.
     """
-    shape = network.shape
     batch, num_tokens, dim = tokens.shape
     prefix = shape.num_prefix_tokens
     rows, layout = tokens.reshape(-1, dim), layouts.every_token(batch, num_tokens)
     state = halting.start((batch, num_tokens))
     answer = jnp.zeros((batch, prefix, dim), jnp.float32)
-    fits, lives, weights = jnp.bool_(True), [], []
+    fits, fronts, lives, weights = jnp.bool_(True), [], [], []
+    run_block = jax.checkpoint(row_block.run) if shape.remat else row_block.run
     for index in range(shape.depth):
         live = state.live & exists[:, None]
         if finished_leave:
@@ -81,12 +90,13 @@ def run(
             runs = layout.exists & live[layout.image, layout.token]
             rows = jnp.where(runs[:, None], rows, 0)
         fits = fits & (live <= layout.held).all()
-        block, last = layer_at(network.blocks, index), index == shape.depth - 1
+        block, last = layer_at(blocks, index), index == shape.depth - 1
+        drawn = jax.tree.map(lambda leaf, index=index: leaf[index], depth)
         if last:
             spent = jnp.ones(live.shape, jnp.float32)
-            front = row_block.run_last(block, rows, layout, live, prefix=prefix)
+            front = row_block.run_last(block, rows, layout, live, prefix=prefix, depth=drawn)
         else:
-            rows = row_block.run(block, rows, layout, live)
+            rows = run_block(block, rows, layout, live, drawn)
             spent = jnp.where(live, layouts.as_tokens(score(rows[None])[0], layout), 0.0)
             front = layouts.front_tokens(rows, layout, prefix)
         state, weight = halting.step(state.replace(live=live), spent, eps=eps)
@@ -94,10 +104,12 @@ def run(
         # Where the weight is 0, there may be no row: not even NaN may come through.
         spoken = weight[:, :prefix, None]
         answer = answer + jnp.where(spoken != 0, spoken * front.astype(jnp.float32), 0.0)
+        fronts.append(front)
         lives.append(live)
         weights.append(weight)
     return Ran(
         answer=answer,
+        prefix=jnp.stack(fronts),
         live=jnp.stack(lives),
         weights=jnp.stack(weights),
         state=state,

@@ -31,6 +31,7 @@ from avit_jax.methods.avit import (
     capped_tokens,
     costs,
     halting,
+    learning,
     live_rows,
     live_tokens,
     onnx,
@@ -59,6 +60,8 @@ class Model(base.Model):
 
     def forward(self, network: Backbone, images: Array, call: Call) -> Output:
         """See `base.Model.apply`."""
+        if call.rows is not None:
+            return learning.forward(self, network, images, call, call.rows)
         tokens = embed(network, images, call, dtype=halting.STREAM)
         prefix = self.shape.num_prefix_tokens
         strength = jnp.float32(0.0) if call.dense else self.settings.strength(call.progress)
@@ -133,6 +136,10 @@ class Model(base.Model):
             network, images, exists, plan, score=self.score, eps=self.settings.eps
         )
 
+    def check_learns_on_rows(self) -> None:
+        """See `base.Model.check_learns_on_rows`."""
+        learning.check(self)
+
     @property
     def static_parts(self) -> int:
         """See `base.Model.static_parts`: a buffer for each layer."""
@@ -144,7 +151,13 @@ class Model(base.Model):
         """See `base.Model.static`."""
         tokens = network.embed(images, dtype=halting.STREAM)
         ran = live_rows.run(
-            network, tokens, exists, capacities, score=self.score, eps=self.settings.eps
+            self.shape,
+            network.blocks,
+            tokens,
+            exists,
+            capacities,
+            score=self.score,
+            eps=self.settings.eps,
         )
         return Output(
             logits=network.readout(ran.answer).mean(0),

@@ -140,7 +140,8 @@ def test_tokens_of_finished_images_go_on_where_somebody_asks_for_them(case):
     masked = jax.jit(model.apply)(halted_first, images)
     network = functional.bind(model.build, halted_first)
     ran = live_rows.run(
-        network,
+        model.shape,
+        network.blocks,
         network.embed(images, dtype=jnp.float32),
         jnp.ones(BATCH, bool),
         (BATCH * 17,) * 4,
