@@ -2,7 +2,8 @@
 
     python -m avit_jax.main --config configs/avit_digits.py
 
-Variants: `configs/avit_digits.py:ci` is a shortened run, `:debug` only a few steps.
+Variants: `configs/avit_digits.py:ci` is a shortened run, `:debug` only a few steps, and `:live`
+leaves tokens that have halted out of its steps (`train.rows`).
 
 The gates of the papers are made for pretrained weights; from scratch they collapse to one depth. So
 the model first learns densely, halting and its penalties then come in gradually, and the depth
@@ -19,7 +20,7 @@ from avit_jax.config import recipes
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The experiment; see the module's docstring."""
-    variant = configs.parse_arg(arg, ci=False)
+    variant = configs.parse_arg(arg, ci=False, live=False)
     config = configs.base(
         model="avit_micro_patch4_32",
         method={
@@ -37,6 +38,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     recipes.digits(config)
     config.dense_twin = "runs/deit_digits"
+    if variant.live:
+        recipes.on_live_rows(config)
     if variant.ci:
         config.train.epochs = 24.0
     return configs.debug(config) if variant.debug else config

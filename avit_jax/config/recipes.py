@@ -29,6 +29,12 @@ def imagenet_fine_tuning(config: ConfigDict, *, learning_rate: float) -> None:
     _imagenet(config, epochs=100, learning_rate=learning_rate)
 
 
+def on_live_rows(config: ConfigDict) -> None:
+    """Steps of A-ViT that leave out what has halted, and the reading of the prior they need."""
+    config.train.rows = "live"
+    config.method.kl_reading = "halting"
+
+
 def _imagenet(config: ConfigDict, *, epochs: int, learning_rate: float) -> None:
     config.train.update(batch_size=1024, epochs=float(epochs), ema_decay=0.99996)
     # The peak is learning_rate * batch_size / 512.

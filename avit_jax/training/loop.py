@@ -109,8 +109,9 @@ class Run:
         stored = self.checkpoints.extra(self.step) if self.step else {}
         if self.step:
             refuse_other_teacher(stored.get("teacher"), self.teacher_origin)
+        mesh, teacher, sizes = self.experiment.mesh, self.teacher_params, stored.get("rows")
         self.stepping = self.optimization.stepping(
-            self.experiment.mesh, teacher=self.teacher_params, stored=stored.get("rows")
+            mesh, teacher=teacher, stored=sizes, compiling=self.clock.paused
         )
         self.averages: dict[str, jax.Array] | None = None
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -191,8 +192,7 @@ class Run:
         step.check_finite(averages)
         if not averages["count"]:  # all of its steps were left out
             return
-        counts = ("nonfinite", "count")
-        values = {name: float(averages[name]) for name in averages if name not in counts}
+        values = {name: float(averages[name]) for name in averages if name not in step.COUNTS}
         self.writer.write(at, "train", values)
         self.progress.update(at, report.shown(values))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -90,7 +91,12 @@ class Optimization:
         return self._compiled(make_skip_step(self.recipe), mesh)
 
     def stepping(
-        self, mesh: Mesh, *, teacher: Params | None = None, stored: Mapping[str, Any] | None = None
+        self,
+        mesh: Mesh,
+        *,
+        teacher: Params | None = None,
+        stored: Mapping[str, Any] | None = None,
+        compiling: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ) -> AllRows | LiveRows:
         """What makes the steps of a training.
 
@@ -98,6 +104,7 @@ class Optimization:
             mesh: of its devices.
             teacher: parameters of one, on the mesh.
             stored: what the checkpoint says that the training goes on from.
+            compiling: see `LiveRows`.
         """
         if not self.recipe.live_rows:
             return AllRows(self.compiled_step(mesh), teacher)
@@ -106,7 +113,8 @@ class Optimization:
         before = stored and RowSizes.of_json(stored)
         if before and before.images == images:
             sizes = before
-        return LiveRows(functools.partial(self.compiled_step, mesh), sizes, teacher)
+        step_of = functools.partial(self.compiled_step, mesh)
+        return LiveRows(step_of, sizes, teacher, compiling=compiling)
 
     def _compiled(self, step: Callable, mesh: Mesh) -> Any:
         placed = (self._places(mesh), replicated(mesh))

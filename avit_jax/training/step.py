@@ -31,6 +31,7 @@ from avit_jax.training.accumulation import accumulated
 from avit_jax.training.loss import loss_function
 
 NEVER = -1
+COUNTS = ("nonfinite", "count")  # beside the averages of a step, which are what is logged
 
 
 @struct.dataclass(kw_only=True)

@@ -7,6 +7,7 @@ was (`step.make_train_step`), so both are made again in their order.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -62,8 +63,19 @@ class LiveRows:
         step_of: Callable[[tuple[int, ...]], TrainStep],
         sizes: RowSizes,
         teacher: Params | None,
+        *,
+        compiling: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ):
+        """Make steps of `sizes`, which `step_of` jits.
+
+        Args:
+            step_of: a step for so many rows of each layer.
+            sizes: there are.
+            teacher: parameters of one, on the mesh.
+            compiling: entered while a step is compiled, whose time is not that of training.
+        """
         self._step_of, self._teacher, self.sizes = step_of, teacher, sizes
+        self._compiling = compiling
         self._steps: dict[tuple[int, ...], TrainStep] = {}
         self._in_flight: list[_InFlight] = []
 
@@ -89,10 +101,12 @@ class LiveRows:
         return self.sizes.to_json()
 
     def _make(self, state: TrainState, number: int, batch: Batch) -> tuple[TrainState, Averages]:
-        capacities = self.sizes.capacities
+        capacities, context = self.sizes.capacities, contextlib.nullcontext()
         if capacities not in self._steps:
-            self._steps[capacities] = self._step_of(capacities)
-        state, averages = self._steps[capacities](state, batch, self._teacher, np.int32(number))
+            self._steps[capacities], context = self._step_of(capacities), self._compiling()
+        with context:
+            step = self._steps[capacities]
+            state, averages = step(state, batch, self._teacher, np.int32(number))
         fits = averages.pop("fits")
         fits.copy_to_host_async()
         self._in_flight.append(_InFlight(number, batch, fits))

@@ -1,4 +1,4 @@
-"""Steps on live rows: loss, gradients and logs of masked execution, or the state they were given."""
+"""Steps on live rows: loss, gradients and logs of masked execution, or the state they got."""
 
 import dataclasses
 import functools
