@@ -45,8 +45,6 @@ class TrainState:
         ema: moving average of `params`, or `None`.
         window: sums of what is logged since the last log line, and `count`.
         nonfinite: first step whose loss, gradient or update was not finite, or -1.
-        live_rows: `[L]` int32, the most live rows of one device in a step since the last
-            evaluation, or `None` where steps run on all rows.
     """
 
     step: Array
@@ -55,7 +53,17 @@ class TrainState:
     ema: Params | None
     window: dict[str, Array]
     nonfinite: Array
-    live_rows: Array | None = None
+
+
+@struct.dataclass(kw_only=True)
+class LiveTrainState(TrainState):
+    """That of a training on live rows.
+
+    Attributes:
+        live_rows: `[L]` int32, the most of one device in a step since the last evaluation.
+    """
+
+    live_rows: Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,15 +115,17 @@ def init_state(
 ) -> TrainState:
     """The state in front of the first step, drawn from the recipe's seed."""
     params = model.init(jax.random.key(recipe.seed))
-    return TrainState(
+    state = TrainState(
         step=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, params) if recipe.ema_decay else None,
         window=_empty_window(model, recipe),
         nonfinite=jnp.int32(NEVER),
-        live_rows=jnp.zeros(model.shape.depth, jnp.int32) if recipe.live_rows else None,
     )
+    if not recipe.live_rows:
+        return state
+    return LiveTrainState(**vars(state), live_rows=jnp.zeros(model.shape.depth, jnp.int32))
 
 
 def make_train_step(
@@ -179,7 +189,7 @@ def make_train_step(
         finite = jnp.isfinite(jnp.stack(sizes)).all()
         window = _running_window(state, recipe)
         window = {name: window[name] + logged.get(name, 1.0) for name in window}
-        after = TrainState(
+        after = state.replace(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
@@ -188,10 +198,10 @@ def make_train_step(
             else None,
             window=window,
             nonfinite=jnp.where(finite | (state.nonfinite >= 0), state.nonfinite, state.step),
-            live_rows=None if rows is None else jnp.maximum(state.live_rows, room.live_rows),
         )
         if rows is None:
             return after, _averages(after)
+        after = after.replace(live_rows=jnp.maximum(state.live_rows, room.live_rows))
         # A step behind one that was not made would be made on the wrong state.
         made = room.fits & (state.step == number)
         after = jax.tree.map(lambda new, old: jnp.where(made, new, old), after, state)
