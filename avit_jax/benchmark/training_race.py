@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avit_jax.benchmark import peer_training
+from avit_jax.benchmark import peer_training, profiles
 from avit_jax.benchmark.cases import Case
 from avit_jax.benchmark.measurements import memory_figures, peak_figures, speed_figures
 from avit_jax.benchmark.room import Room
 from avit_jax.config import Settings
 from avit_jax.config.defaults import Optim, Teacher
 from avit_jax.config.inference import Benchmark
-from avit_jax.data.mix import MEAN, STD, Mix
+from avit_jax.data.mix import Mix
 from avit_jax.methods import plain
 from avit_jax.methods.base import Model
 from avit_jax.models import costs
@@ -35,7 +35,6 @@ from avit_jax.types import Usage
 
 DENSE = "dense step"
 PASSES = 3  # a backward pass takes twice the multiply-adds of a forward pass
-LARGEST_PIXEL = 2.0  # normalised; what a uint8 image can hold on both sides of 0
 LEARNING_RATE = 1e-12
 TOTAL_STEPS = 10_000
 
@@ -62,7 +61,7 @@ def train_figures(
     """
     batch_size = len(case.timed)
     settings = comparable(settings, batch_size)
-    params, pixels = as_pixels(case.model, case.params, case.batch)
+    params, pixels = profiles.as_pixels(case.model, case.params, case.batch)
     labels = (np.arange(batch_size) % case.model.shape.num_classes).astype(np.int32)
     batch = {"image": pixels, "label": labels, "substituted": np.zeros(batch_size, bool)}
     room, contenders, programs = Room(), {}, {}
@@ -114,29 +113,6 @@ def comparable(settings: Settings, batch_size: int) -> Settings:
         teacher=Teacher(),
         eval=dataclasses.replace(settings.eval, weights="auto"),
     )
-
-
-def as_pixels(model: Model, params: Params, images: np.ndarray) -> tuple[Params, np.ndarray]:
-    """Weights, and the images as uint8 pixels from which they compute what they did before.
-
-    Synthetic images are brighter than pixels can be. They are shifted and shrunk, and the patch
-    embedding, which is linear, makes up for it; rounding moves few tokens by a layer.
-
-    Args:
-        model: that takes them.
-        params: of it.
-        images: `[B, H, W, 3]`, normalised.
-    """
-    name = model.shape.patch_embedding
-    if name is not None and np.abs(images).max() > LARGEST_PIXEL:
-        centre = float(images.mean())
-        scale = float(np.abs(images - centre).max()) / LARGEST_PIXEL
-        kernel, bias = params[name]["kernel"], params[name]["bias"]
-        moved = {"kernel": kernel * scale, "bias": bias + centre * kernel.sum(0)}
-        params = params | {name: params[name] | moved}
-        images = (images - centre) / scale
-    pixels = np.round(255.0 * (images * np.asarray(STD) + np.asarray(MEAN)))
-    return params, np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def _ours(

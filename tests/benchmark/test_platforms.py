@@ -9,7 +9,6 @@ from avit_jax.benchmark import peers, profiles, scale
 from avit_jax.benchmark.contenders import dense_groups
 from avit_jax.benchmark.peaks import published_peak
 from avit_jax.benchmark.room import Room
-from avit_jax.benchmark.training_race import as_pixels
 from avit_jax.config.inference import PEER_MODES, Benchmark
 from avit_jax.data.mix import normalise
 
@@ -124,7 +123,7 @@ def test_tokens_halt_alike_from_pixels_as_training_reads_them():
     )
     params, images = profiles.script(model, "half", 8)
     assert np.abs(images).max() > 3  # brighter than pixels can be
-    darker, pixels = as_pixels(model, params, images)
+    darker, pixels = profiles.as_pixels(model, params, images)
     assert pixels.dtype == np.uint8
     wanted = np.asarray(model.apply(params, images).usage[0].tokens)
     found = np.asarray(model.apply(darker, normalise(pixels)).usage[0].tokens)
