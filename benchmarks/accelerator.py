@@ -69,7 +69,10 @@ def command_of(part: str, found: dict[str, Any], arguments: argparse.Namespace) 
         "--workdir",
         f"{arguments.output}/{part}",
     ]
-    return command + [f"--config.{name}={value}" for name, value in settings.items()]
+    # Double quotes inside, so that a shell takes each in one pair of single ones.
+    return command + [
+        f"--config.{name}={value}".replace("'", '"') for name, value in settings.items()
+    ]
 
 
 def rows_of(part: str, case: dict[str, Any]) -> Iterator[tuple[str, ...]]:
