@@ -25,6 +25,7 @@ MODES = {
     "autotune": "max-autotune-no-cudagraphs",
 }
 LIBRARIES = {"": "transformers", "timm_": "timm"}  # by the prefix of a peer's name
+MODULES = {"transformers": "transformers.models.vit.modeling_vit", "timm": "timm"}
 PEERS = tuple(prefix + mode for prefix in LIBRARIES for mode in MODES)
 
 
@@ -42,12 +43,21 @@ def available(kind: str = "eager") -> bool:
 
 def usable(platform: str) -> tuple[str, ...]:
     """The peers that can run beside JAX on a platform, on this machine as it is."""
-    found = tuple(kind for kind in PEERS if available(kind))
-    if not found or platform not in ("cpu", "gpu"):
+    if platform not in ("cpu", "gpu"):
         return ()
-    if platform == "gpu":
-        return found if importlib.import_module("torch").cuda.is_available() else ()
-    return tuple(kind for kind in found if not kind.endswith("graphs"))
+    found = tuple(kind for kind in PEERS if available(kind) and _starts(kind))
+    if platform == "cpu":
+        return tuple(kind for kind in found if not kind.endswith("graphs"))
+    return found if found and importlib.import_module("torch").cuda.is_available() else ()
+
+
+def _starts(kind: str) -> bool:
+    """Whether a library that is there can be imported: it may not fit the PyTorch beside it."""
+    try:
+        importlib.import_module(MODULES[library_of(kind)])
+    except (ImportError, RuntimeError):
+        return False
+    return True
 
 
 def packages(kinds: Sequence[str]) -> tuple[str, ...]:

@@ -80,6 +80,13 @@ def test_a_peer_that_would_not_meet_jax_on_the_same_hardware_is_refused(
         peers.device_for(kind, platform)
 
 
+def test_a_library_that_cannot_be_imported_is_no_peer(monkeypatch):
+    monkeypatch.setattr(peers, "available", lambda kind: True)
+    monkeypatch.setattr(peers, "MODULES", {"transformers": "json", "timm": "no_such_module"})
+    assert peers.usable("cpu") == ("eager", "compile", "autotune")
+    assert peers.usable("tpu") == ()
+
+
 @pytest.mark.parametrize("kind", ["eager", "timm_eager"])
 def test_a_peer_answers_where_it_is_installed(kind):
     if not peers.available(kind):
