@@ -2,7 +2,7 @@
 
   small     A-ViT-S at inference: dense, masked and static execution, and PyTorch's networks
   tiny      A-ViT-T likewise
-  training  whole training steps of A-ViT-S: dense, masked, and PyTorch's
+  training  whole training steps of A-ViT-S: dense, masked, on live rows, and PyTorch's
 
 The figures of all parts become one table, `table.md`, and `measured.json`, with the hardware and
 the commands that were run. A part that fails is named in both, and the others are measured.
@@ -21,7 +21,11 @@ from typing import Any
 
 from avit_jax.runtime.files import write_json_atomic, write_text_atomic
 
-CONFIGS = {"small": "avit_small", "tiny": "avit_tiny", "training": "avit_small"}
+CONFIGS = {
+    "small": "configs/avit_small.py",
+    "tiny": "configs/avit_tiny.py",
+    "training": "configs/avit_small.py:live",
+}
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 HEAD = (
     "part", "profile", "batch", "program", "ms", "images/s", "over dense (quartiles)",
@@ -58,8 +62,6 @@ def command_of(part: str, found: dict[str, Any], arguments: argparse.Namespace) 
         settings["benchmark.batch_sizes"] = tuple(map(int, _names(arguments.batch_sizes)))
     elif arguments.smoke:
         settings["benchmark.batch_sizes"] = (4,)
-    if training:
-        settings["method.kl_reading"] = "halting"
     if arguments.smoke:
         settings |= {"model.image_size": 64, "model.depth": 2}
     command = [sys.executable, "-m", "avit_jax.main", "--mode", "benchmark"]

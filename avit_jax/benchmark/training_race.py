@@ -1,8 +1,9 @@
-"""Whole training steps against each other: the dense model's, the method's own, and PyTorch's.
+"""Whole training steps against each other: the dense model's, the method's, and PyTorch's.
 
-A step is the trainer's: normalise uint8 images, forward pass, loss with label smoothing, backward
-pass, AdamW, and what is logged. Weights and images are the case's, so tokens halt as its profile
-says; the learning rate is next to nothing, so that they still do after many steps.
+The method's are masked and, where it learns so, on live rows. A step is the trainer's: normalise
+uint8 images, forward pass, loss with label smoothing, backward pass, AdamW, and what is logged.
+Weights and images are the case's, so tokens halt as its profile says; the learning rate is next to
+nothing, so that they still do after many steps.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from avit_jax.config import Settings
 from avit_jax.config.defaults import Optim, Teacher
 from avit_jax.config.inference import Benchmark
 from avit_jax.data.mix import Mix
+from avit_jax.errors import UserError
 from avit_jax.methods import plain
 from avit_jax.methods.base import Model
 from avit_jax.models import costs
@@ -31,6 +33,9 @@ from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import make_mesh, platform_of, shard_batch
 from avit_jax.runtime.paired_timing import race
 from avit_jax.training.optimization import Optimization
+from avit_jax.training.row_sizes import RowSizes
+from avit_jax.training.step import TrainStep
+from avit_jax.training.stepping import AllRows, LiveRows
 from avit_jax.types import Usage
 
 DENSE = "dense step"
@@ -41,10 +46,18 @@ TOTAL_STEPS = 10_000
 
 def ways(model: Model, settings: Settings) -> dict[str, tuple[Model, Settings]]:
     """What trains in the race by name, each a model and its settings; a new way is a line here."""
-    return {
+    found = {
         DENSE: (plain.Model(model.shape, plain.Settings()), settings),
         "masked step": (model, settings),
     }
+    try:
+        model.check_learns_on_rows()
+    except UserError as error:
+        print(f"live step left out: {error}", flush=True)
+    else:
+        live = dataclasses.replace(settings.train, rows="live")
+        found["live step"] = (model, dataclasses.replace(settings, train=live))
+    return found
 
 
 def train_figures(
@@ -102,7 +115,7 @@ def comparable(settings: Settings, batch_size: int) -> Settings:
         settings,
         data=dataclasses.replace(settings.data, mix=Mix()),
         train=dataclasses.replace(
-            settings.train, batch_size=batch_size, accumulation=1, ema_decay=0.0
+            settings.train, batch_size=batch_size, accumulation=1, ema_decay=0.0, rows="all"
         ),
         optim=Optim(
             learning_rate=LEARNING_RATE,
@@ -131,18 +144,43 @@ def _ours(
         given = jax.tree.map(lambda new, old: jnp.array(new, old.dtype), params, state.params)
         places = jax.tree.map(lambda old: old.sharding, state.params)
         state = state.replace(params=jax.device_put(given, places))
-    began = time.perf_counter()
-    step = optimization.compiled_steps(mesh)[0].lower(state, rows).compile()
-    figures = {"compile_seconds": time.perf_counter() - began}
-    figures |= memory_figures(step.memory_analysis())
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
+        (state, rows),
+    )
+    figures: dict[str, Any] = {}
+
+    def step_of(capacities: tuple[int, ...] | None) -> TrainStep:
+        began = time.perf_counter()
+        number = () if capacities is None else (np.int32(0),)
+        lowered = optimization.compiled_step(mesh, capacities).lower(*abstract, None, *number)
+        step = lowered.compile()
+        figures.update(memory_figures(step.memory_analysis()))
+        figures["compile_seconds"] = time.perf_counter() - began  # of the last one, which is raced
+        return step
+
+    stepping: AllRows | LiveRows
+    if optimization.recipe.live_rows:
+        shape, images = model.shape, optimization.images // mesh.size
+        tokens = {"depth": shape.depth, "num_tokens": shape.num_tokens}
+        stepping = LiveRows(step_of, RowSizes.everything(images=images, **tokens), None)
+    else:
+        stepping = AllRows(step_of(None), None)
+    number = 0
 
     def run() -> Any:
-        nonlocal state
-        for _ in range(chosen.calls):
-            state, averages = step(state, rows)
+        nonlocal state, number
+        for _ in range(chosen.calls or 1):
+            state, averages = stepping.advance(state, number, rows)
+            number += 1
+        state, averages = stepping.settle(state, averages)
         return averages
 
+    run()
+    state = stepping.fit(state)  # as a training does at an evaluation: the rows that are needed
     jax.block_until_ready(run())
+    if isinstance(stepping, LiveRows):
+        figures["rows_run"] = stepping.sizes.share
     return run, figures
 
 

@@ -40,7 +40,7 @@ def test_a_part_is_the_benchmark_of_its_config_on_this_machine():
     assert 'dtypes=("bfloat16",)' in small and 'peers=("eager", "graphs")' in small
     assert "batch_sizes" not in small  # what suits the machine
     assert 'dtypes=("float32",)' in command("tiny", "cpu")
-    assert "kl_reading=halting" in command("training")
+    assert "configs/avit_small.py:live" in command("training")
     assert "batch_sizes=(128, 256)" in command("small", batch_sizes="128,256")
     assert "peers=()" in command("small", peers="") and "model.depth=2" in command(
         "small", smoke=True

@@ -18,7 +18,7 @@ from avit_jax.experiment import Experiment
 def config():
     config = configs.debug(configs.base(model="avit_micro_patch4_32"))
     config.model.update(patch_size=8, depth=2)
-    config.method.update(gate_scale=10.0, gate_center=30.0)
+    config.method.update(gate_scale=10.0, gate_center=30.0, kl_reading="halting")
     config.benchmark.update(batch_sizes=(8,), profiles=("half",), turns=2, calls=2)
     config.inference.update(row_sizes=(32, 136), lengths=(17,), attention_images=4)
     return config
@@ -46,7 +46,8 @@ def test_a_benchmark_leaves_figures_and_a_picture(config, tmp_path, capsys):
     assert 0 <= executions["capped"]["images_affected"] <= 1
     assert case["device_peak_mb"] is None  # CPUs do not tell
     steps = case["training"]["executions"]
-    assert set(steps) == {"dense step", "masked step"}
+    assert set(steps) == {"dense step", "masked step", "live step"}
+    assert 0 < steps["live step"]["rows_run"] < 1
     assert steps["dense step"]["speedup"] == 1.0
     for figures in steps.values():
         assert figures["images_per_second"] > 0 and figures["temporaries_mb"] > 0
