@@ -67,7 +67,7 @@ def command_of(part: str, found: dict[str, Any], arguments: argparse.Namespace) 
     command = [sys.executable, "-m", "avit_jax.main", "--mode", "benchmark"]
     command += [
         "--config",
-        f"configs/{CONFIGS[part]}.py",
+        CONFIGS[part],
         "--workdir",
         f"{arguments.output}/{part}",
     ]

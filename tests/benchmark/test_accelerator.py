@@ -36,11 +36,11 @@ def command(part, platform="gpu", **changed):
 
 def test_a_part_is_the_benchmark_of_its_config_on_this_machine():
     small = command("small")
-    assert "configs/avit_small.py" in small and "benchmark.training=False" in small
+    assert "--config configs/avit_small.py --" in small and "benchmark.training=False" in small
     assert 'dtypes=("bfloat16",)' in small and 'peers=("eager", "graphs")' in small
     assert "batch_sizes" not in small  # what suits the machine
     assert 'dtypes=("float32",)' in command("tiny", "cpu")
-    assert "configs/avit_small.py:live" in command("training")
+    assert "--config configs/avit_small.py:live --" in command("training")
     assert "batch_sizes=(128, 256)" in command("small", batch_sizes="128,256")
     assert "peers=()" in command("small", peers="") and "model.depth=2" in command(
         "small", smoke=True
