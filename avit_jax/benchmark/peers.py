@@ -84,6 +84,11 @@ def device_for(kind: str, platform: str) -> str:
                 "out of config.benchmark.peers."
             )
         return "cpu"
+    if platform == "gpu" and jax.device_count() > 1:
+        raise UserError(
+            f"JAX shares its batches among {jax.device_count()} GPUs, and PyTorch's peers run on "
+            "one: start with CUDA_VISIBLE_DEVICES=0, or leave config.benchmark.peers empty."
+        )
     if platform != "gpu" or not importlib.import_module("torch").cuda.is_available():
         raise UserError(
             f"JAX runs on a {platform}, and PyTorch does not reach one here: install a build of "

@@ -70,6 +70,7 @@ def test_an_unknown_peer_is_refused():
         ("timm_eager", "cpu", False, "PyTorch or timm is missing"),
         ("graphs", "cpu", True, "CUDA graphs, which a CPU does not have"),
         ("eager", "tpu", True, "JAX runs on a tpu, and PyTorch does not reach one"),
+        ("eager", "gpu", True, "among 8 GPUs, and PyTorch's peers run on one"),
     ],
 )
 def test_a_peer_that_would_not_meet_jax_on_the_same_hardware_is_refused(
