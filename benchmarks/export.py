@@ -28,28 +28,16 @@ from jax import export
 
 from avit_jax import config as configs
 from avit_jax.benchmark import profiles
-from avit_jax.data.mix import MEAN, STD, normalise
+from avit_jax.data.mix import normalise
 from avit_jax.execution.executions import find
 from avit_jax.experiment import Experiment
 from avit_jax.export import load
 from avit_jax.export.description import describe
 from avit_jax.export.program import PLATFORMS, export_program, plans_for
 from avit_jax.export.run import write_folder, write_onnx
-from avit_jax.methods.base import Model
-from avit_jax.models.functional import Params
 from avit_jax.runtime.environment import environment, start_again_prepared
 from avit_jax.runtime.paired_timing import race, speedup
 from avit_jax.runtime.tables import columns, table
-
-GATES = {"gate_scale": 10.0, "gate_center": 0.0}  # scores within reach of 8-bit pixels
-
-
-def painted(model: Model, name: str, batch_size: int) -> tuple[Params, np.ndarray]:
-    """Weights and uint8 images `[B, H, W, 3]` that halt about as the profile says."""
-    params = profiles.scripted_params(model, model.init(jax.random.key(0)))
-    images = profiles.scripted_images(model, profiles.make_profile(model, name, batch_size))
-    pixels = np.round(255 * (images * np.asarray(STD) + np.asarray(MEAN)))
-    return params, np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def start_up(folder: Path, images: Path, cache: Path) -> float:
@@ -93,11 +81,13 @@ def baked_in(program: export.Exported, weights: dict, images: np.ndarray) -> lis
 
 def measure(options: argparse.Namespace, execution: str, folder: Path) -> None:
     """Exports one execution of the model, measures it and prints the tables."""
-    config = configs.base(model=options.model, method=GATES)
+    config = configs.base(model=options.model)
     config.inference.update(batch_size=options.batch_size, execution=execution)
     experiment = Experiment(config, folder)
     model = experiment.model
-    params, images = painted(model, options.profile, options.batch_size)
+    params, images = profiles.as_pixels(
+        model, *profiles.script(model, options.profile, options.batch_size)
+    )
     target = folder / execution
     description = describe(experiment)
     rows = write_folder(target, model, params, dict(description), images, None)

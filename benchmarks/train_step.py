@@ -10,7 +10,8 @@ A step is: normalise uint8 images, forward, cross-entropy with label smoothing, 
   avit     masked A-ViT on the same backbone, likewise
   eager    transformers' ViT from a config with the same sizes, AdamW fused or foreach, whichever
            is faster here
-  compile  the same under `torch.compile`, with the same optimiser
+  compile  the same under `torch.compile`, with the same optimiser; "graphs" (with CUDA graphs),
+           "autotune" and timm's network ("timm_eager", "timm_compile", ...) likewise
 
 `--contenders` races named models of this package instead, each against the first.
 
@@ -42,10 +43,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 import optax
-from torch_train_step import LABEL_SMOOTHING, WEIGHT_DECAY, Contender, peer
 
 from avit_jax import config as configs
-from avit_jax.benchmark.peers import PEERS, available
+from avit_jax.benchmark import peer_training, peers
+from avit_jax.benchmark.peer_training import Contender
+from avit_jax.benchmark.peers import PEERS
 from avit_jax.models.vit import ViTShape
 from avit_jax.runtime.device_mesh import make_mesh, shard_batch
 from avit_jax.runtime.environment import environment, start_again_prepared
@@ -56,6 +58,7 @@ from avit_jax.training.optimization import Optimization
 
 NAMES = {"dense": "deit_{model}_patch16_224", "avit": "avit_{model}_patch16_224"}
 TOTAL_STEPS = 10_000
+WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.1
 
 
 def random_batch(shape: ViTShape, batch_size: int) -> dict[str, np.ndarray]:
@@ -88,26 +91,29 @@ def ours(config, batch: dict[str, np.ndarray]) -> Contender:
     state = optimization.init_state(mesh)
     rows = shard_batch(batch, mesh)
 
-    def run() -> float:
-        nonlocal state
+    averages = {}
+
+    def run() -> None:
+        nonlocal state, averages
         state, averages = step(state, rows)
         jax.block_until_ready(state)
-        return float(averages["loss"])
 
     run()
     moments = jax.tree.leaves(optax.tree_utils.tree_get(state.opt_state, "mu"))
     trained = sum(jax.tree.leaves(model.trainable(state.params)))
     if len(moments) != trained or not all(m.any() for m in moments):
         sys.exit(f"a parameter of {config.model.name} got no gradient")
-    return Contender(run, model.num_params())
+    return Contender(run, lambda: float(averages["loss"]), model.num_params())
 
 
 def timings_of(contenders: dict[str, Contender], turns: int) -> dict[str, Timing]:
     """Times of all contenders, taking turns; ends the program if a loss did not fall."""
-    first = {name: contender.step() for name, contender in contenders.items()}
-    timings = race({name: one.step for name, one in contenders.items()}, turns=turns)
+    for contender in contenders.values():
+        contender.run()
+    first = {name: contender.loss() for name, contender in contenders.items()}
+    timings = race({name: one.run for name, one in contenders.items()}, turns=turns)
     for name, contender in contenders.items():
-        last = contender.step()
+        last = contender.loss()
         print(f"{name}: loss {first[name]:.3f} -> {last:.3f}")
         if not last < first[name]:
             sys.exit(f"the loss of {name} did not fall")
@@ -131,7 +137,16 @@ def compare(args: argparse.Namespace, batch_size: int) -> dict[str, Timing]:
     contenders = {name: ours(config, batch) for name, config in made.items()}
     optim = first.optim
     learning_rate = optim.learning_rate * batch_size / optim.reference_batch_size
-    contenders |= {kind: peer(kind, shape, batch, learning_rate) for kind in args.peers}
+    for kind in args.peers:
+        contenders[kind] = peer_training.peer(
+            kind,
+            shape,
+            batch,
+            platform=jax.default_backend(),
+            learning_rate=learning_rate,
+            weight_decay=WEIGHT_DECAY,
+            label_smoothing=LABEL_SMOOTHING,
+        )
     counts = {name: contender.num_params for name, contender in contenders.items()}
     if not args.contenders and len(set(counts.values())) > 1:
         sys.exit(f"not the same model, numbers of parameters differ: {counts}")
@@ -196,14 +211,13 @@ def main() -> None:
     if not set(args.peers) <= set(PEERS):
         parser.error(f"--peers takes {', '.join(PEERS)}, not {', '.join(args.peers)}")
     start_again_prepared([sys.executable, *sys.argv])
-    if args.peers and not available():
-        print("no PyTorch peer: install the extra `benchmark`")
-        args.peers = []
-    if args.peers and jax.devices()[0].platform != "cpu":
-        print("no PyTorch peer: it runs on the CPU, JAX does not")
-        args.peers = []
+    found = peers.usable(jax.default_backend())
+    missing = [name for name in args.peers if name not in found]
+    if missing:
+        print(f"left out, because PyTorch, its library or its GPU is missing: {', '.join(missing)}")
+        args.peers = [name for name in args.peers if name in found]
 
-    packages = ["jax", "flax", "optax", *(["torch", "transformers"] if args.peers else [])]
+    packages = ["jax", "flax", "optax", *peers.packages(args.peers)]
     surroundings = environment(packages)
     print(json.dumps(surroundings, indent=2), flush=True)
     results = {size: compare(args, size) for size in args.batch_size}

@@ -76,7 +76,7 @@ done
 [[ $restart_delay =~ ^[0-9]+$ ]] || fail "--restart-delay was \"$restart_delay\"; write whole seconds, 0 or more"
 
 # Without these, glibc maps the large temporaries of every step anew: a fifth of the time on a CPU
-# (docs/performance.md). Other systems ignore the variable.
+# (docs/performance/cpu.md). Other systems ignore the variable.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8589934592:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456:glibc.malloc.arena_max=1}
 
 command=("$python" -m avit_jax.main --config "$config")

@@ -96,7 +96,7 @@ def test_no_import_is_excepted_from_the_layers() -> None:
 
 
 def test_documents_and_docstrings_name_only_files_that_exist() -> None:
-    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "launch").glob("*")]
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "launch").glob("*")]
     texts += [*(ROOT / "avit_jax").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     path = re.compile(
         r"\b((?:avit_jax|benchmarks|configs|docs|launch|tests)/[a-z0-9_/]+\.(?:py|md))"
@@ -106,7 +106,7 @@ def test_documents_and_docstrings_name_only_files_that_exist() -> None:
 
 
 def test_file_names_without_a_folder_are_those_of_files() -> None:
-    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "launch").glob("*")]
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "launch").glob("*")]
     texts += [*(ROOT / "avit_jax").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     known = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
     known |= {path.name for path in ROOT.glob("*.py")}

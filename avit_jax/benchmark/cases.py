@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from avit_jax.benchmark import profiles
+from avit_jax.config.inference import Benchmark
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
@@ -49,12 +50,17 @@ class Case:
         return self.images[self.timed]
 
 
-def cases(experiment: Experiment) -> Iterator[Case]:
-    """Every combination of image size, dtype, batch size and profile."""
-    settings, shape = experiment.settings.benchmark, experiment.model.shape
+def cases(experiment: Experiment, settings: Benchmark) -> Iterator[Case]:
+    """Every combination of image size, dtype, batch size and profile.
+
+    Args:
+        experiment: that the cases are of.
+        settings: with every choice made, see `scale.completed`.
+    """
+    shape = experiment.model.shape
     sizes = settings.image_sizes or (shape.image_size,)
     dtypes = settings.dtypes or (shape.dtype,)
-    for size, dtype, batch_size in itertools.product(sizes, dtypes, settings.batch_sizes):
+    for size, dtype, batch_size in itertools.product(sizes, dtypes, settings.batch_sizes or ()):
         if batch_size % jax.device_count():
             print(f"batch {batch_size} left out: not a multiple of {jax.device_count()} devices")
             continue

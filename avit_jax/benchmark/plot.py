@@ -8,6 +8,8 @@ from typing import Any
 from avit_jax.viz.matplotlib_figure import grid_behind_data, new_figure, write_png
 from avit_jax.viz.palette import EXECUTION_STYLES, GREY
 
+LIVE_ROWS = ("compact", "static")  # exact executions that leave halted tokens out
+
 
 def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     """Draw the cases of a `benchmark.json` into a PNG."""
@@ -26,15 +28,17 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
         )
     speed.margins(0.08)
     speed.set(xlabel="GMACs run per image", ylabel="images/s", xlim=(0, None), ylim=(0, None))
-    speed.legend(frameon=False)
-    compact = [case for case in cases if "compact" in case["executions"]]
-    labels = [f"{case['profile']}\nbatch {case['batch_size']}" for case in compact]
-    heights = [case["executions"]["compact"]["share_of_ideal"] for case in compact]
-    share.bar(range(len(compact)), heights, color=EXECUTION_STYLES["compact"][0], width=0.6)
+    if cases:
+        speed.legend(frameon=False)
+    live = [(case, name) for case in cases for name in LIVE_ROWS if name in case["executions"]]
+    labels = [f"{name}, {case['profile']}\nbatch {case['batch_size']}" for case, name in live]
+    heights = [case["executions"][name]["share_of_ideal"] for case, name in live]
+    colours = [EXECUTION_STYLES[name][0] for _, name in live]
+    share.bar(range(len(live)), heights, color=colours, width=0.6)
     share.axhline(1.0, color=GREY, linewidth=1, linestyle="--")
     for index, height in enumerate(heights):
         share.text(index, height + 0.01, f"{height:.2f}", ha="center", fontsize=8)
-    share.set_xticks(range(len(compact)), labels, fontsize=8)
+    share.set_xticks(range(len(live)), labels, fontsize=8, rotation=90 if len(live) > 6 else 0)
     share.set(ylabel="share of the ideal speed-up", ylim=(0, 1.15))
     for axes in (speed, share):
         grid_behind_data(axes)

@@ -1,15 +1,15 @@
 """`--mode benchmark`: dense, masked, compact, static and capped executions against each other.
 
-All take turns in one process on the same images. The baseline is the best dense program of several
-group sizes. The *ideal* speed-up is that of the multiply-adds: best dense over live tokens, both
-with a last block that computes prefix tokens only; the *share* of it is how much of it arrives.
+All take turns in one process on the same images, and training steps likewise where they are asked
+for. The baseline is the best dense program of several group sizes. The *ideal* speed-up is that of
+the multiply-adds: best dense over live tokens, both with a last block that computes prefix tokens
+only; the *share* of it is how much of it arrives. On an accelerator several calls are begun in a
+row and waited for once, so that times are the device's.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,30 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avit_jax.benchmark import peers
+from avit_jax.benchmark import peers, scale
 from avit_jax.benchmark.answers import compare, masked_answers, program_answers
 from avit_jax.benchmark.cases import Case, cases
-from avit_jax.benchmark.measurements import device_peak_mb, program_figures, speed_figures
+from avit_jax.benchmark.contenders import peers_that_fit, programs_that_fit
+from avit_jax.benchmark.measurements import (
+    device_peak_mb,
+    peak_figures,
+    program_figures,
+    speed_figures,
+)
 from avit_jax.benchmark.plot import plot
+from avit_jax.benchmark.room import NoRoom, Room
 from avit_jax.benchmark.tables import print_case
+from avit_jax.benchmark.training_race import train_figures
 from avit_jax.calibration.fastest_plan import refuse_unless_adaptive
+from avit_jax.config import Settings
 from avit_jax.config.inference import Benchmark
 from avit_jax.execution.candidates import capacities
-from avit_jax.execution.dense import DENSE
-from avit_jax.execution.executions import find
-from avit_jax.execution.plan import Plan
-from avit_jax.execution.predictor import Predictor
 from avit_jax.experiment import Experiment
 from avit_jax.models import costs
 from avit_jax.runtime.environment import environment
 from avit_jax.runtime.files import write_json_atomic
 from avit_jax.runtime.paired_timing import race
 from avit_jax.types import Usage
-
-DENSE_GROUPS = (2, 4, 8)  # images that dense candidates treat together
 
 
 def benchmark_run(config: ConfigDict, workdir: Path, *, output: Path | None = None) -> Path:
@@ -54,24 +57,37 @@ def benchmark_run(config: ConfigDict, workdir: Path, *, output: Path | None = No
     experiment = Experiment(config, workdir)
     refuse_unless_adaptive(experiment, "benchmark")
     folder = output or workdir
-    settings = experiment.settings.benchmark
+    settings = scale.completed(experiment.settings.benchmark, jax.default_backend())
     surroundings = environment(("jax", "flax", *peers.packages(settings.peers or ())))
     print("\n".join(f"{name}: {value}" for name, value in surroundings.items()), flush=True)
-    results = []
-    for case in cases(experiment):
-        results.append(run_case(case, settings))
-        print_case(results[-1])
+    results, room = [], Room()
+    file = folder / "benchmark.json"
+    for case in cases(experiment, settings):
+        name = f"profile {case.name}, batch {len(case.timed)}"
+        result = room.attempt(name, lambda case=case: run_case(case, experiment.settings, settings))
+        if result is not None:
+            results.append(result)
+            print_case(result)
         # Written after every case, so that a benchmark that is stopped keeps what it has.
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "benchmark.json"
-        write_json_atomic(file, {"environment": surroundings, "cases": results})
+        found = {"environment": surroundings, "cases": results, "out_of_memory": room.left_out}
+        write_json_atomic(file, found)
     picture = plot(results, folder / "benchmark.png")
     print(f"written: {file}, {picture}")
     return file
 
 
-def run_case(case: Case, settings: Benchmark) -> dict[str, Any]:
-    """Race one case and return its figures, for machines."""
+def run_case(case: Case, settings: Settings, chosen: Benchmark) -> dict[str, Any]:
+    """Race one case and return its figures, for machines.
+
+    Args:
+        case: to race in.
+        settings: of the experiment, for training steps.
+        chosen: what to race, every choice made, see `scale.completed`.
+
+    Raises:
+        NoRoom: there is no memory for the dense model.
+    """
     batch_size, shape = len(case.timed), case.model.shape
     masked = masked_answers(case)
     usage = _of_images(masked.usage, case.timed)
@@ -79,12 +95,13 @@ def run_case(case: Case, settings: Benchmark) -> dict[str, Any]:
     if case.model.has_capped:
         found = plan.capacities or capacities(masked.usage[0].tokens, shape.num_prefix_tokens)
         plan = dataclasses.replace(plan, capacities=found)
-    programs = dict(_programs(case, plan, settings.executions))
-    contenders = {name: _ready(program, case.batch) for name, program in programs.items()}
-    for kind in settings.peers or ():
-        contenders[f"torch {kind}"] = peers.peer(kind, shape, case.batch)
-    times = race(contenders, turns=settings.turns)
+    room = Room()
+    programs, contenders = programs_that_fit(case, plan, chosen, room)
+    contenders |= peers_that_fit(case, chosen, room)
+    times = race(contenders, turns=chosen.turns)
     dense = [name for name in times if name.startswith("dense of ")]
+    if not dense:
+        raise NoRoom("dense execution, the baseline")
     baseline = min(dense, key=lambda name: times[name].median())
     stages = case.model.stages
     needed = float(costs.stages_gmacs(stages, usage, costs.inference_gmacs).mean())
@@ -94,7 +111,9 @@ def run_case(case: Case, settings: Benchmark) -> dict[str, Any]:
     for name, timing in times.items():
         if name in dense and name != baseline:
             continue
-        figures = speed_figures(timing, times[baseline], batch_size=batch_size, ideal=ideal)
+        figures = speed_figures(
+            timing, times[baseline], batch_size=batch_size, ideal=ideal, calls=chosen.calls
+        )
         if name in programs:
             program = programs[name]
             before = program.batches, program.overflows
@@ -106,16 +125,20 @@ def run_case(case: Case, settings: Benchmark) -> dict[str, Any]:
                 figures["batches_without_room"] = overflows / batches
                 figures["static_rows"] = program.plan.static_rows
             figures |= compare(case, answers, masked, exact=program.execution.exact)
+            useful = everything if name == baseline else needed
         else:
             figures["gmacs_executed"] = costs.dense_gmacs(shape)  # a peer is one network
+            useful = figures["gmacs_executed"]
+        figures |= peak_figures(figures["images_per_second"], useful, shape.dtype)
         executions[name.split(" of ")[0]] = figures
-    return {
+    result = {
         "profile": case.name,
         "batch_size": batch_size,
         "image_size": shape.image_size,
         "embed_dim": shape.embed_dim,
         "dtype": shape.dtype,
-        "turns": settings.turns,
+        "turns": chosen.turns,
+        "calls": chosen.calls,
         "gmacs_dense": everything,
         "gmacs_live": needed,
         "ideal_speedup": ideal,
@@ -124,39 +147,13 @@ def run_case(case: Case, settings: Benchmark) -> dict[str, Any]:
         "images_compared": len(case.images),
         "top1_masked": None if case.labels is None else masked.top1(case.labels),
         "device_peak_mb": device_peak_mb(),
+        "out_of_memory": room.left_out,
         "executions": executions,
     }
+    if chosen.training:
+        result["training"] = train_figures(case, usage, settings, chosen)
+    return result
 
 
 def _of_images(usage: tuple[Usage, ...], images: np.ndarray) -> tuple[Usage, ...]:
     return jax.tree.map(lambda array: array[:, images], usage)
-
-
-def _programs(case: Case, plan: Plan, executions: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    batch_size = len(case.timed)
-    local = max(1, batch_size // jax.device_count())
-    # A single image at a time pays only where there is no more than one.
-    groups = {*DENSE_GROUPS, plan.dense_images, 2 * plan.dense_images}
-    groups = {group for group in groups if group <= local} or {1}
-    fused = (False, True) if plan.fused_attention else (False,)
-    for group, kernel in itertools.product(sorted(groups), fused):
-        changed = dataclasses.replace(plan, dense_images=group, fused_attention=kernel)
-        program = case.model.compile(
-            case.params, batch_size=batch_size, execution=DENSE, plan=changed
-        )
-        yield f"dense of {group}{', fused attention' * kernel}", program
-    for execution in map(find, executions):
-        if not execution.offered(case.model):
-            print(f"{execution.name} left out: this method has none", flush=True)
-        elif execution is not DENSE:
-            yield (
-                execution.name,
-                case.model.compile(
-                    case.params, batch_size=batch_size, execution=execution, plan=plan
-                ),
-            )
-
-
-def _ready(program: Predictor, images: np.ndarray) -> Callable[[], Any]:
-    arguments = program.put(images)
-    return lambda: program.run(*arguments).logits

@@ -1,4 +1,4 @@
-"""A case of the benchmark as a person reads it: one table for speed, one for the answers."""
+"""A case of the benchmark as a person reads it: tables for speed, answers and training steps."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def print_case(result: dict[str, Any]) -> None:
     print(
         f"\nanswers on {images}, beside masked execution's:\n{answer_table(executions)}", flush=True
     )
+    training = result.get("training", {}).get("executions")
+    if training:
+        ideal = result["training"]["ideal_speedup"]
+        print(f"\ntraining steps, ideal speed-up {ideal:.2f} over the dense model's:")
+        print(speed_table(training), flush=True)
 
 
 def speed_table(executions: dict[str, dict[str, Any]]) -> str:
@@ -38,13 +43,15 @@ def speed_table(executions: dict[str, dict[str, Any]]) -> str:
                 f"{figures['speedup']:.2f} ({low:.2f}-{high:.2f})",
                 f"{figures['share_of_ideal']:.2f}",
                 _or_blank(figures, "gmacs_executed", ".3g"),
+                _or_blank(figures, "share_of_peak", ".0%"),
                 _or_blank(figures, "memory_mb", ".0f"),
+                _or_blank(figures, "temporaries_mb", ".0f"),
                 _or_blank(figures, "compile_seconds", ".1f")
                 + (" (cached)" if figures.get("compile_cached") else ""),
             )
         )
     head = ["execution", "ms", "images/s", "speed-up (quartiles)", "of ideal", "GMACs run"]
-    return columns([*head, "MB (compiler)", "compile s"], rows)
+    return columns([*head, "of peak", "MB (compiler)", "temporaries", "compile s"], rows)
 
 
 def answer_table(executions: dict[str, dict[str, Any]]) -> str:

@@ -9,6 +9,9 @@ from avit_jax.config.settings import changeable
 from avit_jax.errors import UserError
 from avit_jax.execution.executions import EXECUTIONS, current_name
 
+# How a peer's network runs, see benchmark/peers.py.
+PEER_MODES = ("eager", "compile", "graphs", "autotune")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval:
@@ -57,36 +60,45 @@ class Inference:
 class Benchmark:
     """What `--mode benchmark` races."""
 
-    batch_sizes: tuple[int, ...] = (1, 16, 32, 64)
+    # Unset: from 1 to 64 on CPUs, from 128 to 1,024 on accelerators, see benchmark/scale.py.
+    batch_sizes: tuple[int, ...] | None = None
     image_sizes: tuple[int, ...] | None = None  # the model's own where unset
     dtypes: tuple[str, ...] | None = None  # the model's own where unset
     # Synthetic: paper, half, none; real: this run's own. Unset: paper and half where the model has
     # them, else real.
     profiles: tuple[str, ...] | None = None
-    executions: tuple[str, ...] = ("dense", "masked", "compact", "static", "capped")
+    executions: tuple[str, ...] | None = None  # unset: all; on accelerators all but compact
+    training: bool = False  # also race training steps
     turns: int = 9
-    peers: tuple[str, ...] | None = None  # of PyTorch, where it is installed: eager, compile
+    # Calls that are begun in a row and waited for once. Unset: 1 on CPUs, 10 on accelerators, whose
+    # own time is asked for and not the host's.
+    calls: int | None = None
+    # Of PyTorch, where it is installed: eager, compile, graphs (CUDA graphs) and autotune are
+    # transformers' network, timm_eager and so on timm's.
+    peers: tuple[str, ...] | None = None
 
     def __post_init__(self):
         known = {
             "profiles": ("paper", "half", "none", "real"),
             "executions": tuple(EXECUTIONS),
-            "peers": ("eager", "compile"),
+            "peers": tuple(a + b for a in ("", "timm_") for b in PEER_MODES),
         }
         for name, values in known.items():
             given = tuple(map(current_name, getattr(self, name) or ()))
             unknown = [value for value in given if value not in values]
-            if unknown or (name == "executions" and not given):
+            if unknown or (name == "executions" and getattr(self, name) == ()):
                 raise UserError(
                     f"config.benchmark.{name} is {given}: write some of {', '.join(values)}, such "
                     f'as "({values[0]!r},)".'
                 )
-        if "dense" not in self.executions:
+        if self.executions is not None and "dense" not in self.executions:
             raise UserError(
                 "config.benchmark.executions has no dense, which is the baseline: add 'dense'."
             )
-        if self.turns < 1 or not self.batch_sizes or min(self.batch_sizes) < 1:
+        sizes = self.batch_sizes
+        if self.turns < 1 or (sizes is not None and (not sizes or min(sizes) < 1)):
             raise UserError(
-                f"config.benchmark has turns {self.turns} and batch_sizes {self.batch_sizes}: "
+                f"config.benchmark has turns {self.turns} and batch_sizes {sizes}: "
                 "write at least one turn and one batch of one image."
             )
+        validators.at_least(1, self, "calls", prefix="config.benchmark.", optional=True)

@@ -14,7 +14,7 @@ import numpy as np
 from avit_jax import validators
 from avit_jax.errors import UserError
 
-# On a CPU, in token rows; docs/performance.md has the measurements.
+# On a CPU, in token rows; docs/performance/cpu.md has the measurements.
 _BLOCK = 1182  # large matrix products whose activations stay in the cache
 _PACKED = 6304  # few blocks are the last, partly filled one of a group
 _DENSE = 1576

@@ -190,18 +190,9 @@ class Predictor:
             output, lambda leaf, axis: jax.lax.slice_in_dim(leaf, 0, count, axis=axis)
         )
 
-    def memory(self) -> int:
-        """Bytes on one device: arguments (weights and images), answers and temporaries.
-
-        By the compiler's own account, which lays them out in advance.
-        """
-        sizes = (self._program or self._fallback_program).memory_analysis()
-        return (
-            sizes.argument_size_in_bytes
-            + sizes.output_size_in_bytes
-            - sizes.alias_size_in_bytes
-            + sizes.temp_size_in_bytes
-        )
+    def memory_analysis(self) -> Any:
+        """Bytes on one device, see `jax.stages.Compiled.memory_analysis`."""
+        return (self._program or self._fallback_program).memory_analysis()
 
     @functools.cached_property
     def _fallback_program(self) -> jax.stages.Compiled:

@@ -30,7 +30,7 @@ def scores(
         scale: factor on the products; `d ** -0.5` by default.
     """
     # Heads beside images: only so XLA's CPU backend makes one program of scores and softmax
-    # (docs/performance.md).
+    # (docs/performance/cpu.md).
     query, key = query.swapaxes(1, 2), key.swapaxes(1, 2)
     products = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
     products = products * (query.shape[-1] ** -0.5 if scale is None else scale)

@@ -17,12 +17,14 @@ OKABE_ITO = {
     "green": "#009e73",
     "purple": "#cc79a7",
     "vermilion": "#d55e00",
+    "sky": "#56b4e9",
 }
 GREY = "#555555"  # of what the others are compared with
 EXECUTION_STYLES = {  # colour and marker of each execution
     "dense": (GREY, "s"),
     "masked": (OKABE_ITO["orange"], "v"),
     "compact": (OKABE_ITO["blue"], "o"),
+    "static": (OKABE_ITO["sky"], "^"),
     "capped": (OKABE_ITO["green"], "D"),
     "torch eager": (OKABE_ITO["purple"], "x"),
     "torch compile": (OKABE_ITO["vermilion"], "+"),

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from avit_jax import config as configs
-from avit_jax.benchmark import peers
+from avit_jax.benchmark import run
 from avit_jax.benchmark.cases import cases
+from avit_jax.benchmark.room import NoRoom
 from avit_jax.benchmark.run import benchmark_run
 from avit_jax.experiment import Experiment
 
@@ -17,13 +18,14 @@ from avit_jax.experiment import Experiment
 def config():
     config = configs.debug(configs.base(model="avit_micro_patch4_32"))
     config.model.update(patch_size=8, depth=2)
-    config.method.update(gate_scale=10.0, gate_center=30.0)
-    config.benchmark.update(batch_sizes=(8,), profiles=("half",), turns=2)
+    config.method.update(gate_scale=10.0, gate_center=30.0, kl_reading="halting")
+    config.benchmark.update(batch_sizes=(8,), profiles=("half",), turns=2, calls=2)
     config.inference.update(row_sizes=(32, 136), lengths=(17,), attention_images=4)
     return config
 
 
 def test_a_benchmark_leaves_figures_and_a_picture(config, tmp_path, capsys):
+    config.benchmark.training = True
     file = benchmark_run(config, tmp_path)
     (case,) = json.loads(file.read_text())["cases"]
     executions = case["executions"]
@@ -38,25 +40,34 @@ def test_a_benchmark_leaves_figures_and_a_picture(config, tmp_path, capsys):
     for figures in executions.values():
         assert figures["gmacs_executed"] > 0 and figures["memory_mb"] > 0
         assert isinstance(figures["compile_cached"], bool)
+        assert 0 < figures["temporaries_mb"] < figures["memory_mb"]
+        assert "share_of_peak" not in figures  # nobody publishes that of this machine's processor
     assert executions["masked"]["same_class"] == executions["compact"]["same_class"] == 1.0
     assert 0 <= executions["capped"]["images_affected"] <= 1
     assert case["device_peak_mb"] is None  # CPUs do not tell
+    steps = case["training"]["executions"]
+    assert set(steps) == {"dense step", "masked step", "live step"}
+    assert 0 < steps["live step"]["rows_run"] < 1
+    assert steps["dense step"]["speedup"] == 1.0
+    for figures in steps.values():
+        assert figures["images_per_second"] > 0 and figures["temporaries_mb"] > 0
     with Image.open(tmp_path / "benchmark.png") as picture:
         assert np.asarray(picture).std() > 0
     out = capsys.readouterr().out
     assert "profile half, batch 8" in out
     assert "lost tokens" in out
+    assert "training steps, ideal speed-up" in out
 
 
-def test_an_unknown_peer_is_refused():
-    with pytest.raises(ValueError, match="write eager or compile"):
-        peers.peer("onnx", None, None)
+def test_a_batch_without_room_is_reported_by_its_name(config, tmp_path, capsys, monkeypatch):
+    def full(case, *others):
+        raise NoRoom(case.name)
 
-
-@pytest.mark.skipif(peers.available(), reason="PyTorch and transformers are installed")
-def test_a_missing_peer_is_refused_with_its_remedy():
-    with pytest.raises(ValueError, match="install the extra `benchmark`"):
-        peers.peer("eager", None, None)
+    monkeypatch.setattr(run, "run_case", full)
+    found = json.loads(benchmark_run(config, tmp_path).read_text())
+    assert found["cases"] == []
+    assert found["out_of_memory"] == ["profile half, batch 8"]
+    assert "profile half, batch 8 left out: out of memory" in capsys.readouterr().out
 
 
 def test_a_method_that_skips_nothing_is_refused(tmp_path):
@@ -67,7 +78,8 @@ def test_a_method_that_skips_nothing_is_refused(tmp_path):
 
 def test_batches_that_the_devices_cannot_share_are_left_out_and_named(config, tmp_path, capsys):
     config.benchmark.batch_sizes = (1, 8)
-    assert [len(case.batch) for case in cases(Experiment(config, tmp_path))] == [8]
+    experiment = Experiment(config, tmp_path)
+    assert [len(case.batch) for case in cases(experiment, experiment.settings.benchmark)] == [8]
     assert "batch 1 left out: not a multiple of 8 devices" in capsys.readouterr().out
 
 
@@ -76,7 +88,9 @@ def test_batches_that_the_devices_cannot_share_are_left_out_and_named(config, tm
     [
         ({"profiles": ("quarter",)}, "write some of paper, half"),
         ({"executions": ("compact",)}, "has no dense, which is the baseline"),
-        ({"peers": ("onnx",)}, "write some of eager, compile"),
+        ({"executions": ()}, "write some of dense"),
+        ({"peers": ("onnx",)}, "write some of eager, compile, graphs"),
+        ({"calls": 0}, "config.benchmark.calls"),
         ({"turns": 0}, "at least one turn"),
         ({"batch_sizes": ()}, "one batch of one image"),
     ],

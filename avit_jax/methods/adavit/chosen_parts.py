@@ -26,7 +26,7 @@ from avit_jax.models.functional import layer_at
 from avit_jax.types import Gates, Output
 
 # Share of a block's work from which leaving the rest out was found to cost more than it saves:
-# docs/performance.md.
+# docs/performance/cpu.md.
 WHOLE_FROM = 0.8
 
 
