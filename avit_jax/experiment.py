@@ -18,8 +18,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax.checkpoints import stored_plans
+from avit_jax.checkpoints import description, stored_plans
 from avit_jax.checkpoints.weights import Weights, initial_weights, nothing_in, weights_of_run
+from avit_jax.checkpoints.workdir import differences_in_use, is_trained
 from avit_jax.data.bad_examples import BadExamples
 from avit_jax.data.image_selection import Selection, evenly_spaced, labelled, read_selection
 from avit_jax.data.sources import Source, open_source
@@ -79,13 +80,33 @@ class Experiment:
     def class_names(self) -> tuple[tuple[str, ...], bool]:
         """Names of the model's classes, and whether they are known.
 
-        Where the data are not at hand they are numbers, and a warning says why, once.
+        A run keeps those of its training data. Where it is older than that, and the data are not at
+        hand, they are numbers, and a warning says why, once.
         """
+        kept = self._kept_class_names
+        if kept is not None:
+            return kept, True
         try:
             return self.eval_source.class_names, True
         except UserError as error:
             logger.warning("classes go by number, for their names are not at hand: %s", error)
             return tuple(f"class {label}" for label in range(self.model.shape.num_classes)), False
+
+    @functools.cached_property
+    def _kept_class_names(self) -> tuple[str, ...] | None:
+        kept = description.find(self.workdir).class_names
+        return kept if kept and len(kept) == self.model.shape.num_classes else None
+
+    def describe(self) -> None:
+        """Write down in the workdir what images and answers of this run are."""
+        names, are_known = self.class_names
+        description.write_for_run(
+            self.workdir,
+            self.name,
+            self.model.shape,
+            self.settings.data.augment,
+            names if are_known else None,
+        )
 
     @functools.cached_property
     def plan(self) -> Plan | None:
@@ -110,15 +131,17 @@ class Experiment:
             mesh: to put them on; the experiment's own if unset.
 
         Raises:
-            UserError: there are none, or they do not fit.
+            UserError: there are none, they do not fit, or the run was trained with other settings.
         """
         mesh, weights = mesh or self.mesh, self.settings.eval.weights
+        changes = self.changes
         found = weights_of_run(self.workdir, self.model, mesh, weights=weights)
         if found is None:
             found = initial_weights(self.settings.init, self.model, mesh, weights=weights)
         else:
-            lines = self.differences(self.workdir)
-            changed = [line for key, line in lines.items() if key.startswith(("method.", "model."))]
+            changed = [
+                line for key, line in changes.items() if key.startswith(("method.", "model."))
+            ]
             if changed:
                 logger.warning(
                     "used otherwise than trained in %s: %s", self.workdir, "; ".join(changed)
@@ -126,6 +149,17 @@ class Experiment:
         if found is None:
             raise nothing_in(self.workdir)
         return found
+
+    @functools.cached_property
+    def changes(self) -> dict[str, str]:
+        """What the config says otherwise than that of the trained run in the workdir, for people.
+
+        Raises:
+            UserError: something that determines parameters.
+        """
+        if not is_trained(self.workdir):
+            return {}
+        return differences_in_use(self.config, self.workdir)
 
     def differences(self, workdir: Path) -> dict[str, str]:
         """What the config changes of that of another run, see `config.differences`."""
@@ -218,6 +252,7 @@ class Experiment:
                 f"--config.model.num_classes {len(source.class_names)} to train a model for them, "
                 "or the data that this one was trained on."
             )
+        description.warn_of_other_names(source, self._kept_class_names)
         return source
 
     def _counting_bad(self, batches: Batches, source: Source) -> Batches:

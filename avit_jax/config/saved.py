@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from avit_jax.config import settings
-from avit_jax.config.model import declared
+from avit_jax.config.model import base, declared
 from avit_jax.errors import UserError
 
 
@@ -46,6 +46,37 @@ def read(file: Path) -> ConfigDict:
     return from_json(text)
 
 
+def typed(saved: ConfigDict) -> ConfigDict:
+    """A saved config as a config file makes it: locked, and each value of its setting's type."""
+    config = base(model=saved.model.name).unlock()
+    config.update(saved)
+    return config.lock()
+
+
+def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """A typed config with other values, under the keys that the command line has.
+
+    Args:
+        config: stays as it is.
+        values: such as `{"data.augment.crop_ratio": 0.9}`.
+
+    Raises:
+        UserError: no such key, or a value of another type.
+    """
+    copy = config.copy_and_resolve_references()
+    for key, value in values.items():
+        try:
+            copy.update_from_flattened_dict({key: value})
+        except (AttributeError, KeyError) as error:
+            raise UserError(
+                f"the config has no key {key!r}: avit_jax/config/defaults.py, and the fields of "
+                "the model and its method, show what there is."
+            ) from error
+        except (TypeError, ValueError) as error:
+            raise UserError(f"config.{key} cannot be {value!r}: {error}.") from error
+    return copy
+
+
 def differences(config: ConfigDict, saved: str) -> dict[str, str]:
     """Keys in which `config` differs from a saved JSON, with "key: saved -> now" for people.
 
@@ -69,6 +100,11 @@ def differences(config: ConfigDict, saved: str) -> dict[str, str]:
 def changeable_keys(config: ConfigDict) -> set[str]:
     """Keys that may change between two parts of one run."""
     return settings.changeable_keys(declared(config.model.name))
+
+
+def keys_of_use(config: ConfigDict) -> set[str]:
+    """Keys that may differ where a trained run is used: they determine no parameter."""
+    return settings.keys_of_use(declared(config.model.name))
 
 
 def _completed(saved: Mapping[str, Any]) -> dict[str, Any]:
