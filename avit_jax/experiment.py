@@ -20,14 +20,14 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax.checkpoints import description, stored_plans
 from avit_jax.checkpoints.weights import Weights, initial_weights, nothing_in, weights_of_run
-from avit_jax.checkpoints.workdir import differences_in_use, is_trained
+from avit_jax.checkpoints.workdir import differences_in_use
 from avit_jax.data.bad_examples import BadExamples
 from avit_jax.data.image_selection import Selection, evenly_spaced, labelled, read_selection
 from avit_jax.data.sources import Source, open_source
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
-from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.runtime.device_mesh import make_mesh, refuse_uneven
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +83,8 @@ class Experiment:
         A run keeps those of its training data. Where it is older than that, and the data are not at
         hand, they are numbers, and a warning says why, once.
         """
-        kept = self._kept_class_names
-        if kept is not None:
-            return kept, True
+        if self._kept_class_names is not None:
+            return self._kept_class_names, True
         try:
             return self.eval_source.class_names, True
         except UserError as error:
@@ -94,19 +93,13 @@ class Experiment:
 
     @functools.cached_property
     def _kept_class_names(self) -> tuple[str, ...] | None:
-        kept = description.find(self.workdir).class_names
+        kept = description.kept_class_names(self.workdir)
         return kept if kept and len(kept) == self.model.shape.num_classes else None
 
-    def describe(self) -> None:
-        """Write down in the workdir what images and answers of this run are."""
+    def describe(self, place: Path) -> None:
+        """Write down what images and answers are, in a workdir or beside a weight file."""
         names, are_known = self.class_names
-        description.write_for_run(
-            self.workdir,
-            self.name,
-            self.model.shape,
-            self.settings.data.augment,
-            names if are_known else None,
-        )
+        description.write(place, self.config, self.model.shape, names if are_known else None)
 
     @functools.cached_property
     def plan(self) -> Plan | None:
@@ -139,13 +132,10 @@ class Experiment:
         if found is None:
             found = initial_weights(self.settings.init, self.model, mesh, weights=weights)
         else:
-            changed = [
-                line for key, line in changes.items() if key.startswith(("method.", "model."))
-            ]
+            changed = [changes[key] for key in changes if key.startswith(("method.", "model."))]
             if changed:
-                logger.warning(
-                    "used otherwise than trained in %s: %s", self.workdir, "; ".join(changed)
-                )
+                said = "; ".join(changed)
+                logger.warning("used otherwise than trained in %s: %s", self.workdir, said)
         if found is None:
             raise nothing_in(self.workdir)
         return found
@@ -157,13 +147,7 @@ class Experiment:
         Raises:
             UserError: something that determines parameters.
         """
-        if not is_trained(self.workdir):
-            return {}
         return differences_in_use(self.config, self.workdir)
-
-    def differences(self, workdir: Path) -> dict[str, str]:
-        """What the config changes of that of another run, see `config.differences`."""
-        return configs.differences(self.config, (workdir / "config.json").read_text())
 
     @property
     def total_steps(self) -> int:
@@ -205,19 +189,11 @@ class Experiment:
 
     def eval_images(self, limit: int) -> Selection:
         """At most so many images of the evaluation split, evenly spaced."""
-        return labelled(
-            self.eval_source,
-            evenly_spaced(len(self.eval_source), limit),
-            split=self.settings.data.eval_split,
-        )
+        return _some(self.eval_source, limit, split=self.settings.data.eval_split)
 
     def train_images(self, limit: int) -> Selection:
         """At most so many images of the training split, evenly spaced."""
-        return labelled(
-            self.train_source,
-            evenly_spaced(len(self.train_source), limit),
-            split=self.settings.data.train_split,
-        )
+        return _some(self.train_source, limit, split=self.settings.data.train_split)
 
     def measured_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Evaluation images to measure costs and speed on, from the first to the last of the split.
@@ -237,11 +213,11 @@ class Experiment:
     def refuse_uneven_train_batch(self) -> None:
         """Raises UserError where the microbatches of a training do not divide among devices."""
         train = self.settings.train
-        _refuse_uneven("train.batch_size / accumulation", train.batch_size // train.accumulation)
+        refuse_uneven("train.batch_size / accumulation", train.batch_size // train.accumulation)
 
     def refuse_uneven_eval_batch(self) -> None:
         """Raises UserError where the batches of an evaluation do not divide among devices."""
-        _refuse_uneven("eval.batch_size", self.settings.eval.batch_size)
+        refuse_uneven("eval.batch_size", self.settings.eval.batch_size)
 
     def _open(self, split: str) -> Source:
         data, classes = self.settings.data, self.model.shape.num_classes
@@ -272,10 +248,5 @@ class Experiment:
         }
 
 
-def _refuse_uneven(name: str, size: int) -> None:
-    devices = jax.device_count()
-    if size % devices:
-        raise UserError(
-            f"config.{name} is {size}, which does not divide among {devices} devices: "
-            f"write a multiple of {devices}."
-        )
+def _some(source: Source, limit: int, *, split: str) -> Selection:
+    return labelled(source, evenly_spaced(len(source), limit), split=split)

@@ -8,7 +8,6 @@ weight file; the last two also hold the config, for nothing else says what model
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -27,78 +26,51 @@ from avit_jax.runtime.files import write_json_atomic
 
 logger = logging.getLogger(__name__)
 
-RUN, EXPORTED = "description.json", "export.json"
+RUN = "description.json"
 FORMAT = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Description:
-    """What is known of a run, an exported folder or a weight file.
-
-    Attributes:
-        class_names: in the order of the logits; `None` where they are not known.
-        config: of the run; `None` where it lies elsewhere.
-    """
-
-    class_names: tuple[str, ...] | None = None
-    config: ConfigDict | None = None
-
-
-def find(place: Path) -> Description:
-    """What is written down about a workdir, an exported folder or a weight file, if anything is.
+def kept_class_names(place: Path) -> tuple[str, ...] | None:
+    """Names of the classes that a workdir, an exported folder or a weight file keeps, if any.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file that they stand in is damaged.
     """
-    for file in (place / RUN, place / EXPORTED, beside(place)):
-        if file.is_file():
-            return _read(file)
-    return Description()
+    places = (place / RUN, place / configs.EXPORTED, configs.beside(place))
+    file = next((file for file in places if file.is_file()), None)
+    if file is None:
+        return None
+    try:
+        labels = json.loads(file.read_text(encoding="utf-8"))["labels"]
+        return None if labels is None else tuple(map(str, labels))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} is damaged ({error!r}): put a sound copy in its place, or move it away."
+        ) from error
 
 
-def beside(weights: Path) -> Path:
-    """The file that describes a weight file."""
-    return weights.with_name(f"{weights.name}.json")
-
-
-def write_for_run(
-    workdir: Path, name: str, shape: Shape, augment: Augment, class_names: tuple[str, ...] | None
+def write(
+    place: Path, config: ConfigDict, shape: Shape, class_names: tuple[str, ...] | None
 ) -> None:
-    """Describe a run in its workdir, where its config and weights lie already.
+    """Describe a run in its workdir, which has its config already, or a weight file beside it.
 
     Args:
-        workdir: of the run.
-        name: of the model.
-        shape: of its backbone.
-        augment: holds the evaluation crop.
+        place: the workdir, or the weight file.
+        config: of the run.
+        shape: of the backbone.
         class_names: in the order of the logits; `None` where they are not known.
     """
-    if jax.process_index() == 0:
-        write_json_atomic(workdir / RUN, _described(name, shape, augment, class_names))
-
-
-def write_beside(
-    weights: Path,
-    config: ConfigDict,
-    name: str,
-    shape: Shape,
-    augment: Augment,
-    class_names: tuple[str, ...] | None,
-) -> None:
-    """Describe a weight file beside it; the arguments are those of `write_for_run`."""
-    content = _described(name, shape, augment, class_names)
-    write_json_atomic(beside(weights), content | {"config": portable(config)})
-
-
-def _described(
-    name: str, shape: Shape, augment: Augment, class_names: tuple[str, ...] | None
-) -> dict[str, Any]:
-    return {
+    content = {
         "format": FORMAT,
-        "model": name,
+        "model": config.model.name,
         "labels": None if class_names is None else list(class_names),
-        "preprocessing": preprocessing(shape, augment),
+        "preprocessing": preprocessing(shape, configs.Settings.of(config).data.augment),
     }
+    if jax.process_index() == 0:
+        if place.is_dir():
+            write_json_atomic(place / RUN, content)
+        else:
+            write_json_atomic(configs.beside(place), content | {"config": portable(config)})
 
 
 def preprocessing(shape: Shape, augment: Augment) -> dict[str, Any]:
@@ -148,17 +120,3 @@ def warn_of_other_names(source: Source, kept: tuple[str, ...] | None) -> None:
             source.name,
             *renamed[0][::-1],
         )
-
-
-def _read(file: Path) -> Description:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        labels, config = content["labels"], content.get("config")
-        if config is not None:
-            # What it was trained from is left out there; what is absent takes its default.
-            config = configs.from_json(json.dumps(config | {"init": {}}))
-        return Description(None if labels is None else tuple(map(str, labels)), config)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(
-            f"{file} is damaged ({error!r}): put a sound copy in its place, or move it away."
-        ) from error

@@ -59,13 +59,16 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> bool:
 
 
 def differences_in_use(config: ConfigDict, workdir: Path) -> dict[str, str]:
-    """What `config` changes of a trained run that is to be used, by keys, for people.
+    """What `config` changes of the trained run in `workdir`, by keys, for people.
 
-    Of converted weights nobody knows how they were trained; model and method count alone.
+    Where nothing was trained, any config is as good as another. Of converted weights nobody knows
+    how they were trained; model and method count alone.
 
     Raises:
         UserError: something that determines parameters, in number or in value.
     """
+    if not (workdir / "config.json").exists() or not Checkpoints(workdir / "checkpoints").steps():
+        return {}
     lines = configs.differences(config, configs.to_json(configs.read(workdir / "config.json")))
     fixed = lines.keys() - configs.keys_of_use(config)
     if (workdir / CONVERTED).exists():
@@ -94,11 +97,6 @@ def shortened(lines: Sequence[str]) -> str:
     """The first few of several remarks, and how many more there are."""
     more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return "; ".join(lines[:SHOWN]) + more
-
-
-def is_trained(workdir: Path) -> bool:
-    """Whether a run in `workdir` has come to a checkpoint."""
-    return (workdir / "config.json").exists() and bool(Checkpoints(workdir / "checkpoints").steps())
 
 
 def write_config(config: ConfigDict, workdir: Path) -> None:

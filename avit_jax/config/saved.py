@@ -17,6 +17,8 @@ from avit_jax.config import settings
 from avit_jax.config.model import base, declared
 from avit_jax.errors import UserError
 
+EXPORTED = "export.json"  # in an exported folder, all that there is to say about it
+
 
 def to_json(config: ConfigDict) -> str:
     """The config as JSON, keys sorted."""
@@ -44,6 +46,33 @@ def read(file: Path) -> ConfigDict:
             f"{file} is damaged ({error!r}): put a sound copy in its place, or use another workdir."
         ) from error
     return from_json(text)
+
+
+def kept_at(place: Path) -> ConfigDict | None:
+    """The config that a workdir, an exported folder or a converted weight file keeps, if any.
+
+    What weights elsewhere were trained from is not kept with them.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if (place / "config.json").exists():
+        return read(place / "config.json")
+    file = next((file for file in (place / EXPORTED, beside(place)) if file.is_file()), None)
+    if file is None:
+        return None
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))["config"]
+        return from_json(json.dumps(kept | {"init": {}}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} is damaged ({error!r}): put a sound copy in its place, or move it away."
+        ) from error
+
+
+def beside(weights: Path) -> Path:
+    """The file that describes a weight file."""
+    return weights.with_name(f"{weights.name}.json")
 
 
 def typed(saved: ConfigDict) -> ConfigDict:

@@ -11,7 +11,6 @@ import jax
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax.checkpoints import description
 from avit_jax.checkpoints.operating_points import at_operating_point
 from avit_jax.checkpoints.weights import Weights, weights_of_export, weights_of_file
 from avit_jax.errors import UserError
@@ -86,11 +85,9 @@ def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
             f"{source} is a program for other software, which answers without this package "
             "(docs/export.md): load the run or the folder that it was exported from."
         )
-    itself = None
-    if _is_run(place):
-        itself = configs.read(place / "config.json")
-    elif place.exists():
-        itself = description.find(place).config
+    # Folders of others have a config.json as well.
+    is_ours = _is_run(place) or not (place / "config.json").exists()
+    itself = configs.kept_at(place) if is_ours else None
     if itself is not None:
         if model is not None and model != itself.model.name:
             raise UserError(
@@ -121,7 +118,7 @@ def _weights(source: str, place: Path, experiment: Experiment) -> Weights:
     mesh = make_mesh(devices=jax.local_devices()[:1])
     if _is_run(place):
         return experiment.weights(mesh)
-    if (place / description.EXPORTED).is_file():
+    if (place / configs.EXPORTED).is_file():
         return weights_of_export(place, experiment.model, mesh)
     settings = experiment.settings
     return weights_of_file(

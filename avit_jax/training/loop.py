@@ -64,7 +64,7 @@ def train(
     run = Run(experiment, timetable, skipped, clock)
     try:
         write_config(config, workdir)
-        experiment.describe()
+        experiment.describe(workdir)
         skipped.write()
         while not run.is_done():
             try:
