@@ -22,8 +22,9 @@ def get_config(place: str) -> ConfigDict:
     """
     found = configs.kept_at(Path(place))
     if found is None:
+        what = "does not say what model it is of" if Path(place).exists() else "does not exist"
         raise UserError(
-            f"{place} does not say what model it is of: write --config FILE, or --model NAME such "
+            f"{place} {what}: write --config FILE, or --model NAME such "
             "as deit_tiny_patch16_224, or the --workdir of a trained run, which knows its own."
         )
     return configs.typed(found)

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.data.example import Source
 from avit_jax.data.image_files import FileSource
 from avit_jax.errors import UserError
@@ -114,7 +115,8 @@ def predict_run(
             results, lines, totals, source=images, part=part, batch_size=size, stop=stop
         )
     if jax.process_index() == 0:
-        print(table(summary_rows(totals, model, rate, path), "Predictions"), flush=True)
+        rows = as_rows(experiment.changes) + summary_rows(totals, model, rate, path)
+        print(table(rows, "Predictions"), flush=True)
     return path
 
 
