@@ -89,7 +89,7 @@ class Experiment:
             return self.eval_source.class_names, True
         except UserError as error:
             logger.warning("classes go by number, for their names are not at hand: %s", error)
-            return tuple(f"class {label}" for label in range(self.model.shape.num_classes)), False
+            return description.numbers_for_names(self.model.shape.num_classes), False
 
     @functools.cached_property
     def _kept_class_names(self) -> tuple[str, ...] | None:

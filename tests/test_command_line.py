@@ -34,16 +34,18 @@ def refusal(parse, capsys, *arguments) -> str:
     return capsys.readouterr().err
 
 
+NO_FILE = (
+    "there is no config file 'configs/nope.py': write --config avit_digits, or another name of "
+    f"{command_line.config_folder()}, or the path of a file."
+)
 REFUSED = {
     "no such config file": (
         ["--config=configs/nope.py"],
-        "there is no config file 'configs/nope.py': write --config configs/avit_digits.py or "
-        "another file.",
+        NO_FILE,
     ),
     "no such config file, and a setting": (
         ["--config", "configs/nope.py:debug", "--config.seed=1"],
-        "there is no config file 'configs/nope.py': write --config configs/avit_digits.py or "
-        "another file.",
+        NO_FILE,
     ),
     "an unknown variant": (
         [f"--config={DIGITS}:foo"],

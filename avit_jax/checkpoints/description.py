@@ -49,6 +49,11 @@ def kept_class_names(place: Path) -> tuple[str, ...] | None:
         ) from error
 
 
+def numbers_for_names(classes: int) -> tuple[str, ...]:
+    """What classes are called whose names nobody has kept."""
+    return tuple(f"class {label}" for label in range(classes))
+
+
 def write(
     place: Path, config: ConfigDict, shape: Shape, class_names: tuple[str, ...] | None
 ) -> None:

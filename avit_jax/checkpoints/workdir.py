@@ -77,10 +77,16 @@ def differences_in_use(config: ConfigDict, workdir: Path) -> dict[str, str]:
     if fixed:
         raise UserError(
             f"{workdir} was trained with other settings "
-            f"({shortened([lines[key] for key in sorted(fixed)])}), which made its parameters: "
-            "leave --config and these flags out, for a run knows its own."
+            f"({shortened([lines[key] for key in sorted(fixed, key=_order)])}), which made its "
+            "parameters: "
+            "leave them out, for a run knows its own config."
         )
     return lines
+
+
+def _order(key: str) -> tuple[int, str]:
+    """What says most comes first: which model it is, then its method, then its training."""
+    return {"model": 0, "method": 1}.get(key.partition(".")[0], 2), key
 
 
 def as_rows(changes: Mapping[str, str]) -> list[tuple[str, str]]:

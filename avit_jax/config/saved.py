@@ -6,8 +6,10 @@ it is completed by what `settings.py` says of such.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,10 @@ def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
                 "the model and its method, show what there is."
             ) from error
         except (TypeError, ValueError) as error:
-            raise UserError(f"config.{key} cannot be {value!r}: {error}.") from error
+            kind = functools.reduce(getitem, key.split("."), config)
+            raise UserError(
+                f"config.{key} cannot be {value!r}: write a value like {kind!r}."
+            ) from error
     return copy
 
 

@@ -42,7 +42,8 @@ class GivenImages:
         self.class_names = tuple(class_names)
         self._images: list[tuple[str, Any]] = []
         is_one = isinstance(images, _ONE) or hasattr(images, "__array__")
-        for position, image in enumerate([images] if is_one else images):
+        several = [images] if is_one or not isinstance(images, Iterable) else images
+        for position, image in enumerate(several):
             self._add(image, f"image {position}")
         is_folder = isinstance(images, str | os.PathLike) and os.path.isdir(images)
         self.is_single = is_one and not is_folder and getattr(images, "ndim", 0) < 4

@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
+from avit_jax.checkpoints import description
 from avit_jax.checkpoints.operating_points import at_operating_point
 from avit_jax.checkpoints.weights import Weights, weights_of_export, weights_of_file
 from avit_jax.errors import UserError
@@ -43,7 +44,8 @@ def load_run(
         operating_point: of a run, that `--mode calibrate --budget` has stored, such as "0.8".
         execution: "compact", "static", "masked", "dense" or "capped"; by default what
             `--mode predict` takes: the fastest exact one on this machine, as calibrated.
-        class_names: instead of those that are stored.
+        class_names: instead of those that are stored; weights of others come without any, and
+            their classes are "class 0", "class 1" and so on.
         config: other settings, under the keys of the command line:
             `{"inference.batch_size": 8, "model.image_size": 160}`. What determines the parameters
             of a run cannot change.
@@ -65,13 +67,24 @@ def load_run(
         chosen = at_operating_point(chosen, place, str(operating_point))
     experiment = Experiment(chosen, place)
     weights = _weights(os.fspath(source), place, experiment)
-    names = tuple(class_names or experiment.class_names[0])
-    classes = experiment.model.shape.num_classes
-    if len(names) != classes:
-        raise UserError(f"there are {len(names)} class_names for {classes} classes: name them all.")
+    names = _class_names(class_names, place, experiment)
     return LoadedRun(
         os.fspath(source), experiment, weights.params, origin=weights.origin, class_names=names
     )
+
+
+def _class_names(
+    given: Sequence[str] | None, place: Path, experiment: Experiment
+) -> tuple[str, ...]:
+    """As given, as kept with the weights, or as the data of a run have them; else numbers."""
+    classes = experiment.model.shape.num_classes
+    if given is not None:
+        if len(given) != classes:
+            raise UserError(f"{len(given)} class_names were given for {classes} classes: name all.")
+        return tuple(given)
+    if _is_run(place) or description.kept_class_names(place):
+        return experiment.class_names[0]
+    return description.numbers_for_names(classes)
 
 
 def _is_run(place: Path) -> bool:
