@@ -79,7 +79,8 @@ def _packaged(config: str) -> str:
 def config_folder() -> Path:
     """Where the configs of this project lie: in a clone beside the package, else inside of it."""
     package = Path(__file__).parent
-    return next(f for f in (package.parent / "configs", package / "configs") if f.is_dir())
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def _of_run(argv: Sequence[str]) -> str | None:
