@@ -7,7 +7,9 @@ import pytest
 from absl.testing import flagsaver
 
 from avit_jax import command_line, main
+from avit_jax import config as configs
 from avit_jax.errors import UserError
+from tests import tiny_runs
 
 # ml_collections loads config files by a method that Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -100,6 +102,72 @@ def test_a_mistake_in_a_config_file_is_found_by_its_line(code, sentence, tmp_pat
     message = refusal(parse, capsys, f"--config={file}")
     assert message.startswith(f"avit_jax: {file}, {sentence}")
     assert message.count("\n") == 1
+
+
+SHIMS = Path(command_line.__file__).parent / "config"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config"),
+    [
+        (["--config", "avit_digits"], DIGITS),
+        (["--config=avit_digits.py:debug"], f"{DIGITS}:debug"),
+        (["--config", "configs/avit_digits.py"], "configs/avit_digits.py"),
+        (["--model", "deit_tiny_patch16_224"], f"{SHIMS}/file_of_model.py:deit_tiny_patch16_224"),
+        (["--mode=eval", "--workdir", "runs/x"], f"{SHIMS}/file_of_run.py:runs/x"),
+        (["--mode=convert", "--input=a", "--workdir=b"], f"{SHIMS}/file_of_run.py:a"),
+        (["--mode", "eval", "--workdir=runs/x", "--config", "avit_digits"], DIGITS),
+        (["--workdir", "runs/x"], None),
+        (["--mode", "eval"], None),
+    ],
+)
+def test_a_config_is_a_file_a_name_a_model_or_what_a_run_keeps(arguments, config):
+    others = ["--config.seed", "1"]
+    found = command_line.with_config(["main", *arguments, *others])
+    first = [] if config is None else [f"--config={config}"]
+    assert found[: 1 + len(first)] == ["main", *first]
+    assert found[-2:] == others
+    assert sum(flag.startswith("--config=") for flag in found) == len(first)
+    assert "avit_digits" not in found[1 + len(first) :]
+
+
+def test_a_config_and_a_model_are_not_both_believed():
+    with pytest.raises(UserError, match="--config x and --model y both say what model it is"):
+        command_line.with_config(["main", "--config", "x", "--model=y"])
+
+
+def test_a_run_gives_its_config_and_flags_change_it(tmp_path, parse, capsys):
+    saved = tiny_runs.config_of()
+    saved.seed = 7
+    (tmp_path / "config.json").write_text(configs.to_json(saved))
+    use = ["--mode=eval", f"--workdir={tmp_path}"]
+    config = parse(*use, "--config.data.dir", "photos", "--config.inference.batch_size=8")
+    assert (config.seed, config.data.dir, config.inference.batch_size) == (7, "photos", 8)
+    assert configs.differences(config, configs.to_json(saved)).keys() == {
+        "data.dir",
+        "inference.batch_size",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--mode=eval", "--workdir=nowhere"], "nowhere does not exist: write --config FILE, or"),
+        (["--mode=convert", f"--input={DIGITS}"], "does not say what model it is of: write --conf"),
+        (["--mode=eval", "--model=nothing"], "model 'nothing' is unknown"),
+    ],
+)
+def test_what_does_not_say_its_model_is_refused(arguments, sentence, parse, capsys):
+    assert sentence in refusal(parse, capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [("train", "there is no --config: write --config avit_digits"), ("eval", "no --workdir:")],
+)
+def test_what_is_missing_is_asked_for(mode, sentence):
+    with flagsaver.flagsaver(mode=mode):
+        assert sentence in main.missing_config()
 
 
 def test_the_models_own_name_may_be_repeated(parse):
