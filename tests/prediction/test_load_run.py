@@ -1,9 +1,6 @@
 """A trained run from Python: it answers as --mode predict does, wherever its weights have gone."""
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -184,20 +181,3 @@ def test_images_for_weights_of_others_are_normalised_as_these_were_published(mod
     assert avit_jax.preprocess([image] * 2, model, pixels="symmetric")[1].max() == -1.0
     with pytest.raises(UserError, match="pixels is 'x': write one of"):
         avit_jax.preprocess(image, model, pixels="x")
-
-
-def test_the_cache_of_programs_is_used_although_jax_has_begun_without_one(tmp_path):
-    """And importing the package imports nothing of what a loaded run needs."""
-    program = (
-        "import jax, sys, avit_jax; jax.numpy.ones(3).sum(); "
-        "assert not {'orbax', 'tensorflow_datasets'} & set(sys.modules); "
-        "from avit_jax.runtime.compilation_cache import use_compilation_cache, cache_hits; "
-        "avit_jax.load_run; use_compilation_cache(); "
-        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0); "
-        "jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1); "
-        "jax.jit(lambda x: x @ x + 7)(jax.numpy.ones((3, 3)))"
-    )
-    package = str(Path(avit_jax.__file__).parents[1])
-    environment = {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu", "PYTHONPATH": package}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
-    assert list(tmp_path.rglob("*-cache"))
