@@ -74,7 +74,7 @@ def kept_at(place: Path) -> ConfigDict | None:
 
 def beside(weights: Path) -> Path:
     """The file that describes a weight file."""
-    return weights.with_name(f"{weights.name}.json")
+    return weights.parent / f"{weights.name}.json"  # also of the folder ".", which has no name
 
 
 def typed(saved: ConfigDict) -> ConfigDict:
