@@ -49,6 +49,12 @@ def kept_class_names(place: Path) -> tuple[str, ...] | None:
         ) from error
 
 
+def forget(workdir: Path) -> None:
+    """Take away what an earlier run has written that trained nothing, perhaps on other data."""
+    if jax.process_index() == 0:
+        (workdir / RUN).unlink(missing_ok=True)
+
+
 def numbers_for_names(classes: int) -> tuple[str, ...]:
     """What classes are called whose names nobody has kept."""
     return tuple(f"class {label}" for label in range(classes))

@@ -120,10 +120,10 @@ def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
             'folder, or a weight file with model="deit_tiny_patch16_224", say.'
         )
     pixels, crop_ratio = published_preprocessing(model)
-    return configs.changed(
-        configs.base(model=model),
-        {"init.pixels": pixels, "data.augment.crop_ratio": crop_ratio},
-    )
+    values = {"data.augment.crop_ratio": crop_ratio}
+    if pixels != "imagenet":  # else the kind of file may know better
+        values["init.pixels"] = pixels
+    return configs.changed(configs.base(model=model), values)
 
 
 def _weights(source: str, place: Path, experiment: Experiment) -> Weights:
