@@ -60,8 +60,10 @@ def with_config(argv: Sequence[str]) -> list[str]:
         )
     if given:
         chosen = _packaged(given)
-        begins = next(i for i, flag in enumerate(argv) if _name(flag) == "config")
-        rest = [*argv[1:begins], *argv[begins + (1 if "=" in argv[begins] else 2) :]]
+        rest = list(argv[1:])
+        while "config" in map(_name, rest):
+            begins = list(map(_name, rest)).index("config")
+            del rest[begins : begins + (1 if "=" in rest[begins] else 2)]
     else:
         chosen = f"{_SHIMS / 'file_of_model.py'}:{model}" if model else _of_run(argv)
         rest = list(argv[1:])
@@ -77,7 +79,7 @@ def _packaged(config: str) -> str:
 
 
 def config_folder() -> Path:
-    """Where the configs of this project lie: in a clone beside the package, else inside of it."""
+    """Where the configs of this project lie: in a wheel inside of the package, else beside it."""
     package = Path(__file__).parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -92,11 +94,12 @@ def _of_run(argv: Sequence[str]) -> str | None:
 
 
 def _value(argv: Sequence[str], name: str) -> str:
-    """What was given for a flag, `--name value` or `--name=value`; an empty text if nothing was."""
+    """What was given last for a flag, `--name value` or `--name=value`; else an empty text."""
+    found = ""
     for flag, following in zip(argv, (*argv[1:], ""), strict=True):
         if _name(flag) == name:
-            return flag.partition("=")[2] if "=" in flag else following
-    return ""
+            found = flag.partition("=")[2] if "=" in flag else following
+    return found
 
 
 def _name(flag: str) -> str:

@@ -80,8 +80,8 @@ class Experiment:
     def class_names(self) -> tuple[tuple[str, ...], bool]:
         """Names of the model's classes, and whether they are known.
 
-        A run keeps those of its training data. Where it is older than that, and the data are not at
-        hand, they are numbers, and a warning says why, once.
+        A run keeps those of its training data. Where it has none, and the data are not at hand,
+        they are numbers, and a warning says why, once.
         """
         if self._kept_class_names is not None:
             return self._kept_class_names, True
@@ -98,8 +98,8 @@ class Experiment:
 
     def describe(self, place: Path) -> None:
         """Write down what images and answers are, in a workdir or beside a weight file."""
-        names, are_known = self.class_names
-        description.write(place, self.config, self.model.shape, names if are_known else None)
+        names = self.class_names[0] if self.class_names[1] else None
+        description.write(place, self.config, self.model.shape, names)
 
     @functools.cached_property
     def plan(self) -> Plan | None:
@@ -132,9 +132,8 @@ class Experiment:
         if found is None:
             found = initial_weights(self.settings.init, self.model, mesh, weights=weights)
         else:
-            changed = [changes[key] for key in changes if key.startswith(("method.", "model."))]
-            if changed:
-                said = "; ".join(changed)
+            said = "; ".join(changes[k] for k in changes if k.startswith(("method.", "model.")))
+            if said:
                 logger.warning("used otherwise than trained in %s: %s", self.workdir, said)
         if found is None:
             raise nothing_in(self.workdir)

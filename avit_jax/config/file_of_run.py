@@ -20,9 +20,10 @@ def get_config(place: str) -> ConfigDict:
     Raises:
         UserError: it keeps none.
     """
-    found = configs.kept_at(Path(place))
+    path = Path(place).expanduser()
+    found = configs.kept_at(path)
     if found is None:
-        what = "does not say what model it is of" if Path(place).exists() else "does not exist"
+        what = "does not say what model it is of" if path.exists() else "does not exist"
         raise UserError(
             f"{place} {what}: write --config FILE, or --model NAME such "
             "as deit_tiny_patch16_224, or the --workdir of a trained run, which knows its own."
