@@ -51,7 +51,7 @@ REFUSED = {
     ),
     "an unknown variant": (
         [f"--config={DIGITS}:foo"],
-        "the config has no variant 'foo': write one of ci, debug behind the colon, or nothing.",
+        "the config has no variant 'foo': write one of ci, debug, live behind the colon, or nothing.",
     ),
     "a mistyped key": (
         [f"--config={DIGITS}", "--config.optim.learning_rat=1"],
