@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import re
 import tempfile
@@ -42,6 +43,16 @@ class LiteralOrText(flags.ArgumentParser):
     def flag_type(self) -> str:
         """What `--help` says about the values."""
         return "text or a Python list"
+
+
+class PlainLines(logging.Formatter):
+    """Log lines as a person reads them: what happened, without file, thread and microseconds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, behind `warning: ` or `error: ` where it is one; a traceback below it."""
+        text = super().format(record)
+        is_plain = record.levelno < logging.WARNING
+        return text if is_plain else f"{record.levelname.lower()}: {text}"
 
 
 def with_config(argv: Sequence[str]) -> list[str]:

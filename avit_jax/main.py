@@ -138,6 +138,7 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
+    logging.get_absl_handler().setFormatter(command_line.PlainLines())
     python_logging.getLogger("avit_jax").setLevel(python_logging.INFO)
     try:
         if len(argv) > 1:

@@ -1,5 +1,6 @@
 """What is wrong on the command line is said in one sentence, whatever raised it underneath."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -51,7 +52,8 @@ REFUSED = {
     ),
     "an unknown variant": (
         [f"--config={DIGITS}:foo"],
-        "the config has no variant 'foo': write one of ci, debug, live behind the colon, or nothing.",
+        "the config has no variant 'foo': write one of ci, debug, live behind the colon, or "
+        "nothing.",
     ),
     "a mistyped key": (
         [f"--config={DIGITS}", "--config.optim.learning_rat=1"],
@@ -192,6 +194,16 @@ def test_settings_that_are_unset_take_a_value_of_their_type(parse):
 )
 def test_a_prior_is_a_family_or_a_literal_mixture(text, value, parse):
     assert parse(f"--config={DIGITS}", "--config.method.prior", text).method.prior == value
+
+
+@pytest.mark.parametrize(
+    ("level", "line"), [("INFO", "going on from 4"), ("WARNING", "warning: going on from 4")]
+)
+def test_log_lines_say_what_happened_and_nothing_else(level, line):
+    record = logging.LogRecord(
+        "avit_jax.x", getattr(logging, level), "x.py", 3, "going on from %d", (4,), None
+    )
+    assert command_line.PlainLines().format(record) == line
 
 
 @pytest.mark.parametrize("flag", ["--workdir", "--output", "--input"])
