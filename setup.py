@@ -6,9 +6,11 @@ because their newest releases need Python 3.12.
 """
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 BEFORE_PYTHON_312 = 'python_version < "3.12"'
@@ -28,6 +30,22 @@ def read_description() -> str:
     """Returns the README, or an empty text where a source tree comes without one."""
     readme = ROOT / "README.md"
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs/ into the package of a wheel, so that they have names where there is no clone.
+
+    A mapping of packages would do as well, but makes setuptools install a clone by an import hook,
+    and then a folder named avit_jax in the current one, such as the clone's own, hides the package.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "avit_jax" / "configs"
+            target.mkdir(parents=True, exist_ok=True)
+            for file in sorted((ROOT / "configs").glob("*.py")):
+                shutil.copyfile(file, target / file.name)
 
 
 RUNTIME = [
@@ -119,6 +137,8 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",
     packages=find_packages(include=["avit_jax", "avit_jax.*"]),
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["avit-jax = avit_jax.main:run"]},
     package_data={"avit_jax": ["py.typed", "data/*.npz", "data/*.json", "data/*.txt"]},
     install_requires=RUNTIME,
     extras_require=EXTRAS,

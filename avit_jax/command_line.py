@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import re
 import tempfile
@@ -18,6 +19,7 @@ from avit_jax.runtime.files import is_local
 
 # What parsing flags and config files raises over a user's mistake; anything else is our own bug.
 PROBLEMS = (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError)
+_SHIMS = Path(__file__).parent / "config"  # config files that are no experiment
 _SUGGESTION = re.compile(r'Did you mean "([^"]+)"')
 
 
@@ -43,6 +45,78 @@ class LiteralOrText(flags.ArgumentParser):
         return "text or a Python list"
 
 
+class PlainLines(logging.Formatter):
+    """Log lines as a person reads them: what happened, without file, thread and microseconds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, behind `warning: ` or `error: ` where it is one; a traceback below it."""
+        text = super().format(record)
+        is_plain = record.levelno < logging.WARNING
+        return text if is_plain else f"{record.levelname.lower()}: {text}"
+
+
+def with_config(argv: Sequence[str]) -> list[str]:
+    """The command line with a `--config` that can be loaded, as far as it says what that is.
+
+    A name stands for a config of this package; `--model` for all defaults of a named model; and
+    where nothing trains, a run for its own config. Behind a `--config` come all other flags.
+
+    Raises:
+        UserError: both `--config` and `--model`.
+    """
+    given, model = _value(argv, "config"), _value(argv, "model")
+    if given and model:
+        raise UserError(
+            f"--config {given} and --model {model} both say what model it is: leave one out."
+        )
+    if given:
+        chosen = _packaged(given)
+        rest = list(argv[1:])
+        while "config" in map(_name, rest):
+            begins = list(map(_name, rest)).index("config")
+            del rest[begins : begins + (1 if "=" in rest[begins] else 2)]
+    else:
+        chosen = f"{_SHIMS / 'file_of_model.py'}:{model}" if model else _of_run(argv)
+        rest = list(argv[1:])
+    return [*argv[:1], *([f"--config={chosen}"] if chosen else []), *rest]
+
+
+def _packaged(config: str) -> str:
+    """A `--config` in which a name such as `avit_digits` has become the path of its file."""
+    name, colon, variant = config.partition(":")
+    file = config_folder() / f"{name.removesuffix('.py')}.py"
+    is_name = os.path.basename(name) == name and not os.path.exists(name)
+    return f"{file}{colon}{variant}" if is_name and file.is_file() else config
+
+
+def config_folder() -> Path:
+    """Where the configs of this project lie: in a wheel inside of the package, else beside it."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def _of_run(argv: Sequence[str]) -> str | None:
+    """The config of the run that is used; `None` where there is none, or it is to train."""
+    mode = _value(argv, "mode") or "train"
+    source, workdir = _value(argv, "input"), _value(argv, "workdir")
+    place = source if mode == "convert" and source else workdir
+    return f"{_SHIMS / 'file_of_run.py'}:{place}" if mode != "train" and place else None
+
+
+def _value(argv: Sequence[str], name: str) -> str:
+    """What was given last for a flag, `--name value` or `--name=value`; else an empty text."""
+    found = ""
+    for flag, following in zip(argv, (*argv[1:], ""), strict=True):
+        if _name(flag) == name:
+            found = flag.partition("=")[2] if "=" in flag else following
+    return found
+
+
+def _name(flag: str) -> str:
+    return flag.partition("=")[0].lstrip("-") if flag.startswith("-") else ""
+
+
 def one_sentence(error: BaseException, argv: Sequence[str]) -> str:
     """What to tell a user about an error that was raised while flags were parsed.
 
@@ -51,14 +125,14 @@ def one_sentence(error: BaseException, argv: Sequence[str]) -> str:
         argv: the command line.
     """
     chain = list(_chain(error))
-    file = _config_file(argv)
+    file = _value(argv, "config").partition(":")[0]
     for cause in reversed(chain):
         if isinstance(cause, UserError):
             return str(cause)
     if isinstance(error, OSError) and not os.path.isfile(file):
         return (
-            f"there is no config file {file!r}: write --config configs/avit_digits.py or another "
-            "file."
+            f"there is no config file {file!r}: write --config avit_digits, or another name of "
+            f"{config_folder()}, or the path of a file."
         )
     for cause in reversed(chain):
         line = _line_of(file, cause)
@@ -75,15 +149,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         hidden = None if error.__suppress_context__ else error.__context__
         error = error.__cause__ or hidden
-
-
-def _config_file(argv: Sequence[str]) -> str:
-    """The path given with `--config`, or an empty text."""
-    for flag, value in zip(argv, (*argv[1:], ""), strict=True):
-        name, equals, joined = flag.partition("=")
-        if name in ("--config", "-config"):
-            return (joined if equals else value).partition(":")[0]
-    return ""
 
 
 def _line_of(file: str, error: BaseException) -> int | None:

@@ -18,15 +18,16 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
-from avit_jax.checkpoints import stored_plans
+from avit_jax.checkpoints import description, stored_plans
 from avit_jax.checkpoints.weights import Weights, initial_weights, nothing_in, weights_of_run
+from avit_jax.checkpoints.workdir import differences_in_use
 from avit_jax.data.bad_examples import BadExamples
 from avit_jax.data.image_selection import Selection, evenly_spaced, labelled, read_selection
 from avit_jax.data.sources import Source, open_source
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
-from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.runtime.device_mesh import make_mesh, refuse_uneven
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +80,26 @@ class Experiment:
     def class_names(self) -> tuple[tuple[str, ...], bool]:
         """Names of the model's classes, and whether they are known.
 
-        Where the data are not at hand they are numbers, and a warning says why, once.
+        A run keeps those of its training data. Where it has none, and the data are not at hand,
+        they are numbers, and a warning says why, once.
         """
+        if self._kept_class_names is not None:
+            return self._kept_class_names, True
         try:
             return self.eval_source.class_names, True
         except UserError as error:
             logger.warning("classes go by number, for their names are not at hand: %s", error)
-            return tuple(f"class {label}" for label in range(self.model.shape.num_classes)), False
+            return description.numbers_for_names(self.model.shape.num_classes), False
+
+    @functools.cached_property
+    def _kept_class_names(self) -> tuple[str, ...] | None:
+        kept = description.kept_class_names(self.workdir)
+        return kept if kept and len(kept) == self.model.shape.num_classes else None
+
+    def describe(self, place: Path) -> None:
+        """Write down what images and answers are, in a workdir or beside a weight file."""
+        names = self.class_names[0] if self.class_names[1] else None
+        description.write(place, self.config, self.model.shape, names)
 
     @functools.cached_property
     def plan(self) -> Plan | None:
@@ -110,26 +124,29 @@ class Experiment:
             mesh: to put them on; the experiment's own if unset.
 
         Raises:
-            UserError: there are none, or they do not fit.
+            UserError: there are none, they do not fit, or the run was trained with other settings.
         """
         mesh, weights = mesh or self.mesh, self.settings.eval.weights
+        changes = self.changes
         found = weights_of_run(self.workdir, self.model, mesh, weights=weights)
         if found is None:
             found = initial_weights(self.settings.init, self.model, mesh, weights=weights)
         else:
-            lines = self.differences(self.workdir)
-            changed = [line for key, line in lines.items() if key.startswith(("method.", "model."))]
-            if changed:
-                logger.warning(
-                    "used otherwise than trained in %s: %s", self.workdir, "; ".join(changed)
-                )
+            said = "; ".join(changes[k] for k in changes if k.startswith(("method.", "model.")))
+            if said:
+                logger.warning("used otherwise than trained in %s: %s", self.workdir, said)
         if found is None:
             raise nothing_in(self.workdir)
         return found
 
-    def differences(self, workdir: Path) -> dict[str, str]:
-        """What the config changes of that of another run, see `config.differences`."""
-        return configs.differences(self.config, (workdir / "config.json").read_text())
+    @functools.cached_property
+    def changes(self) -> dict[str, str]:
+        """What the config says otherwise than that of the trained run in the workdir, for people.
+
+        Raises:
+            UserError: something that determines parameters.
+        """
+        return differences_in_use(self.config, self.workdir)
 
     @property
     def total_steps(self) -> int:
@@ -171,19 +188,11 @@ class Experiment:
 
     def eval_images(self, limit: int) -> Selection:
         """At most so many images of the evaluation split, evenly spaced."""
-        return labelled(
-            self.eval_source,
-            evenly_spaced(len(self.eval_source), limit),
-            split=self.settings.data.eval_split,
-        )
+        return _some(self.eval_source, limit, split=self.settings.data.eval_split)
 
     def train_images(self, limit: int) -> Selection:
         """At most so many images of the training split, evenly spaced."""
-        return labelled(
-            self.train_source,
-            evenly_spaced(len(self.train_source), limit),
-            split=self.settings.data.train_split,
-        )
+        return _some(self.train_source, limit, split=self.settings.data.train_split)
 
     def measured_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Evaluation images to measure costs and speed on, from the first to the last of the split.
@@ -203,11 +212,11 @@ class Experiment:
     def refuse_uneven_train_batch(self) -> None:
         """Raises UserError where the microbatches of a training do not divide among devices."""
         train = self.settings.train
-        _refuse_uneven("train.batch_size / accumulation", train.batch_size // train.accumulation)
+        refuse_uneven("train.batch_size / accumulation", train.batch_size // train.accumulation)
 
     def refuse_uneven_eval_batch(self) -> None:
         """Raises UserError where the batches of an evaluation do not divide among devices."""
-        _refuse_uneven("eval.batch_size", self.settings.eval.batch_size)
+        refuse_uneven("eval.batch_size", self.settings.eval.batch_size)
 
     def _open(self, split: str) -> Source:
         data, classes = self.settings.data, self.model.shape.num_classes
@@ -218,6 +227,7 @@ class Experiment:
                 f"--config.model.num_classes {len(source.class_names)} to train a model for them, "
                 "or the data that this one was trained on."
             )
+        description.warn_of_other_names(source, self._kept_class_names)
         return source
 
     def _counting_bad(self, batches: Batches, source: Source) -> Batches:
@@ -237,10 +247,5 @@ class Experiment:
         }
 
 
-def _refuse_uneven(name: str, size: int) -> None:
-    devices = jax.device_count()
-    if size % devices:
-        raise UserError(
-            f"config.{name} is {size}, which does not divide among {devices} devices: "
-            f"write a multiple of {devices}."
-        )
+def _some(source: Source, limit: int, *, split: str) -> Selection:
+    return labelled(source, evenly_spaced(len(source), limit), split=split)

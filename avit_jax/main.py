@@ -1,6 +1,7 @@
-"""Command line: `python -m avit_jax.main --config configs/avit_digits.py [--mode train|eval|...]`.
+"""Command line: `avit-jax --config avit_digits`, or `python -m avit_jax.main --config FILE`.
 
-Every setting can be changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something
+A run that is there knows its config: `--mode eval --workdir runs/avit_digits`. Every setting can be
+changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something
 the user has to put right (one sentence says what), 75 stopped by SIGTERM with everything saved, so
 that starting the same command again goes on.
 """
@@ -29,6 +30,9 @@ EXIT_USAGE, EXIT_PREEMPTED = 2, 75
 # Of settings that are text or a structure, such as a depth prior.
 config_flags.register_flag_parser_for_type(object, command_line.LiteralOrText())
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
+MODEL = flags.DEFINE_string(
+    "model", None, "A named model with all settings as they are by default, instead of --config."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes; runs/<config name> if unset.")
 INPUT = flags.DEFINE_string(
     "input",
@@ -67,7 +71,7 @@ def run_eval(config: ConfigDict, workdir: Path) -> None:
     """Exact figures of a trained run."""
     from avit_jax.evaluation.run import evaluate_run
 
-    evaluate_run(config, workdir)
+    evaluate_run(config, workdir, operating_point=OPERATING_POINT.value)
 
 
 def run_predict(config: ConfigDict, workdir: Path) -> None:
@@ -134,12 +138,13 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
+    logging.get_absl_handler().setFormatter(command_line.PlainLines())
     python_logging.getLogger("avit_jax").setLevel(python_logging.INFO)
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: every setting is a --flag.")
         if CONFIG.value is None:
-            raise UserError("there is no --config: write --config configs/avit_digits.py.")
+            raise UserError(missing_config())
         workdir = checked_workdir()
         if MODE.value in ("benchmark", "calibrate"):
             start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
@@ -151,6 +156,16 @@ def main(argv: list[str]) -> None:
         sys.exit(EXIT_PREEMPTED)
     except UserError as error:
         refuse(str(error))
+
+
+def missing_config() -> str:
+    """What to write where neither a config nor a run was named."""
+    if MODE.value == "train":
+        return "there is no --config: write --config avit_digits, or the path of another file."
+    return (
+        f"there is no --workdir: --mode {MODE.value} uses a trained run, which knows its config, "
+        "such as --workdir runs/avit_digits; write --config FILE or --model NAME for anything else."
+    )
 
 
 def chosen_config(workdir: Path) -> ConfigDict:
@@ -202,6 +217,7 @@ def _output() -> Path | None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Flags of the command line; what is wrong with them becomes one sentence and status 2."""
     try:
+        argv = command_line.with_config(argv)
         remaining = flags.FLAGS(argv)
         if CONFIG.value is not None:
             CONFIG.value.seed  # noqa: B018  a file that could not be loaded says so only here
@@ -221,8 +237,14 @@ def default_workdir() -> str:
     """`runs/<name of the config file>`, with its variant (`:debug`) in the name."""
     file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
     name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
+    name = MODEL.value or name
     return os.path.join("runs", name)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The console script `avit-jax`."""
     app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,5 +1,6 @@
 """What is wrong on the command line is said in one sentence, whatever raised it underneath."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from absl.testing import flagsaver
 
 from avit_jax import command_line, main
+from avit_jax import config as configs
 from avit_jax.errors import UserError
+from tests import tiny_runs
 
 # ml_collections loads config files by a method that Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -34,20 +37,23 @@ def refusal(parse, capsys, *arguments) -> str:
     return capsys.readouterr().err
 
 
+NO_FILE = (
+    "there is no config file 'configs/nope.py': write --config avit_digits, or another name of "
+    f"{command_line.config_folder()}, or the path of a file."
+)
 REFUSED = {
     "no such config file": (
         ["--config=configs/nope.py"],
-        "there is no config file 'configs/nope.py': write --config configs/avit_digits.py or "
-        "another file.",
+        NO_FILE,
     ),
     "no such config file, and a setting": (
         ["--config", "configs/nope.py:debug", "--config.seed=1"],
-        "there is no config file 'configs/nope.py': write --config configs/avit_digits.py or "
-        "another file.",
+        NO_FILE,
     ),
     "an unknown variant": (
         [f"--config={DIGITS}:foo"],
-        "the config has no variant 'foo': write one of ci, debug behind the colon, or nothing.",
+        "the config has no variant 'foo': write one of ci, debug, live behind the colon, or "
+        "nothing.",
     ),
     "a mistyped key": (
         [f"--config={DIGITS}", "--config.optim.learning_rat=1"],
@@ -100,6 +106,72 @@ def test_a_mistake_in_a_config_file_is_found_by_its_line(code, sentence, tmp_pat
     assert message.count("\n") == 1
 
 
+SHIMS = Path(command_line.__file__).parent / "config"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config"),
+    [
+        (["--config", "avit_digits"], DIGITS),
+        (["--config=avit_digits.py:debug"], f"{DIGITS}:debug"),
+        (["--config", "configs/avit_digits.py"], "configs/avit_digits.py"),
+        (["--model", "deit_tiny_patch16_224"], f"{SHIMS}/file_of_model.py:deit_tiny_patch16_224"),
+        (["--mode=eval", "--workdir", "runs/x"], f"{SHIMS}/file_of_run.py:runs/x"),
+        (["--mode=convert", "--input=a", "--workdir=b"], f"{SHIMS}/file_of_run.py:a"),
+        (["--mode", "eval", "--workdir=runs/x", "--config", "avit_digits"], DIGITS),
+        (["--workdir", "runs/x"], None),
+        (["--mode", "eval"], None),
+    ],
+)
+def test_a_config_is_a_file_a_name_a_model_or_what_a_run_keeps(arguments, config):
+    others = ["--config.seed", "1"]
+    found = command_line.with_config(["main", *arguments, *others])
+    first = [] if config is None else [f"--config={config}"]
+    assert found[: 1 + len(first)] == ["main", *first]
+    assert found[-2:] == others
+    assert sum(flag.startswith("--config=") for flag in found) == len(first)
+    assert "avit_digits" not in found[1 + len(first) :]
+
+
+def test_a_config_and_a_model_are_not_both_believed():
+    with pytest.raises(UserError, match="--config x and --model y both say what model it is"):
+        command_line.with_config(["main", "--config", "x", "--model=y"])
+
+
+def test_a_run_gives_its_config_and_flags_change_it(tmp_path, parse, capsys):
+    saved = tiny_runs.config_of()
+    saved.seed = 7
+    (tmp_path / "config.json").write_text(configs.to_json(saved))
+    use = ["--mode=eval", f"--workdir={tmp_path}"]
+    config = parse(*use, "--config.data.dir", "photos", "--config.inference.batch_size=8")
+    assert (config.seed, config.data.dir, config.inference.batch_size) == (7, "photos", 8)
+    assert configs.differences(config, configs.to_json(saved)).keys() == {
+        "data.dir",
+        "inference.batch_size",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--mode=eval", "--workdir=nowhere"], "nowhere does not exist: write --config FILE, or"),
+        (["--mode=convert", f"--input={DIGITS}"], "does not say what model it is of: write --conf"),
+        (["--mode=eval", "--model=nothing"], "model 'nothing' is unknown"),
+    ],
+)
+def test_what_does_not_say_its_model_is_refused(arguments, sentence, parse, capsys):
+    assert sentence in refusal(parse, capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [("train", "there is no --config: write --config avit_digits"), ("eval", "no --workdir:")],
+)
+def test_what_is_missing_is_asked_for(mode, sentence):
+    with flagsaver.flagsaver(mode=mode):
+        assert sentence in main.missing_config()
+
+
 def test_the_models_own_name_may_be_repeated(parse):
     config = parse(f"--config={DIGITS}", "--config.model.name=avit_micro_patch4_32")
     assert config.model.name == "avit_micro_patch4_32"
@@ -122,6 +194,16 @@ def test_settings_that_are_unset_take_a_value_of_their_type(parse):
 )
 def test_a_prior_is_a_family_or_a_literal_mixture(text, value, parse):
     assert parse(f"--config={DIGITS}", "--config.method.prior", text).method.prior == value
+
+
+@pytest.mark.parametrize(
+    ("level", "line"), [("INFO", "going on from 4"), ("WARNING", "warning: going on from 4")]
+)
+def test_log_lines_say_what_happened_and_nothing_else(level, line):
+    record = logging.LogRecord(
+        "avit_jax.x", getattr(logging, level), "x.py", 3, "going on from %d", (4,), None
+    )
+    assert command_line.PlainLines().format(record) == line
 
 
 @pytest.mark.parametrize("flag", ["--workdir", "--output", "--input"])

@@ -55,7 +55,8 @@ def test_synthetic_cases_of_a_benchmark_open_no_data(config, tmp_path):
 
 # Where configs are written down, compared with others or changed into others.
 DOCUMENTS = {
-    "checkpoints/operating_points.py", "checkpoints/weights.py", "evaluation/run.py",
+    "checkpoints/description.py", "checkpoints/operating_points.py", "checkpoints/weights.py",
+    "evaluation/run.py",
     "export/convert.py", "prediction/answer_lines.py", "experiment.py",
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avit_jax.checkpoints.stored_plans import save_plan, situation
+from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
 from avit_jax.evaluation import report
@@ -70,7 +71,7 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
         plan = dataclasses.replace(plan, capacities=found)
         record["capped"] = capped_report(experiment, params, plan, usage)
     file = save_plan(workdir, situation(model.shape, batch_size), plan, record)
-    _print(plan, record, usage[0].tokens, file)
+    _print(plan, record, usage[0].tokens, file, changes=experiment.changes)
     return plan
 
 
@@ -171,10 +172,13 @@ def capped_report(
     }
 
 
-def _print(plan: Plan, record: dict[str, Any], tokens: np.ndarray, file: Path) -> None:
+def _print(
+    plan: Plan, record: dict[str, Any], tokens: np.ndarray, file: Path, *, changes: dict[str, str]
+) -> None:
     ratios = record["speed_over_default"]
     print(columns(["plan", "speed / default"], [(n, f"{r:.3f}") for n, r in ratios.items()]))
     rows = [
+        *as_rows(changes),
         ("chosen plan", record["chosen"]),
         ("images per group", str(plan.images)),
         ("blocks of rows", ", ".join(map(str, plan.row_sizes))),

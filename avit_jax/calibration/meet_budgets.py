@@ -17,6 +17,7 @@ from avit_jax.calibration.budget_curve import draw, rows
 from avit_jax.calibration.dialled_model import DialledModel
 from avit_jax.checkpoints.budgets import Budget, parse_budget
 from avit_jax.checkpoints.operating_points import LEARNT, OperatingPoint, measured_with, save_points
+from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.errors import UserError
 from avit_jax.evaluation import report
 from avit_jax.experiment import Experiment
@@ -68,6 +69,8 @@ def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[
     }
     file = save_points(workdir, measured, points, **record)
     picture = draw(points, top1_dense=dense["top1"], images=dense["images"], file=workdir / PICTURE)
+    for name, value in as_rows(experiment.changes):
+        print(f"{name}: {value}")
     print(f"found on {record['calibration']}; top-1 and held-out cost: {record['evaluation']}")
     print(columns(*rows(points, top1_dense=dense["top1"])), flush=True)
     print(f"written: {file}, {picture}; use one with --operating_point {asked[0].name}")

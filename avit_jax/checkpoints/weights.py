@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
+from flax.traverse_util import unflatten_dict
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from avit_jax import config as configs
@@ -21,6 +26,8 @@ from avit_jax.pretrained.pixels import for_our_pixels
 from avit_jax.pretrained.weights import load_torch
 from avit_jax.runtime.device_mesh import abstract_on, put_on
 from avit_jax.runtime.processes import in_all_or_none
+
+EXPORTED_WEIGHTS = "weights.npz"  # of an exported folder
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +137,8 @@ def weights_of_run(
     found, wanted, backbone = map(
         _sizes, (trained.abstract_params(), model.abstract_params(), abstract(model.shape.build))
     )
-    if found != wanted and not (plain and found == backbone):
+    resized = _resized(trained, model)
+    if found != wanted and not (plain and found == backbone) and resized is None:
         names = sorted(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))
         raise UserError(
             f"the weights in {workdir} ({config.model.name}) have other sizes than this model (in "
@@ -151,7 +159,47 @@ def weights_of_run(
         return None
     step, state = restored
     logger.info("weights (%s) of step %d in %s", name, step, workdir)
-    return Weights(state[name], f"step {step} of {workdir} ({name})", step)
+    params = state[name] if resized is None else put_on(mesh, resized(state[name]))
+    return Weights(params, f"step {step} of {workdir} ({name})", step)
+
+
+def _resized(trained: Model, model: Model) -> Callable[[Params], Params] | None:
+    """What makes parameters fit a model that takes images of another size; `None` if it does not.
+
+    Positions are interpolated as in weights of others.
+    """
+    size = model.shape.image_size
+    if size == trained.shape.image_size:
+        return None
+    alike = dataclasses.replace(trained, shape=dataclasses.replace(trained.shape, image_size=size))
+    if _sizes(alike.abstract_params()) != _sizes(model.abstract_params()):
+        return None
+
+    def resize(params: Params) -> Params:
+        whole = multihost_utils.process_allgather(params, tiled=True)
+        return alike.from_torch(trained.to_torch(whole))
+
+    return resize
+
+
+def weights_of_export(folder: Path, model: Model, mesh: Mesh) -> Weights:
+    """The weights of a folder that `--mode export` wrote.
+
+    Raises:
+        UserError: they cannot be read, or are of another model.
+    """
+    file = folder / EXPORTED_WEIGHTS
+    try:
+        with np.load(file) as arrays:
+            params = unflatten_dict(dict(arrays), sep="/")
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} cannot be read ({error}): export the run again.") from error
+    if _sizes(params) != _sizes(model.abstract_params()):
+        raise UserError(
+            f"the weights in {file} are not those that {folder / 'export.json'} describes: export "
+            "the run again."
+        )
+    return Weights(put_on(mesh, params), f"the export {folder}", None)
 
 
 def _sizes(params: Params) -> Params:

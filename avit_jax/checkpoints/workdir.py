@@ -1,7 +1,12 @@
-"""Whose workdir it is: a run goes on with the config it was started with, or not at all."""
+"""Whose workdir it is: a run goes on with the config it was started with, or not at all.
+
+Where it is only used, by evaluation and all else that is no training, it knows its config itself,
+and another one may change what determines no parameter.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -13,6 +18,8 @@ from avit_jax.errors import UserError
 from avit_jax.runtime.files import write_text_atomic
 
 CONVERTED = "converted.json"  # in a workdir of converted weights: where they are from
+LENGTH = {"train.epochs", "train.steps"}
+SHOWN = 4  # differences that a message names
 
 
 def refuse_other_run(config: ConfigDict, workdir: Path) -> bool:
@@ -38,11 +45,64 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> bool:
     lines = configs.differences(config, saved)
     changed = [line for key, line in lines.items() if key not in may_change]
     if changed and Checkpoints(workdir / "checkpoints").steps():
+        if lines.keys() - may_change <= LENGTH:
+            remedy = (
+                "its learning rate was made for that length: go on from its weights in a new run, "
+                f"with --config.init.workdir {workdir} and another --workdir"
+            )
+        else:
+            remedy = "write another --workdir, or the same settings"
         raise UserError(
-            f"{workdir} was started with another config ({'; '.join(changed)}): "
-            "write another --workdir, or the same settings."
+            f"{workdir} was started with another config ({shortened(changed)}): {remedy}."
         )
     return bool(changed)
+
+
+def differences_in_use(config: ConfigDict, workdir: Path) -> dict[str, str]:
+    """What `config` changes of the trained run in `workdir`, by keys, for people.
+
+    Where nothing was trained, any config is as good as another. Of converted weights nobody knows
+    how they were trained; model and method count alone.
+
+    Raises:
+        UserError: something that determines parameters, in number or in value.
+    """
+    if not (workdir / "config.json").exists() or not Checkpoints(workdir / "checkpoints").steps():
+        return {}
+    lines = configs.differences(config, configs.to_json(configs.read(workdir / "config.json")))
+    fixed = lines.keys() - configs.keys_of_use(config)
+    if (workdir / CONVERTED).exists():
+        lines = {key: line for key, line in lines.items() if not _of_training(key)}
+        fixed &= lines.keys()
+    if fixed:
+        raise UserError(
+            f"{workdir} was trained with other settings "
+            f"({shortened([lines[key] for key in sorted(fixed, key=_order)])}), which made its "
+            "parameters: "
+            "leave them out, for a run knows its own config."
+        )
+    return lines
+
+
+def _order(key: str) -> tuple[int, str]:
+    """What says most comes first: which model it is, then its method, then its training."""
+    return {"model": 0, "method": 1}.get(key.partition(".")[0], 2), key
+
+
+def as_rows(changes: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What `differences_in_use` returns as rows of a table."""
+    lines = (line.partition(": ") for line in changes.values())
+    return [(f"changed: {key}", values) for key, _, values in lines]
+
+
+def _of_training(key: str) -> bool:
+    return key.partition(".")[0] in ("train", "optim", "init", "teacher", "seed")
+
+
+def shortened(lines: Sequence[str]) -> str:
+    """The first few of several remarks, and how many more there are."""
+    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "; ".join(lines[:SHOWN]) + more
 
 
 def write_config(config: ConfigDict, workdir: Path) -> None:

@@ -2,18 +2,36 @@
 
 from avit_jax.config.defaults import Settings
 from avit_jax.config.model import base, make_model
-from avit_jax.config.saved import changeable_keys, differences, from_json, read, to_json
+from avit_jax.config.saved import (
+    EXPORTED,
+    beside,
+    changeable_keys,
+    changed,
+    differences,
+    from_json,
+    kept_at,
+    keys_of_use,
+    read,
+    to_json,
+    typed,
+)
 from avit_jax.config.variants import debug, parse_arg
 
 __all__ = [
+    "EXPORTED",
     "Settings",
     "base",
+    "beside",
     "changeable_keys",
+    "changed",
     "debug",
     "differences",
     "from_json",
+    "kept_at",
+    "keys_of_use",
     "make_model",
     "parse_arg",
     "read",
     "to_json",
+    "typed",
 ]

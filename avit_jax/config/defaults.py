@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from avit_jax import validators
 from avit_jax.config.inference import Benchmark, Eval, Inference
-from avit_jax.config.settings import CHANGEABLE, changeable
+from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
@@ -198,15 +198,15 @@ class Settings:
     seed: int = 0
     init: Init = dataclasses.field(default_factory=Init)
     teacher: Teacher = dataclasses.field(default_factory=Teacher)
-    data: Data = dataclasses.field(default_factory=Data)
+    data: Data = dataclasses.field(default_factory=Data, metadata=OF_USE)
     train: Train = dataclasses.field(default_factory=Train)
     optim: Optim = dataclasses.field(default_factory=Optim)
-    mesh: Mesh = dataclasses.field(default_factory=Mesh)
-    eval: Eval = dataclasses.field(default_factory=Eval)
+    mesh: Mesh = dataclasses.field(default_factory=Mesh, metadata=OF_USE)
+    eval: Eval = dataclasses.field(default_factory=Eval, metadata=OF_USE)
     inference: Inference = dataclasses.field(default_factory=Inference, metadata=CHANGEABLE)
     benchmark: Benchmark = dataclasses.field(default_factory=Benchmark, metadata=CHANGEABLE)
     checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint, metadata=CHANGEABLE)
-    log: Log = dataclasses.field(default_factory=Log)
+    log: Log = dataclasses.field(default_factory=Log, metadata=OF_USE)
     # Workdir of a dense run to set beside the results.
     dense_twin: str | None = changeable(None)
 

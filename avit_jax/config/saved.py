@@ -6,16 +6,20 @@ it is completed by what `settings.py` says of such.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from avit_jax.config import settings
-from avit_jax.config.model import declared
+from avit_jax.config.model import base, declared
 from avit_jax.errors import UserError
+
+EXPORTED = "export.json"  # in an exported folder, all that there is to say about it
 
 
 def to_json(config: ConfigDict) -> str:
@@ -46,6 +50,67 @@ def read(file: Path) -> ConfigDict:
     return from_json(text)
 
 
+def kept_at(place: Path) -> ConfigDict | None:
+    """The config that a workdir, an exported folder or a converted weight file keeps, if any.
+
+    What weights elsewhere were trained from is not kept with them.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if (place / "config.json").exists():
+        return read(place / "config.json")
+    file = next((file for file in (place / EXPORTED, beside(place)) if file.is_file()), None)
+    if file is None:
+        return None
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))["config"]
+        return from_json(json.dumps(kept | {"init": {}}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} is damaged ({error!r}): put a sound copy in its place, or move it away."
+        ) from error
+
+
+def beside(weights: Path) -> Path:
+    """The file that describes a weight file."""
+    return weights.parent / f"{weights.name}.json"  # also of the folder ".", which has no name
+
+
+def typed(saved: ConfigDict) -> ConfigDict:
+    """A saved config as a config file makes it: locked, and each value of its setting's type."""
+    config = base(model=saved.model.name).unlock()
+    config.update(saved)
+    return config.lock()
+
+
+def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """A typed config with other values, under the keys that the command line has.
+
+    Args:
+        config: stays as it is.
+        values: such as `{"data.augment.crop_ratio": 0.9}`.
+
+    Raises:
+        UserError: no such key, or a value of another type.
+    """
+    copy = config.copy_and_resolve_references()
+    for key, value in values.items():
+        try:
+            copy.update_from_flattened_dict({key: value})
+        except (AttributeError, KeyError) as error:
+            raise UserError(
+                f"the config has no key {key!r}: avit_jax/config/defaults.py, and the fields of "
+                "the model and its method, show what there is."
+            ) from error
+        except (TypeError, ValueError) as error:
+            kind = functools.reduce(getitem, key.split("."), config)
+            raise UserError(
+                f"config.{key} cannot be {value!r}: write a value like {kind!r}."
+            ) from error
+    return copy
+
+
 def differences(config: ConfigDict, saved: str) -> dict[str, str]:
     """Keys in which `config` differs from a saved JSON, with "key: saved -> now" for people.
 
@@ -69,6 +134,11 @@ def differences(config: ConfigDict, saved: str) -> dict[str, str]:
 def changeable_keys(config: ConfigDict) -> set[str]:
     """Keys that may change between two parts of one run."""
     return settings.changeable_keys(declared(config.model.name))
+
+
+def keys_of_use(config: ConfigDict) -> set[str]:
+    """Keys that may differ where a trained run is used: they determine no parameter."""
+    return settings.keys_of_use(declared(config.model.name))
 
 
 def _completed(saved: Mapping[str, Any]) -> dict[str, Any]:

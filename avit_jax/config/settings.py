@@ -4,6 +4,7 @@ A setting is a field of a dataclass, which says in its metadata what there is to
 
     workers: int = changeable(0)  # may change between two parts of one run
     rate: float = field(default=0.1, metadata={"before": 0.0})  # older runs behaved as with 0.0
+    size: int = field(default=224, metadata={"use": True})  # may differ where a run is used
     kernel: bool = field(default=False, metadata={"config": False})  # no config sets it
 
 A declaration is what is read from them: a tree of dicts, like the config that is made from it,
@@ -23,6 +24,7 @@ from ml_collections.config_dict import FieldReference
 Tree = Mapping[str, Any]  # of settings, or of their values
 _AS_DEFAULT = object()
 CHANGEABLE = {"changeable": True}  # of a field, or of one that is a section
+OF_USE = {"use": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +37,14 @@ class Setting:
           learnt.
         before: value that reproduces the behaviour before the setting existed; the default if not
           given. Saved configs that lack the setting count as having this value.
+        of_use: whether a trained run may be used with another value: it determines no parameter.
+          What is changeable may as well.
     """
 
     default: Any
     changeable: bool = False
     before: Any = _AS_DEFAULT
+    of_use: bool = False
 
 
 # Settings that no longer exist, by their keys, with their last defaults. A saved config may hold
@@ -54,7 +59,9 @@ def changeable(default: Any) -> Any:
     return dataclasses.field(default=default, metadata=CHANGEABLE)
 
 
-def of_dataclass(options: Any, before: Any = None, *, may_change: bool = False) -> dict[str, Any]:
+def of_dataclass(
+    options: Any, before: Any = None, *, may_change: bool = False, of_use: bool = False
+) -> dict[str, Any]:
     """The fields of a dataclass as a declaration whose defaults are the values of `options`.
 
     Values keep the types of their annotations in a config: a field that may be `None` takes values
@@ -66,6 +73,7 @@ def of_dataclass(options: Any, before: Any = None, *, may_change: bool = False) 
           a field existed does not follow from those.
         before: values before the fields existed; what the fields themselves say where unset.
         may_change: whether all fields may change between two parts of one run.
+        of_use: whether a trained run may be used with other values of all fields.
     """
     hints = typing.get_type_hints(type(options))
     declared: dict[str, Any] = {}
@@ -77,8 +85,9 @@ def of_dataclass(options: Any, before: Any = None, *, may_change: bool = False) 
         earlier = field.default if before is None else getattr(before, field.name)
         earlier = value if earlier is dataclasses.MISSING else earlier
         changes = may_change or said.get("changeable", False)
+        used = of_use or said.get("use", False)
         if dataclasses.is_dataclass(value):
-            declared[field.name] = of_dataclass(value, earlier, may_change=changes)
+            declared[field.name] = of_dataclass(value, earlier, may_change=changes, of_use=used)
             continue
         if isinstance(annotation, types.UnionType):
             kinds = [
@@ -88,7 +97,7 @@ def of_dataclass(options: Any, before: Any = None, *, may_change: bool = False) 
             ]
             value = FieldReference(value, field_type=kinds[0] if len(kinds) == 1 else object)
         declared[field.name] = Setting(
-            value, changeable=changes, before=said.get("before", earlier)
+            value, changeable=changes, before=said.get("before", earlier), of_use=used
         )
     return declared
 
@@ -105,6 +114,12 @@ def changeable_keys(declared: Tree) -> set[str]:
     """Keys ("data.workers") that may change between two parts of one run."""
     known = dict(flat(declared)) | RETIRED
     return {key for key, value in known.items() if value.changeable}
+
+
+def keys_of_use(declared: Tree) -> set[str]:
+    """Keys that may differ where a trained run is used."""
+    known = dict(flat(declared)) | RETIRED
+    return {key for key, value in known.items() if value.of_use or value.changeable}
 
 
 def completed(saved: Tree, declared: Tree, prefix: str = "") -> dict[str, Any]:

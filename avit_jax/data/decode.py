@@ -16,14 +16,15 @@ from avit_jax.data.example import BadExample, message_of
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-def decode(image: bytes | np.ndarray) -> Image.Image:
+def decode(image: bytes | np.ndarray | Image.Image) -> Image.Image:
     """Returns the image as 8-bit RGB, turned upright.
 
     Transparent pixels are laid over white, the page that such graphics are drawn for. 16-bit
     greyscale is scaled by 1/257, so that 65535 becomes 255. Of animations the first frame counts.
 
     Args:
-        image: the bytes of an image file, or pixels uint8 [H, W] or [H, W, 1 | 3 | 4].
+        image: the bytes of an image file, one that Pillow has opened, or pixels uint8 [H, W] or
+            [H, W, 1 | 3 | 4].
 
     Raises:
         BadExample: the bytes are not an image, are truncated, or hold values without a known white.
@@ -31,7 +32,7 @@ def decode(image: bytes | np.ndarray) -> Image.Image:
     if isinstance(image, np.ndarray):
         return to_rgb(_from_pixels(image))
     try:
-        opened = Image.open(io.BytesIO(image))
+        opened = image if isinstance(image, Image.Image) else Image.open(io.BytesIO(image))
         opened.load()
         upright = _turn_upright(opened)
     except MemoryError:

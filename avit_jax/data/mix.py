@@ -42,9 +42,9 @@ class Mix:
         validators.share(self, "probability", "cutmix_share", prefix=prefix)
 
 
-def normalise(images: Array) -> Array:
-    """uint8 `[B, H, W, 3]` to float32 with ImageNet's mean 0 and standard deviation 1."""
-    return (images.astype(jnp.float32) / 255.0 - jnp.asarray(MEAN)) / jnp.asarray(STD)
+def normalise(images: Array, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> Array:
+    """uint8 `[B, H, W, 3]` to float32 with mean 0 and standard deviation 1 (over ImageNet)."""
+    return (images.astype(jnp.float32) / 255.0 - jnp.asarray(mean)) / jnp.asarray(std)
 
 
 def mix(images: Array, targets: Array, settings: Mix, key: Array) -> tuple[Array, Array]:

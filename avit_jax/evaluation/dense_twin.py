@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from avit_jax import config as configs
 from avit_jax.experiment import Experiment
 
 # What must be equal for two accuracies to stand side by side.
@@ -31,7 +32,7 @@ def dense_twin(experiment: Experiment) -> Twin:
         return Twin(None, f"not trained ({workdir} holds no result)")
     try:
         top1 = float(json.loads((workdir / "summary.json").read_text())["top1"])
-        changed = experiment.differences(workdir)
+        changed = configs.differences(experiment.config, (workdir / "config.json").read_text())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Twin(None, f"not known: the result in {workdir} cannot be read ({error!r})")
     other = [changed[key] for key in _COMPARED if key in changed]

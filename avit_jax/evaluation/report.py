@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.evaluation.dense_twin import dense_twin
 from avit_jax.evaluation.evaluate import evaluate, make_eval_step
 from avit_jax.experiment import Experiment
@@ -149,6 +150,9 @@ def class_columns(
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary as rows of a table."""
     rows = [("weights", summary["weights"])] if "weights" in summary else []
+    if "operating_point" in summary:
+        rows.append(("operating point", summary["operating_point"]))
+    rows += as_rows(summary.get("changes", {}))
     rows += [
         ("images evaluated", f"{summary['images']:,}"),
         ("top-1, adaptive", f"{summary['top1']:.2%}"),

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from avit_jax.data.image_selection import read_selection
+from avit_jax.errors import UserError
 from avit_jax.execution.execution import Execution
 from avit_jax.execution.masked import MASKED
 from avit_jax.execution.plan import Plan
@@ -38,10 +39,11 @@ class Comparison(NamedTuple):
 def check_images(experiment: Experiment) -> tuple[np.ndarray, str]:
     """Images to compare on, uint8 `[B, S, S, 3]`, and what they are: noise, without the data."""
     size = experiment.model.shape.image_size
-    if not experiment.class_names[1]:
+    try:
+        chosen = experiment.eval_images(IMAGES)
+    except UserError:
         noise = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), np.uint8)
         return noise, f"{IMAGES} images of noise, for the data are not at hand"
-    chosen = experiment.eval_images(IMAGES)
     images, _ = read_selection(chosen, size=size, augment=experiment.settings.data.augment)
     return images, f"{len(images)} images of {chosen.title}"
 

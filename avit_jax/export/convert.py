@@ -1,8 +1,9 @@
 """`--mode convert`: weights between checkpoints of this project and the files of others.
 
-A checkpoint that is made here holds weights and no state of an optimiser, so a training starts
-from it (`config.init.workdir`) but does not go on in it. Its folder is written in full under
-another name and then takes its own; nothing that exists is replaced.
+Names of the classes and preprocessing go with the weights, into `description.json` of a workdir or
+`FILE.json` beside a file. A checkpoint that is made here holds weights and no state of an
+optimiser, so a training starts from it (`config.init.workdir`) but does not go on in it. Its folder
+is written in full under another name and then takes its own; nothing that exists is replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.checkpoints.weights import Weights, weights_of_file
-from avit_jax.checkpoints.workdir import CONVERTED
+from avit_jax.checkpoints.workdir import CONVERTED, as_rows
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.pretrained import hub
@@ -58,7 +59,7 @@ def convert_run(
             f"({', '.join(ENDINGS)})."
         )
     _refuse_existing(target)
-    experiment = Experiment(config, workdir if from_file or source is None else Path(source))
+    experiment = Experiment(config, workdir if source is None else Path(source))
     model, mesh = experiment.model, make_mesh(devices=jax.devices()[:1])
     if from_file:
         pixels, chosen = experiment.settings.init.pixels, experiment.settings.eval.weights
@@ -67,8 +68,9 @@ def convert_run(
         weights = experiment.weights(mesh)
     if to_file:
         save_torch(target, model.to_torch(weights.params))
+        experiment.describe(target)
     else:
-        _write_workdir(target, config, weights)
+        _write_workdir(target, config, weights, experiment)
     print(table(_rows(experiment, weights, target), "Converted"), flush=True)
     return target
 
@@ -81,11 +83,16 @@ def is_weight_file(end: str) -> bool:
 def _refuse_existing(target: Path) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
-    if target.exists():
-        raise UserError(f"{target} exists and is not replaced: write another --output, or move it.")
+    for path in (target, configs.beside(target)):
+        if path.exists():
+            raise UserError(
+                f"{path} exists and is not replaced: write another --output, or move it."
+            )
 
 
-def _write_workdir(target: Path, config: ConfigDict, weights: Weights) -> None:
+def _write_workdir(
+    target: Path, config: ConfigDict, weights: Weights, experiment: Experiment
+) -> None:
     described = ConfigDict(config.to_dict())
     described.init.update(workdir=None, weights=None, pixels=None)
     # One set of weights, whatever it was an average of.
@@ -96,6 +103,7 @@ def _write_workdir(target: Path, config: ConfigDict, weights: Weights) -> None:
         checkpoints.close()
         write_json_atomic(folder / CONVERTED, {"from": weights.origin, "model": config.model.name})
         write_text_atomic(folder / "config.json", configs.to_json(described))
+        experiment.describe(folder)
 
 
 def _rows(experiment: Experiment, weights: Weights, target: Path) -> list[tuple[str, str]]:
@@ -103,5 +111,6 @@ def _rows(experiment: Experiment, weights: Weights, target: Path) -> list[tuple[
         ("model", experiment.name),
         ("parameters", f"{experiment.model.num_params():,}"),
         ("from", weights.origin),
+        *as_rows(experiment.changes),
         ("written to", str(target)),
     ]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
 import jax
 
-from avit_jax import config as configs
-from avit_jax.data.mix import MEAN, STD
+from avit_jax.checkpoints import description
 from avit_jax.execution.executions import find
 from avit_jax.experiment import Experiment
 from avit_jax.version import __version__
@@ -32,11 +30,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     Names of places on this machine are left out of the config, for they concern nobody else.
     """
     settings, shape = experiment.settings, experiment.model.shape
-    size, (labels, _) = shape.image_size, experiment.class_names
-    shown = json.loads(configs.to_json(experiment.config))
-    shown["data"]["dir"] = None
-    shown["init"] = dict.fromkeys(shown["init"])
-    shown["dense_twin"] = None
+    labels, _ = experiment.class_names
     return {
         "format": FORMAT,
         "model": experiment.name,
@@ -44,27 +38,10 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "batch_size": settings.inference.batch_size,
         "dtype": shape.dtype,
         "labels": list(labels),
-        "preprocessing": {
-            "outside": {
-                "decode": "RGB, turned upright as EXIF says",
-                "resize": {
-                    "shorter_side": round(size / settings.data.augment.crop_ratio),
-                    "interpolation": "bicubic, antialiased (Pillow)",
-                    "longer_side": "rounded down",
-                },
-                "central_crop": size,
-            },
-            "input": {
-                "name": "images",
-                "shape": ["batch", size, size, 3],
-                "dtype": "uint8",
-                "range": [0, 255],
-            },
-            "inside": {"divide_by": 255, "mean": MEAN, "std": STD},
-        },
+        "preprocessing": description.preprocessing(shape, settings.data.augment),
         "outputs": OUTPUTS,
         "versions": {"avit_jax": __version__, "jax": jax.__version__},
-        "config": shown,
+        "config": description.portable(experiment.config),
     }
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.errors import UserError
 from avit_jax.execution.dense import DENSE
 from avit_jax.execution.executions import EXECUTIONS, find
@@ -62,7 +63,7 @@ def export_run(config: ConfigDict, workdir: Path, *, output: Path | None = None)
         rows = write_onnx(target, model, params, description, images)
     else:
         rows = write_folder(target, model, params, description, images, experiment.plan)
-    rows = [("weights", weights.origin), *rows]
+    rows = [("weights", weights.origin), *as_rows(experiment.changes), *rows]
     rows += [("compared on", title), ("written to", str(target))]
     print(table(rows, "Export"), flush=True)
     return target

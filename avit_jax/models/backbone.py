@@ -50,7 +50,7 @@ class Shape(abc.ABC):
         fused_attention, unrolled: of the program (`execution.Plan`), no settings of a config.
     """
 
-    image_size: int = 224
+    image_size: int = dataclasses.field(default=224, metadata={"use": True})
     embed_dim: int = 192
     depth: int = 12
     num_heads: int = 3
@@ -60,8 +60,8 @@ class Shape(abc.ABC):
     distilled: bool = False
     drop_path_rate: float = 0.0
     dropout_rate: float = 0.0
-    dtype: str = "float32"
-    remat: bool = False
+    dtype: str = dataclasses.field(default="float32", metadata={"use": True})
+    remat: bool = dataclasses.field(default=False, metadata={"use": True})
     fused_attention: bool = dataclasses.field(default=False, metadata={"config": False})
     unrolled: bool = dataclasses.field(default=False, metadata={"config": False})
 

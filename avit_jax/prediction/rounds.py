@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
-import logging
 import math
 import sys
 import time
@@ -19,100 +17,17 @@ from collections.abc import Callable, Generator
 
 import jax
 import numpy as np
-from jax import Array
-from jax.sharding import Mesh
 
 from avit_jax.data.example import Source
-from avit_jax.data.inference_batches import Loaded
-from avit_jax.data.mix import normalise
 from avit_jax.errors import Preempted
-from avit_jax.execution.predictor import Predictor
-from avit_jax.methods.base import Model
-from avit_jax.methods.per_image import per_image
 from avit_jax.prediction.answer_lines import Totals, make_lines
-from avit_jax.runtime.device_mesh import batch_sharding
+from avit_jax.prediction.answers import Answered
 from avit_jax.runtime.json_lines import JsonLines
 from avit_jax.runtime.processes import gather
 from avit_jax.runtime.progress import Progress
-from avit_jax.types import Output
-
-logger = logging.getLogger(__name__)
 
 ROUND_SECONDS = 5.0  # of several processes; one alone makes a round of every batch
 BAR_SECONDS, LINE_SECONDS = 0.5, 20.0  # between two signs of progress, on a terminal and in a log
-
-Answered = tuple[Loaded, dict[str, np.ndarray]]
-
-
-def answers(
-    model: Model, predictor: Predictor, mesh: Mesh, batches: Generator[Loaded, None, None]
-) -> Generator[Answered, None, None]:
-    """Yield each batch with what the model says about it (see `make_lines`), in order.
-
-    The device works on the next batches while the caller writes the lines of the last one; whether
-    everything found its place in that one is read only then. An image that cannot be used costs
-    nothing when compact or static.
-    """
-    put = _on_devices(mesh)
-    read = jax.jit(functools.partial(_answer, model))
-    pending: list[tuple[Loaded, Output, tuple[Array, Array], dict[str, Array]]] = []
-
-    def finished() -> Answered:
-        loaded, output, arguments, answer = pending.pop(0)
-        final = predictor.finish(output, *arguments)
-        return loaded, jax.device_get(answer if final is output else read(final))
-
-    with contextlib.closing(batches):
-        for loaded in batches:
-            arguments = put(loaded)
-            output = predictor.start(*arguments)
-            answer = read(output)
-            jax.tree.map(lambda leaf: leaf.copy_to_host_async(), answer)
-            pending.append((loaded, output, arguments, answer))
-            if len(pending) > 1:
-                yield finished()
-        while pending:
-            yield finished()
-    if predictor.overflows:
-        logger.info(
-            "%d of %d batches did not fit into %s execution: %s execution answered these",
-            predictor.overflows,
-            predictor.batches,
-            predictor.execution.name,
-            predictor.execution.fallback.name,
-        )
-
-
-def measure(predictor: Predictor, mesh: Mesh, batches: Generator[Loaded, None, None]) -> None:
-    """Let a program that has no sizes yet have those of the first batch that is fit for it."""
-    put = _on_devices(mesh)
-    with contextlib.closing(batches):
-        any(predictor.measure(*put(loaded)) for loaded in batches)
-
-
-def _on_devices(mesh: Mesh) -> Callable[[Loaded], tuple[Array, Array]]:
-    """What makes a batch the arguments of a program: its images, and which of them are usable."""
-    place = batch_sharding(mesh)
-    prepare = jax.jit(normalise, out_shardings=place)
-
-    def put(loaded: Loaded) -> tuple[Array, Array]:
-        usable = np.zeros(len(loaded.images), bool)
-        usable[: len(loaded.reasons)] = [reason is None for reason in loaded.reasons]
-        return prepare(jax.device_put(loaded.images, place)), jax.device_put(usable, place)
-
-    return put
-
-
-def no_answers() -> Generator[Answered, None, None]:
-    """Yield nothing: where every line is there already."""
-    yield from ()
-
-
-def _answer(model: Model, output: Output) -> dict[str, Array]:
-    said = per_image(model, output)
-    names = ("class_index", "confidence", "depth", "gmacs", "dropped", "exit")
-    values = {name: getattr(said, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def write_rounds(

@@ -9,10 +9,8 @@ needs to see another's disk.
 
 from __future__ import annotations
 
-import functools
 import glob
 import logging
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +19,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.data.example import Source
 from avit_jax.data.image_files import FileSource
-from avit_jax.data.inference_batches import load_ahead
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
@@ -31,7 +29,8 @@ from avit_jax.methods.per_image import num_layers
 from avit_jax.models.functional import Params
 from avit_jax.prediction import answer_lines
 from avit_jax.prediction.answer_lines import Totals
-from avit_jax.prediction.rounds import answers, measure, no_answers, write_rounds
+from avit_jax.prediction.answers import Answerer, local_batch_size, no_answers
+from avit_jax.prediction.rounds import write_rounds
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.json_lines import JsonLines, identity_path
 from avit_jax.runtime.processes import in_all_or_none, share
@@ -98,28 +97,26 @@ def predict_run(
             logger.info("going on behind line %d of %d in %s", lines.count, len(part), path)
         results = no_answers()
         if lines.count < len(part):
-            mesh = make_mesh(devices=jax.local_devices())
-            predictor = model.compile(
-                params, batch_size=size, execution=execution, plan=plan, mesh=mesh
-            )
-            load = functools.partial(
-                load_ahead,
-                images,
+            answerer = Answerer(
+                model,
+                params,
                 batch_size=size,
-                image_size=model.shape.image_size,
+                execution=execution,
+                plan=plan,
                 augment=experiment.settings.data.augment,
             )
             # A float may depend on what else is in the batch and on the sizes of the program: whole
             # batches again, and sizes that suit the very first.
             first = part.start + lines.count // size * size
-            if first > part.start and not predictor.has_sizes:
-                measure(predictor, mesh, load(range(part.start, first)))
-            results = answers(model, predictor, mesh, load(range(first, part.stop)))
+            if first > part.start and not answerer.has_sizes:
+                answerer.measure(images, range(part.start, first))
+            results = answerer.answers(images, range(first, part.stop))
         totals, rate = write_rounds(
             results, lines, totals, source=images, part=part, batch_size=size, stop=stop
         )
     if jax.process_index() == 0:
-        print(table(summary_rows(totals, model, rate, path), "Predictions"), flush=True)
+        rows = as_rows(experiment.changes) + summary_rows(totals, model, rate, path)
+        print(table(rows, "Predictions"), flush=True)
     return path
 
 
@@ -165,13 +162,6 @@ def output_path(target: Path, *, source: str | None) -> Path:
     if count == 1:
         return target
     return target.with_name(f"{target.name}.part-{jax.process_index():05}{ending}")
-
-
-def local_batch_size(batch_size: int, images: int) -> int:
-    """Images of a batch of one process with `images` images: whole devices, no more than needed."""
-    devices = jax.local_device_count()
-    wanted = min(math.ceil(batch_size / jax.process_count()), max(images, 1))
-    return math.ceil(wanted / devices) * devices
 
 
 def summary_rows(

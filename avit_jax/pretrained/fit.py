@@ -45,8 +45,9 @@ def refuse_other_classes(state_dict: Mapping[str, Any], shape: Shape) -> None:
     for bias in (state_dict[name] for name in ("head.bias", "head/bias") if name in state_dict):
         if len(bias) != shape.num_classes:
             raise UserError(
-                f"these weights tell {len(bias)} classes apart and not {shape.num_classes}: "
-                "fine-tune them on this data first, and name that run."
+                f"these weights tell {len(bias)} classes apart and not {shape.num_classes}: set "
+                f"model.num_classes to {len(bias)}, or fine-tune them on this data first, and name "
+                "that run."
             )
 
 

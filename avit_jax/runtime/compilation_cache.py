@@ -1,4 +1,4 @@
-"""Compiled programs, kept on disk between runs of the command line unless JAX is set up otherwise.
+"""Compiled programs, kept on disk between processes unless JAX is set up otherwise.
 
 `JAX_COMPILATION_CACHE_DIR` chooses another folder, `JAX_ENABLE_COMPILATION_CACHE=false` none.
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 SLOW_SECONDS = 1.0  # programs that compile faster are not worth a file
 HIT = "/jax/compilation_cache/cache_hits"  # the event that JAX records
@@ -27,6 +28,8 @@ def use_compilation_cache() -> None:
     folder = Path(base) / "avit_jax" / f"{platform.machine()}-{_processor_features()}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SLOW_SECONDS)
+    # JAX decides with its first program, which Python users may have run before this.
+    compilation_cache.reset_cache()
 
 
 @contextlib.contextmanager

@@ -38,6 +38,16 @@ def make_mesh(
     return jax.make_mesh((rows, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
+def refuse_uneven(name: str, size: int) -> None:
+    """Raises UserError where a batch, by its setting, does not divide among all devices."""
+    devices = jax.device_count()
+    if size % devices:
+        raise UserError(
+            f"config.{name} is {size}, which does not divide among {devices} devices: "
+            f"write a multiple of {devices}."
+        )
+
+
 def platform_of(mesh: Mesh) -> str:
     """What its devices are: "cpu", "gpu" or "tpu"."""
     return mesh.devices.flat[0].platform

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Sequence
 
 from avit_jax.errors import UserError
+
+FRAME = 7  # columns of a table that hold neither names nor values
+NARROWEST = 24  # of the values, in columns
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -31,14 +36,30 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def table(rows: Sequence[tuple[str, str]], title: str) -> str:
-    """Draws a two-column table of names and values in a box, under a title."""
+    """Draws a two-column table of names and values in a box, under a title.
+
+    It is as wide as the terminal at most, 80 columns where there is none; values go on in the next
+    line then. A path stays whole, so that it can be copied.
+    """
     left = max((len(name) for name, _ in rows), default=0)
-    right = max((len(value) for _, value in rows), default=0)
+    room = max(shutil.get_terminal_size().columns - left - FRAME, NARROWEST)
+    lines = [
+        (name if number == 0 else "", part)
+        for name, value in rows
+        for number, part in enumerate(_wrapped(value, room))
+    ]
+    right = max((len(part) for _, part in lines), default=0)
     right = max(right, len(title) - left - 3)
     bar = "─" * (left + right + 5)
-    lines = [f"│ {name.ljust(left)}   {value.ljust(right)} │" for name, value in rows]
+    lines = [f"│ {name.ljust(left)}   {part.ljust(right)} │" for name, part in lines]
     heading = f"│ {title.ljust(left + right + 3)} │"
     return "\n".join([f"┌{bar}┐", heading, f"├{bar}┤", *lines, f"└{bar}┘"])
+
+
+def _wrapped(value: str, room: int) -> list[str]:
+    if len(value) <= room:
+        return [value]
+    return textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _looks_numeric(cell: str) -> bool:

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from avit_jax.checkpoints import description
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.checkpoints.workdir import refuse_other_run, write_config
 from avit_jax.errors import Preempted, UserError
@@ -58,12 +59,16 @@ def train(
     clock = TrainingClock()
     experiment = Experiment(config, workdir)
     timetable = Timetable.of(experiment)
-    skipped = SkippedSteps(workdir, anew=refuse_other_run(config, workdir))
+    anew = refuse_other_run(config, workdir)
+    if anew:
+        description.forget(workdir)
+    skipped = SkippedSteps(workdir, anew=anew)
     report.print_model(experiment)
 
     run = Run(experiment, timetable, skipped, clock)
     try:
         write_config(config, workdir)
+        experiment.describe(workdir)
         skipped.write()
         while not run.is_done():
             try:

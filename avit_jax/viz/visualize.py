@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.data.image_selection import Selection, given_files
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
@@ -75,7 +76,8 @@ def visualize_run(
             notes=notes,
         )
     page = target / "index.html"
-    print(table(_table_rows(summary, page), "Report"), flush=True)
+    rows = as_rows(experiment.changes) + _table_rows(summary, page)
+    print(table(rows, "Report"), flush=True)
     return page
 
 

@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+import avit_jax
 from avit_jax import config as configs
 from avit_jax import main
 from avit_jax.calibration import dialled_model, meet_budgets
 from avit_jax.checkpoints.budgets import Budget
 from avit_jax.checkpoints.operating_points import FILE, at_operating_point
-from avit_jax.evaluation import evaluate, report
-from avit_jax.experiment import Experiment
+from avit_jax.evaluation import evaluate
+from avit_jax.evaluation.run import evaluate_run
 from tests import tiny_runs
 
 ASKED = ["0.70", "0.0003gmacs"]
@@ -50,17 +52,20 @@ def test_budgets_are_met_by_one_compiled_program(calibrated):
     assert (workdir / meet_budgets.PICTURE).stat().st_size > 10_000
 
 
-def test_a_point_in_force_costs_and_answers_what_is_stored(calibrated):
+def test_a_point_in_force_costs_and_answers_what_is_stored(calibrated, capsys):
     config, workdir, points, _ = calibrated
     point = next(point for point in points if point.name == "0.7")
     changed = at_operating_point(config, workdir, "0.700")
     assert config.method.gate_center == 0.5
-    experiment = Experiment(changed, workdir)
-    params = experiment.weights().params
-    results = report.evaluate_as(experiment, params, "masked")
+    results = evaluate_run(changed, workdir, operating_point="0.700")
     assert results["gmacs"] == pytest.approx(point.gmacs, rel=1e-5)
     assert results["top1"] == point.top1
     assert results["mean_depth"] == pytest.approx(point.mean_depth, rel=1e-5)
+    assert json.loads((workdir / "eval_0.7.json").read_text())["gmacs"] == results["gmacs"]
+    assert not (workdir / "eval.json").exists()
+    assert re.search(r"operating point +0\.7 ", capsys.readouterr().out)
+    loaded = avit_jax.load_run(workdir, operating_point=0.7)
+    assert loaded.model.settings.gate_center == changed.method.gate_center
 
 
 def test_the_learnt_point_changes_nothing(calibrated):

@@ -49,10 +49,10 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """The workdir of a run with a moving average."""
+def run(tmp_path_factory, file):
+    """The workdir of a run with a moving average, which has begun with the weights of the file."""
     workdir = tmp_path_factory.mktemp("run")
-    (workdir / "config.json").write_text(configs.to_json(tiny()))
+    (workdir / "config.json").write_text(configs.to_json(tiny(**{"init.weights": file})))
     checkpoints = Checkpoints(workdir / "checkpoints")
     checkpoints.save(7, jax.device_put({"params": OURS, "ema": AVERAGE}))
     checkpoints.close()

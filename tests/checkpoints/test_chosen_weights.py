@@ -3,7 +3,7 @@
 import pytest
 
 from avit_jax import config as configs
-from avit_jax.checkpoints.weights import Weights
+from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.errors import UserError
 from avit_jax.evaluation.run import evaluate_run
 from avit_jax.experiment import Experiment
@@ -68,20 +68,38 @@ def test_a_file_is_evaluated_and_named(file, tmp_path, capsys):
 
 def test_a_run_is_not_evaluated_as_a_method_that_it_has_no_parameters_for(run):
     config, _ = policies()
-    with pytest.raises(UserError, match=r"have other sizes than this model \(in policies\)"):
+    with pytest.raises(UserError, match=r"trained with other settings \(model\.name: 'avit_micro"):
         Experiment(config, run).weights(make_mesh())
 
 
-def test_weights_used_otherwise_than_trained_are_said_to_be(tmp_path, caplog, monkeypatch):
-    model, mesh = configs.make_model(tiny()), make_mesh()
-    monkeypatch.setattr(
-        "avit_jax.experiment.weights_of_run",
-        lambda *_, **__: Weights(model.abstract_params(), "run", 1),
-    )
-    (tmp_path / "config.json").write_text(configs.to_json(tiny()))
+def test_weights_used_otherwise_than_trained_are_said_to_be(file, run, caplog):
+    same = {"init.weights": file}
     with caplog.at_level("WARNING", logger="avit_jax"):
-        Experiment(tiny(), tmp_path).weights(mesh)
+        Experiment(tiny(**same), run).weights()
         assert not caplog.records
-        Experiment(tiny(**{"method.gate_center": 0.0}), tmp_path).weights(mesh)
+        experiment = Experiment(tiny(**same, **{"method.gate_center": 0.0, "data.dir": "x"}), run)
+        experiment.weights()
     (record,) = caplog.records
     assert "method.gate_center: 10.0 -> 0.0" in record.getMessage()
+    assert as_rows(experiment.changes) == [
+        ("changed: data.dir", "None -> 'x'"),
+        ("changed: method.gate_center", "10.0 -> 0.0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("train.ema_decay", 0.0), ("method.target_depth", 2.0), ("seed", 1), ("init.weights", None)],
+)
+def test_what_has_made_the_parameters_cannot_differ_where_they_are_used(file, run, key, value):
+    config = tiny(**({"init.weights": file} | {key: value}))
+    with pytest.raises(UserError, match=rf"trained with other settings \({key}: .* leave them out"):
+        Experiment(config, run).weights()
+
+
+def test_a_run_looks_at_images_of_another_size_with_its_positions_interpolated(file, run):
+    config = tiny(**{"init.weights": file, "model.image_size": 64})
+    found = Experiment(config, run).weights().params
+    assert_same(found["blocks"], AVERAGE["blocks"])
+    wanted = configs.make_model(config).from_torch(MODEL.to_torch(AVERAGE))
+    assert_same(found, wanted)

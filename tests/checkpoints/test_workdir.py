@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from avit_jax import config as configs
+from avit_jax.checkpoints import description
 from avit_jax.checkpoints.workdir import refuse_other_run, write_config
 from avit_jax.config import model, settings
 from avit_jax.config.settings import Setting
@@ -202,4 +203,25 @@ def test_a_key_that_never_was_is_named(old_run, old_config):
 def test_a_model_that_is_no_longer_known_is_named(old_run, old_config):
     edit(old_run, "model", name="avit_vanished")
     with pytest.raises(UserError, match=r"model.name: 'avit_vanished' -> 'avit_micro_patch4_32'"):
+        refuse_other_run(old_config, old_run)
+
+
+def test_names_of_an_earlier_try_that_trained_nothing_are_forgotten(tmp_path):
+    config = configs.base(model="avit_micro_patch4_32")
+    shape = configs.make_model(config).shape
+    description.write(tmp_path, config, shape, ("cat", "dog"))
+    assert description.kept_class_names(tmp_path) == ("cat", "dog")
+    description.forget(tmp_path)
+    assert description.kept_class_names(tmp_path) is None
+    (tmp_path / description.RUN).write_text("{")
+    with pytest.raises(UserError, match=r"description\.json is damaged"):
+        description.kept_class_names(tmp_path)
+
+
+def test_a_longer_training_of_a_finished_run_is_told_its_way(old_run, old_config):
+    old_config.train.steps = 800
+    with pytest.raises(UserError, match=rf"--config.init.workdir {old_run} and another --workdir"):
+        refuse_other_run(old_config, old_run)
+    old_config.seed = 3
+    with pytest.raises(UserError, match="write another --workdir, or the same settings"):
         refuse_other_run(old_config, old_run)

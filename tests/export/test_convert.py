@@ -121,4 +121,4 @@ def test_a_conversion_that_breaks_off_leaves_no_workdir(run, tmp_path, monkeypat
     monkeypatch.setattr("avit_jax.export.convert.write_json_atomic", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         convert_run(config, tmp_path / "copy", source=str(tmp_path / "x.pth"))
-    assert listing(tmp_path) == ["x.pth"]
+    assert listing(tmp_path) == ["x.pth", "x.pth.json"]

@@ -51,9 +51,9 @@ class Settings:
     token_start_layer: int = 0
     head_effect: str = "channels"
     every_token_in_mlp: bool = False
-    head_threshold: float = 0.5
-    layer_threshold: float = 0.5
-    token_threshold: float = 0.6
+    head_threshold: float = dataclasses.field(default=0.5, metadata={"use": True})
+    layer_threshold: float = dataclasses.field(default=0.5, metadata={"use": True})
+    token_threshold: float = dataclasses.field(default=0.6, metadata={"use": True})
     temperature: float = 5.0
     final_temperature: float | None = None
     initial_logit: float = 3.0
@@ -62,7 +62,7 @@ class Settings:
     tokens_loss: UsageLoss = DEFAULT
     dense_until: float = 0.0
     ramp: float = 0.0
-    logit_shift: float = 0.0
+    logit_shift: float = dataclasses.field(default=0.0, metadata={"use": True})
 
     def __post_init__(self):
         for kind in KINDS:

@@ -44,9 +44,9 @@ class Settings:
         ramp: share of the training in which halting scores and penalties then rise from 0 to full.
     """
 
-    gate_scale: float = 10.0
-    gate_center: float = 30.0
-    eps: float = 0.01
+    gate_scale: float = dataclasses.field(default=10.0, metadata={"use": True})
+    gate_center: float = dataclasses.field(default=30.0, metadata={"use": True})
+    eps: float = dataclasses.field(default=0.01, metadata={"use": True})
     ponder_weight: float = 5e-4
     prior_weight: float = 1e-3
     prior: str | Sequence[Mapping[str, Any]] = "gaussian"

@@ -1,0 +1,144 @@
+"""`avit_jax.load_run`: a workdir, an exported folder or a weight file as a model that answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from avit_jax import config as configs
+from avit_jax.checkpoints import description
+from avit_jax.checkpoints.operating_points import at_operating_point
+from avit_jax.checkpoints.weights import Weights, weights_of_export, weights_of_file
+from avit_jax.errors import UserError
+from avit_jax.experiment import Experiment
+from avit_jax.prediction.loaded_run import LoadedRun
+from avit_jax.prediction.preprocessing import published_preprocessing
+from avit_jax.pretrained import hub
+from avit_jax.runtime.compilation_cache import use_compilation_cache
+from avit_jax.runtime.device_mesh import make_mesh
+
+
+def load_run(
+    source: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    operating_point: str | float | None = None,
+    execution: str | None = None,
+    class_names: Sequence[str] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> LoadedRun:
+    """A trained model, with all that is needed to ask it.
+
+    Compiled programs are kept on disk as the command line keeps them.
+
+    Args:
+        source: the workdir of a run or of converted weights, an exported folder, or a weight file:
+            whatever `load_torch` takes.
+        model: the name of what a weight file is of (`list_models()`); a file that `--mode convert`
+            wrote says so itself. Crop and normalisation are those its weights were published with.
+        operating_point: of a run, that `--mode calibrate --budget` has stored, such as "0.8".
+        execution: "compact", "static", "masked", "dense" or "capped"; by default what
+            `--mode predict` takes: the fastest exact one on this machine, as calibrated.
+        class_names: instead of those that are stored; weights of others come without any, and
+            their classes are "class 0", "class 1" and so on.
+        config: other settings, under the keys of the command line:
+            `{"inference.batch_size": 8, "model.image_size": 160}`. What determines the parameters
+            of a run cannot change.
+
+    Raises:
+        UserError: nothing to load there, or what does not fit.
+    """
+    use_compilation_cache()
+    place, values = Path(os.path.expanduser(source)), dict(config or {})
+    if execution is not None:
+        values["inference.execution"] = execution
+    chosen = configs.changed(_config_of(os.fspath(source), place, model), values)
+    if operating_point is not None:
+        if not _is_run(place):
+            raise UserError(
+                f"operating_point is {operating_point!r}, but {source} is no run: points are kept "
+                "in the workdir that --mode calibrate --budget has measured."
+            )
+        chosen = at_operating_point(chosen, place, str(operating_point))
+    experiment = Experiment(chosen, place)
+    weights = _weights(os.fspath(source), place, experiment)
+    names = _class_names(class_names, place, experiment)
+    return LoadedRun(
+        os.fspath(source), experiment, weights.params, origin=weights.origin, class_names=names
+    )
+
+
+def _class_names(
+    given: Sequence[str] | None, place: Path, experiment: Experiment
+) -> tuple[str, ...]:
+    """As given, as kept with the weights, or as the data of a run have them; else numbers."""
+    classes = experiment.model.shape.num_classes
+    if given is not None:
+        if len(given) != classes:
+            raise UserError(f"{len(given)} class_names were given for {classes} classes: name all.")
+        return tuple(given)
+    if _is_run(place) or description.kept_class_names(place):
+        return experiment.class_names[0]
+    return description.numbers_for_names(classes)
+
+
+def _is_run(place: Path) -> bool:
+    return (place / "config.json").is_file() and (place / "checkpoints").is_dir()
+
+
+def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
+    """The config that `source` keeps, or that of a named model's published weights."""
+    if place.suffix in (".onnx", ".stablehlo"):
+        raise UserError(
+            f"{source} is a program for other software, which answers without this package "
+            "(docs/export.md): load the run or the folder that it was exported from."
+        )
+    # Folders of others have a config.json as well.
+    is_ours = _is_run(place) or not (place / "config.json").exists()
+    itself = configs.kept_at(place) if is_ours else None
+    if itself is not None:
+        if model is not None and model != itself.model.name:
+            raise UserError(
+                f"{source} says itself that it is of {itself.model.name}, not {model}: leave "
+                "model out."
+            )
+        return configs.typed(itself)
+    if not place.exists() and not source.startswith(hub.PREFIX):
+        raise UserError(
+            f"there is nothing at {source!r}: write the workdir of a run, an exported folder or a "
+            "weight file."
+        )
+    if model is None:
+        what = "holds no trained run" if place.is_dir() else "does not say what model it is of"
+        raise UserError(
+            f"{source} {what}: write the workdir of a run that has a checkpoint, an exported "
+            'folder, or a weight file with model="deit_tiny_patch16_224", say.'
+        )
+    pixels, crop_ratio = published_preprocessing(model)
+    values = {"data.augment.crop_ratio": crop_ratio}
+    if pixels != "imagenet":  # else the kind of file may know better
+        values["init.pixels"] = pixels
+    return configs.changed(configs.base(model=model), values)
+
+
+def _weights(source: str, place: Path, experiment: Experiment) -> Weights:
+    """On one device; `predict` puts them where it needs them."""
+    mesh = make_mesh(devices=jax.local_devices()[:1])
+    if _is_run(place):
+        return experiment.weights(mesh)
+    if (place / configs.EXPORTED).is_file():
+        return weights_of_export(place, experiment.model, mesh)
+    settings = experiment.settings
+    return weights_of_file(
+        source,
+        experiment.model,
+        mesh,
+        pixels=settings.init.pixels,
+        weights=settings.eval.weights,
+        new_classifier=False,
+    )
