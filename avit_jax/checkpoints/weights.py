@@ -105,7 +105,7 @@ def weights_of_file(
     def read() -> Params:
         state_dict = load_torch(address, weights=weights)
         if not new_classifier:
-            refuse_other_classes(state_dict, model.shape)
+            refuse_other_classes(model.timm_named(state_dict), model.shape)
         known = "symmetric" if npz.is_google_research(state_dict) else "imagenet"
         return for_our_pixels(model.from_torch(state_dict), pixels or known, model.shape)
 
