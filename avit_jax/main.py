@@ -21,6 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from avit_jax import command_line
 from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub
+from avit_jax.pretrained.spelling import LAYOUTS
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.environment import start_again_prepared
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
@@ -56,6 +57,9 @@ OPERATING_POINT = flags.DEFINE_string(
     "operating_point",
     None,
     "all but train and calibrate: a point that --mode calibrate --budget has stored, such as 0.8.",
+)
+LAYOUT = flags.DEFINE_enum(
+    "layout", "timm", LAYOUTS, "convert: whose names the weights in a file get."
 )
 LIMIT = flags.DEFINE_integer("limit", 48, "visualize: how many images to draw.")
 
@@ -119,7 +123,7 @@ def run_convert(config: ConfigDict, workdir: Path) -> None:
     """Weights between our checkpoints and the files of others."""
     from avit_jax.export.convert import convert_run
 
-    convert_run(config, workdir, source=INPUT.value, output=OUTPUT.value)
+    convert_run(config, workdir, source=INPUT.value, output=OUTPUT.value, layout=LAYOUT.value)
 
 
 MODES: dict[str, Callable[[ConfigDict, Path], None]] = {

@@ -15,7 +15,8 @@ from avit_jax.pretrained.torch_objects import DAMAGED, Unreadable, shown
 # In a folder of the hub, in the order in which they are looked for: what can hold nothing but
 # tensors first.
 WHOLE = ("model.safetensors", "pytorch_model.bin")
-INDICES = tuple(f"{name}.index.json" for name in WHOLE)
+INDEX = ".index.json"
+INDICES = tuple(name + INDEX for name in WHOLE)
 _SHARD = re.compile(r"(.+)-0*(\d+)-of-0*(\d+)(\.[A-Za-z]+)")
 _MAX_INDEX_BYTES = 64 * 2**20
 
@@ -27,17 +28,17 @@ def weight_files(path: Path) -> list[Path]:
         Unreadable: a folder without weights, an index without its shards, or one shard of several.
     """
     if path.is_dir():
-        found = [path / name for name in (*INDICES, *WHOLE) if (path / name).is_file()]
+        found = _in_folder(path)
         if not found:
             raise Unreadable(
                 f"is a folder without {', '.join((*WHOLE, *INDICES))}: give the path of a weight "
                 "file"
             )
         path = found[0]
-    if path.name.endswith(".index.json"):
+    if path.name.endswith(INDEX):
         return [path.parent / name for name in shards_of(path)]
     if (match := _SHARD.fullmatch(path.name)) and match[3] != "1":
-        index = f"{match[1]}{match[4]}.index.json"
+        index = f"{match[1]}{match[4]}{INDEX}"
         raise Unreadable(
             f"is shard {match[2]} of {match[3]}: give {index} or the folder that they all lie in"
         )
@@ -64,3 +65,12 @@ def shards_of(index: Path) -> list[str]:
             f"names {shown(elsewhere[0]) if elsewhere else 'no shards'}, which {DAMAGED}"
         )
     return names
+
+
+def is_weight_folder(path: Path) -> bool:
+    """Whether a folder holds weights as those of the hub do, whole or in shards."""
+    return path.is_dir() and bool(_in_folder(path))
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    return [folder / name for name in (*INDICES, *WHOLE) if (folder / name).is_file()]

@@ -54,13 +54,11 @@ def load_torch(path: str | os.PathLike[str], *, weights: str = "auto") -> dict[s
         raise UserError(
             f"load_torch got a {type(path).__name__}: give the path of a weight file."
         ) from None
-    if address.startswith(hub.PREFIX):
-        local = hub.fetch(address)
-    elif "://" in address:
+    on_hub = address.startswith(hub.PREFIX)
+    if "://" in address and not on_hub:
         raise UserError(f"{address} is not a local file: copy it to a local disk first.")
-    else:
-        local = Path(address).expanduser()
     try:
+        local = hub.fetch(address) if on_hub else Path(address).expanduser()
         return _read(local, weights)
     except Unreadable as refusal:
         raise UserError(f"{address} {refusal}.") from None

@@ -69,7 +69,8 @@ def step(halting: Halting, score: Array, *, eps: float) -> tuple[Halting, Array]
     live = halting.live.astype(jnp.float32)
     cumulative = halting.cumulative + score
     # Strict on both sides, as published: exactly 1 - eps neither goes on nor emits its remainder.
-    goes_on = cumulative < 1.0 - eps
+    # A score that is NaN is no reason to halt: the token would be gone and the answer finite.
+    goes_on = halting.live & ~(cumulative >= 1.0 - eps)
     goes_on_ = goes_on.astype(jnp.float32)
     halts_ = live * (cumulative > 1.0 - eps).astype(jnp.float32)
     weight = live * (halting.remainder * halts_ + score * goes_on_)
