@@ -32,6 +32,7 @@ _PARTS = (
     (r"rel(ative)?_pos|\.rope|^rope", "relative or rotary positions"),
     (r"\.w12\.|\.w3\.|fc1_[gx]|\.gate_proj\.", "gated MLPs (SwiGLU)"),
     (r"^fc_norm\.", "a norm of averaged patches (fc_norm) in the place of the class token's"),
+    (r"\.lora_|\.base_layer\.", "adapters (LoRA) that were not merged"),
     (r"^attn_pool\.", "attention pooling"),
     (r"^norm_pre\.", "a norm in front of the blocks"),
 )
@@ -64,6 +65,17 @@ def _part(found: Shapes, wanted: Shapes) -> str | None:
         if any(re.search(pattern, name) for name in found.keys() - wanted.keys()):
             return f"the weights have {part}, which no model here has: take those of another model"
     return None
+
+
+def _incomplete(found: Shapes, wanted: Shapes) -> str | None:
+    parts = re.compile(r"blocks\.(\d+)\.attn\.(query|key|value)\.")
+    blocks = [match[1] for match in map(parts.match, found.keys() - wanted.keys()) if match]
+    if not blocks:
+        return None
+    return (
+        f"query, key and value of block {min(blocks, key=int)} are not all there, or not of one "
+        "shape: take the whole file"
+    )
 
 
 def _architecture(found: Shapes, wanted: Shapes) -> str | None:
@@ -162,6 +174,7 @@ def _depth(names: Shapes) -> int:
 
 _REASONS: tuple[Callable[[Shapes, Shapes], str | None], ...] = (
     _part,
+    _incomplete,
     _architecture,
     _distilled,
     _sizes,

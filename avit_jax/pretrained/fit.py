@@ -20,6 +20,7 @@ from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import linear
 from avit_jax.pretrained.resize import resize_positions
+from avit_jax.pretrained.wrappers import warn_left_out
 
 _logger = logging.getLogger(__name__)
 _HEADS = ("head", "head_dist")
@@ -48,12 +49,7 @@ def _is_headless(state_dict: Mapping[str, Any]) -> bool:
 def _with_classifiers(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:
     """With fresh classifiers, and without what only pretraining had in their place."""
     own = [name for name in state_dict if name.startswith(_PRETRAINING)]
-    if own:
-        _logger.warning(
-            "%d names that only pretraining needs are left out of the weights, such as %s.",
-            len(own),
-            own[0],
-        )
+    warn_left_out("needed by pretraining alone", own)
     state_dict = {name: array for name, array in state_dict.items() if name not in set(own)}
     for index, head in enumerate(_HEADS[: 1 + shape.distilled]):
         _logger.warning(

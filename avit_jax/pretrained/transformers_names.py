@@ -8,7 +8,6 @@ Everything else is timm's but for its name, so a round trip is exact bit for bit
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 
@@ -16,8 +15,7 @@ import numpy as np
 
 from avit_jax.errors import UserError
 from avit_jax.pretrained.query_key_value import apart, joined
-
-_logger = logging.getLogger(__name__)
+from avit_jax.pretrained.wrappers import warn_left_out
 
 Arrays = dict[str, np.ndarray]
 # Of modules, timm's to those of transformers, `{}` for the number of the block.
@@ -94,8 +92,7 @@ def to_timm(state_dict: Mapping[str, np.ndarray]) -> Arrays:
             renamed[f"{modules[module]}.{leaf}"] = array
         else:
             renamed[name] = array
-    if unused:
-        _logger.warning("%s of transformers is left out of the weights.", ", ".join(unused))
+    warn_left_out("read by no classifier of transformers", unused)
     return joined(renamed)
 
 

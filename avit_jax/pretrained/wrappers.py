@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def unwrapped(named: Mapping[str, Value], wanted: Collection[str] = ()) -> dict[
         roots = networks(kept)
         if len(roots) == 1 and roots[0]:
             kept = _network(kept, roots[0])
-    _warn_of("counted by a profiler", profiled)
+    warn_left_out("counted by a profiler", profiled)
     return kept
 
 
@@ -70,7 +70,7 @@ def _network(named: dict[str, Value], root: str) -> dict[str, Value]:
     inside = {n.removeprefix(root): value for n, value in named.items() if n.startswith(root)}
     beside = {name: value for name, value in named.items() if not name.startswith(root)}
     heads = {n: v for n, v in beside.items() if _CLASSIFIER.fullmatch(n) and n not in inside}
-    _warn_of(f"lying beside {root.rstrip('.')}", [n for n in beside if n not in heads])
+    warn_left_out(f"lying beside {root.rstrip('.')}", [n for n in beside if n not in heads])
     return inside | heads
 
 
@@ -93,7 +93,8 @@ def _without_front(named: dict[str, Value]) -> dict[str, Value]:
     return named
 
 
-def _warn_of(what: str, names: list[str]) -> None:
+def warn_left_out(what: str, names: Sequence[str]) -> None:
+    """Says which names are not used of these weights, if any, and as what they were known."""
     if names:
         shown = ", ".join(name[:60] for name in names[:_SHOWN])
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -29,6 +29,11 @@ def of_blocks(*names):
         (OURS | of_blocks("gamma_1"), "have LayerScale"),
         (OURS | {"reg_token": zeros(1, 4, 24)}, "have register tokens"),
         (OURS | of_blocks("attn.q_norm.weight"), "have norms of queries and keys"),
+        (OURS | of_blocks("attn.query.lora_A.weight"), r"have adapters \(LoRA\) that were not"),
+        (
+            without("1.attn.qkv.bias") | {"blocks.1.attn.query.bias": zeros(24)},
+            "query, key and value of block 1 are not all there",
+        ),
         (OURS | of_blocks("attn.rel_pos_bias"), "have relative or rotary positions"),
         (OURS | of_blocks("mlp.w12.weight"), "have gated MLPs"),
         (

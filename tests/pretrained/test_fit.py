@@ -8,7 +8,7 @@ import pytest
 
 from avit_jax import create_model
 from avit_jax.errors import UserError
-from avit_jax.pretrained.fit import fit
+from avit_jax.pretrained.fit import fit, refuse_other_classes
 
 SIZES = {"embed_dim": 24, "depth": 1, "num_heads": 2, "patch_size": 8, "num_classes": 5}
 
@@ -64,6 +64,28 @@ def test_weights_that_fit_are_handed_on_as_they_are(caplog):
     assert fitted.keys() == weights.keys()
     assert all(fitted[name] is array for name, array in weights.items())
     assert not caplog.messages
+
+
+def test_a_backbone_without_a_classifier_gets_a_fresh_one_and_a_warning(caplog):
+    for distilled in (False, True):
+        weights, model = weights_of(model_of(distilled)), model_of(distilled)
+        bare = {name: array for name, array in weights.items() if not name.startswith("head")}
+        caplog.clear()
+        params = model.from_torch(bare | {"mask_token": np.zeros(2), "decoder_x.bias": np.ones(2)})
+        heads = ["head", "head_dist"][: 1 + distilled]
+        assert caplog.messages == [
+            "left out of the weights, as needed by pretraining alone: mask_token, decoder_x.bias.",
+            *(
+                f"these weights have no classifier {head}: a fresh one of 5 classes is added, "
+                "train it."
+                for head in heads
+            ),
+        ]
+        assert all(np.std(params[head]["kernel"]) > 0 for head in heads)
+        kept = model.to_torch(params)
+        assert all(np.array_equal(kept[name], array) for name, array in bare.items())
+    with pytest.raises(UserError, match="these weights have no classifier: fine-tune them on this"):
+        refuse_other_classes(bare, model.shape)
 
 
 @pytest.mark.parametrize(

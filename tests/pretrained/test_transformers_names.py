@@ -81,7 +81,7 @@ def test_a_pooler_is_left_out_and_a_missing_classifier_made_fresh(caplog):
     theirs = {name: array for name, array in theirs.items() if "classifier" not in name}
     params = model.from_torch(theirs | {"vit.pooler.dense.weight": np.zeros((24, 24))})
     assert caplog.messages == [
-        "pooler.dense.weight of transformers is left out of the weights.",
+        "left out of the weights, as read by no classifier of transformers: pooler.dense.weight.",
         "these weights have no classifier head: a fresh one of 5 classes is added, train it.",
     ]
     kept = model.to_torch(params, layout="transformers")
