@@ -7,6 +7,8 @@ import pytest
 
 from avit_jax.errors import UserError
 from avit_jax.pretrained.arrays import as_arrays, not_finite
+from avit_jax.pretrained.torch_writer import save_torch
+from avit_jax.pretrained.weights import load_torch
 from tests.pretrained.test_names import counting_params, model_of
 
 
@@ -44,13 +46,15 @@ def broken(name, array):
     return model, model.to_torch(counting_params(model)) | {name: array}
 
 
-def test_tensors_of_torch_are_taken_with_gradient_and_in_bfloat16():
+def test_tensors_of_torch_are_taken_with_gradient_and_in_bfloat16(tmp_path):
     ones = np.ones(3, ml_dtypes.bfloat16)
     found = as_arrays({"grad": Tensor(np.ones(3), grad=True), "narrow": Tensor(ones, narrow=True)})
     assert {name: array.dtype.name for name, array in found.items()} == {
         "grad": "float64",
         "narrow": "float32",
     }
+    save_torch(tmp_path / "x.pth", {"grad": Tensor(np.ones(3), grad=True)})
+    assert load_torch(tmp_path / "x.pth")["grad"].tolist() == [1, 1, 1]
     assert as_arrays({"jax": jax.numpy.ones(2)})["jax"].tolist() == [1, 1]
 
 
