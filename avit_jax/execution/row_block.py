@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from avit_jax.execution.layout import Layout, front_tokens, moved, square
+from avit_jax.execution.layout import Layout, front_tokens, holding, moved, square
+from avit_jax.models import ragged_attention
 from avit_jax.models.attention import Attention
 from avit_jax.models.block import Block
 from avit_jax.models.layers import drop_path
@@ -68,6 +69,8 @@ def mix(
         live: `[B, N]` bool, tokens that are attended to; all have a row.
     """
     size = parts[0].shape[1:]
+    if layout.aligned is not None:
+        return where_they_lie(attention, parts, layout, live).reshape(layout.rows, *size)
     if layout.whole and not attention.fused:  # a mask is cheaper than moving, then
         query, key, value = (part.reshape(*live.shape, *size) for part in parts)
         return attention.mix(query, key, value, live=live).reshape(layout.rows, *size)
@@ -92,6 +95,11 @@ def run_last(
     """
     attention = block.attention
     front, normed = front_tokens(rows, layout, prefix), block.norm1(rows)
+    if layout.aligned is not None:
+        parts = attention.project(normed, layout.token)
+        mixed = where_they_lie(attention, parts, layout, live, front=prefix)
+        (mixed,) = attention.split(front_tokens(mixed, layout, prefix))
+        return block.feed(front + attention.finish(mixed))
     grid = square(live, attention.places(live.shape[1]))
     joined = attention.join(*attention.keys_values(normed, layout.token))
     key, value = by_image(attention, joined, layout, grid)
@@ -99,6 +107,40 @@ def run_last(
     mixed = attention.mix(query, key, value, live=jnp.arange(key.shape[1]) < live.sum(1)[:, None])
     image = jnp.broadcast_to(jnp.arange(len(front))[:, None], front.shape[:2])
     return _updated(block, front, attention.finish(mixed), image, depth)
+
+
+def where_they_lie(
+    attention: Attention,
+    parts: tuple[Array, Array, Array],
+    layout: Layout,
+    live: Array,
+    *,
+    front: int | None = None,
+) -> Array:
+    """What attention mixes for each row of an aligned layout, `[R, D]`, by a kernel.
+
+    Args:
+        attention: with its parameters.
+        parts: queries, keys and values of the rows, `[R, H, d]` each.
+        layout: of the rows.
+        live: `[B, N]` bool, tokens that are attended to; all rows unless the layout is whole.
+        front: only so many tokens of each image are wanted; of the others rows mean nothing.
+    """
+    starts, lengths = layout.aligned
+    if layout.whole:  # images without a live token cost nothing
+        lengths = jnp.where(live.any(1), lengths, 0)
+    mixed = ragged_attention.mix(
+        attention.join(*parts),
+        starts,
+        lengths,
+        num_heads=attention.num_heads,
+        longest=live.shape[1],
+        live=live if layout.whole else None,
+        scale=attention.scale,
+        front=front,
+    )
+    runs = holding(live, layout) if layout.whole else layout.exists
+    return jnp.where(runs[:, None], mixed, 0)
 
 
 def by_image(attention: Attention, joined: Array, layout: Layout, grid: Layout) -> list[Array]:

@@ -31,12 +31,15 @@ class Compilable(Parameterized):
     Attributes:
         name: of the method.
         has_capped: whether there is an execution="capped".
+        has_image_rows: whether execution="static" can keep the rows of an image together at
+            multiples of 16, as the kernels for TPUs want (`Plan.ragged_attention`).
         tokens_return: whether tokens that a layer leaves out may be live in later ones; then each
             buffer of an execution="static" has a size of its own, else they never grow.
     """
 
     name: ClassVar[str]
     has_capped: ClassVar[bool] = False
+    has_image_rows: ClassVar[bool] = False
     tokens_return: ClassVar[bool] = False
 
     @property
@@ -123,6 +126,7 @@ class Compilable(Parameterized):
             platform=platform,
             # A GPU that is not there is taken for one of today's.
             fused=shape.attention_can_be_fused and (own.platform != "gpu" or has_cudnn(own)),
+            ragged=self.has_image_rows and shape.attention_can_be_ragged,
         )
 
     def on(self, platform: str) -> Self:
@@ -174,6 +178,12 @@ class Compilable(Parameterized):
                 "config.inference.fused_attention out."
             )
 
+        if plan.ragged_attention and platform != "tpu":
+            raise UserError(
+                f"the plan wants ragged attention, but its kernel is for TPUs, not for {platform}: "
+                "leave config.inference.ragged_attention out."
+            )
+
         def sized(output: Output) -> tuple[Plan, Program]:
             found = execution.sized(self, output.usage, plan, local)
             return found, self.program(execution, found)
@@ -207,9 +217,17 @@ class Compilable(Parameterized):
                 f"{shape.embed_dim // shape.num_heads} channels per head: use bfloat16, or leave "
                 "config.inference.fused_attention out."
             )
+        possible = self.has_image_rows and shape.attention_can_be_ragged
+        if plan.ragged_attention and not possible:
+            raise UserError(
+                f"the plan wants ragged attention, which {self.name} of {shape.num_tokens} tokens "
+                f"and {shape.embed_dim} channels does not have: leave "
+                "config.inference.ragged_attention out."
+            )
         return execution.program(self.with_kernels(plan), plan)
 
     def with_kernels(self, plan: Plan) -> Self:
         """The model with a plan's kernels and loops."""
-        changes = {"fused_attention": plan.fused_attention, "unrolled": plan.unrolled}
+        names = ("fused_attention", "ragged_attention", "unrolled")
+        changes = {name: getattr(plan, name) for name in names}
         return dataclasses.replace(self, shape=dataclasses.replace(self.shape, **changes))

@@ -21,7 +21,6 @@ from jax.experimental import pallas as pl
 
 from avit_jax.models.image_rows import LANES, aligned, existing, over_images, product
 
-_QUERIES = 128  # rows whose scores are formed together
 _BEHIND = -0.7 * float(jnp.finfo(jnp.float32).max)  # the score of a key that does not exist
 _ROOM = 12 * 2**20  # bytes on the chip
 
@@ -158,14 +157,12 @@ def _forward_body(
     def treat(column, width: int, heads: list[Array | None]) -> None:
         query, key, value = _parts(joined, column, width)
         value = existing(value, length)
-        for first in range(0, queries, _QUERIES):
-            rows = slice(first, min(first + _QUERIES, queries))
-            mixed = None
-            for mine in heads:
-                weights, total = _weights(_only(mine, query[rows]), key, keys, scale)
-                own = product(weights.astype(value.dtype), value, (1, 0)) / total
-                mixed = own if mixed is None else _only(mine, own, mixed)
-            answers[rows, pl.ds(column, width)] = mixed.astype(answers.dtype)
+        mixed = None
+        for mine in heads:
+            weights, total = _weights(_only(mine, query[:queries]), key, keys, scale)
+            own = product(weights.astype(value.dtype), value, (1, 0)) / total
+            mixed = own if mixed is None else _only(mine, own, mixed)
+        answers[:queries, pl.ds(column, width)] = mixed.astype(answers.dtype)
 
     # What is computed for some columns fills the gaps of what is computed for others.
     _by_columns(dim, num_heads, treat, unrolled=True)
