@@ -43,7 +43,7 @@ class Inference:
     lengths: tuple[int, ...] | None = None
     dense_images: int | None = None
     fused_attention: bool | None = None  # cuDNN's kernel, on NVIDIA GPUs: bfloat16
-    ragged_attention: bool | None = None  # static execution by our kernel, on TPUs
+    ragged_attention: bool | None = None  # dense and static execution by our kernel, on TPUs
     unrolled: bool | None = None  # layers one by one instead of a loop: for GPUs
     capacities: tuple[int, ...] | None = None  # places in each layer, for execution "capped"
     static_rows: tuple[int, ...] | None = None  # rows in each layer, for execution "static"

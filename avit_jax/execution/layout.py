@@ -65,6 +65,12 @@ def every_token(batch: int, num_tokens: int, *, aligned: bool = False) -> Layout
     )
 
 
+def whole_rows(tokens: Array, layout: Layout) -> Array:
+    """Tokens `[B, N, D]` as rows `[R, D]` of a layout of `every_token`."""
+    between = layout.rows // len(tokens) - tokens.shape[1]
+    return jnp.pad(tokens, ((0, 0), (0, between), (0, 0))).reshape(layout.rows, -1)
+
+
 def packed(packing: Packing, capacity: int, *, aligned: bool = False) -> Layout:
     """Live tokens as the first rows of a buffer; those that find no place are not held.
 
@@ -146,6 +152,8 @@ def as_tokens(rows: Array, layout: Layout) -> Array:
 def front_tokens(rows: Array, layout: Layout, count: int) -> Array:
     """The first `count` tokens of each image, `[B, count, ...]`, 0 for those without a row."""
     batch = len(layout.held)
+    if layout.whole:
+        return rows.reshape(batch, -1, *rows.shape[1:])[:, :count]
     is_front = layout.exists & (layout.token < count)
     target = jnp.where(is_front, layout.image * count + layout.token, 0)
     place, held = layout.place[:, :count].reshape(-1), layout.held[:, :count].reshape(-1)
@@ -162,8 +170,7 @@ def as_rows(tokens: Array, layout: Layout) -> Array:
 def holding(tokens: Array, layout: Layout) -> Array:
     """Which rows hold one of some tokens `[B, N]` bool, all of which have a row; `[R]` bool."""
     if layout.whole:
-        length = layout.rows // len(tokens)
-        return jnp.pad(tokens, ((0, 0), (0, length - tokens.shape[1]))).reshape(-1)
+        return whole_rows(tokens[:, :, None], layout)[:, 0]
     return layout.exists & tokens[layout.image, layout.token]
 
 

@@ -37,8 +37,8 @@ class Plan:
         dense_images: images that dense execution treats together; `None`: all, however many.
         fused_attention: attention as one kernel of cuDNN's instead of einsums, on NVIDIA GPUs in
             bfloat16.
-        ragged_attention: attention of static execution to rows where they lie, by kernels for TPUs
-            (`models/ragged_attention.py`); images then begin at multiples of 16 rows.
+        ragged_attention: attention of dense and static execution to rows where they lie, by kernels
+            for TPUs (`models/ragged_attention.py`); images then begin at multiples of 16 rows.
         unrolled: layers of dense and masked execution one after the other instead of a loop.
         capacities: places for tokens in each layer ("capped" execution), or `None`.
         static_rows: rows of one device's buffer in each layer ("static" execution; in each half of

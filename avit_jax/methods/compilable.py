@@ -31,8 +31,8 @@ class Compilable(Parameterized):
     Attributes:
         name: of the method.
         has_capped: whether there is an execution="capped".
-        has_image_rows: whether execution="static" can keep the rows of an image together at
-            multiples of 16, as the kernels for TPUs want (`Plan.ragged_attention`).
+        has_image_rows: whether executions can keep the rows of an image together at multiples of
+            16, as the kernels for TPUs want (`Plan.ragged_attention`).
         tokens_return: whether tokens that a layer leaves out may be live in later ones; then each
             buffer of an execution="static" has a size of its own, else they never grow.
     """

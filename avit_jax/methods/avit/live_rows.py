@@ -77,8 +77,7 @@ def run(
     prefix = shape.num_prefix_tokens
     aligned = shape.ragged_attention
     layout = layouts.every_token(batch, num_tokens, aligned=aligned)
-    between = layout.rows // batch - num_tokens
-    rows = jnp.pad(tokens, ((0, 0), (0, between), (0, 0))).reshape(-1, dim)
+    rows = layouts.whole_rows(tokens, layout)
     state = halting.start((batch, num_tokens))
     answer = jnp.zeros((batch, prefix, dim), jnp.float32)
     fits, fronts, lives, weights = jnp.bool_(True), [], [], []
