@@ -14,6 +14,7 @@ from avit_jax.execution.execution import executed_gmacs
 from avit_jax.execution.static import STATIC
 from avit_jax.methods.avit import live_rows
 from avit_jax.models import costs, functional
+from avit_jax.models.image_rows import ALIGN
 from avit_jax.runtime.device_mesh import make_mesh
 
 BATCH = 6
@@ -154,6 +155,58 @@ def test_tokens_of_finished_images_go_on_where_somebody_asks_for_them(case):
     np.testing.assert_allclose(ran.weights, masked.aux["weights"], atol=1e-6)
     np.testing.assert_allclose(ran.state.ponder, masked.aux["ponder"], atol=1e-5)
     assert state.any()
+
+
+@pytest.fixture(scope="module")
+def small():
+    model = create(depth=3)
+    params, images = profiles.script(model, "half", 3)
+    return model, params, images, jax.jit(model.apply)(params, images)
+
+
+def whole_tiles(usage):
+    counts = np.asarray(usage[0].tokens).sum(-1)
+    return tuple(int(rows) for rows in (-(-counts // ALIGN) * ALIGN).sum(1))
+
+
+def in_place(model, rows, batch_size=3):
+    """The program for TPUs, whose kernels are interpreted here."""
+    plan = model.default_plan(batch_size)
+    plan = dataclasses.replace(plan, static_rows=rows, ragged_attention=True)
+    return model.program(STATIC, plan)
+
+
+def test_rows_that_stay_where_they_lie_give_the_answers_and_gradients_of_masked_execution(small):
+    model, params, images, expected = small
+    rows = whole_tiles(expected.usage)
+    assert rows[0] > rows[1]
+    rows = (rows[0], rows[0], rows[2])  # masked where they lie, and then moved
+    run = in_place(model, rows)
+
+    def ours(params):
+        answer = run(params, images, jnp.ones(3, bool))
+        return (answer.logits**2).mean(), answer
+
+    def theirs(params):
+        return (model.apply(params, images).logits ** 2).mean()
+
+    gradients, answer = jax.jit(jax.grad(ours, has_aux=True))(params)
+    np.testing.assert_allclose(answer.logits, expected.logits, atol=1e-5)
+    np.testing.assert_array_equal(answer.usage[0].tokens, expected.usage[0].tokens)
+    assert answer.fits.all()
+    wanted = jax.jit(jax.grad(theirs))(params)
+    for found, leaf in zip(*map(jax.tree.leaves, (gradients, wanted)), strict=True):
+        np.testing.assert_allclose(found, leaf, atol=2e-6 * float(np.abs(leaf).max() + 1e-9))
+
+
+def test_a_tile_too_few_is_noticed(small):
+    model, params, images, expected = small
+    first, second, last = whole_tiles(expected.usage)
+    for rows, fits in (((first, second, last), True), ((first, second, last - ALIGN), False)):
+        answer = jax.jit(in_place(model, rows))(params, images, jnp.ones(3, bool))
+        assert answer.fits.all() == fits
+        if fits:
+            np.testing.assert_allclose(answer.logits, expected.logits, atol=1e-5)
 
 
 def test_no_loop_and_no_branch_depends_on_data(case):
