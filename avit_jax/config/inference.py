@@ -33,7 +33,7 @@ class Inference:
 
     batch_size: int = 32  # images that --mode predict and benchmark put through together
     # "auto": the fastest exact one that --mode calibrate found, else compact on CPUs, static on
-    # GPUs and masked on TPUs; or "compact", "static", "masked", "dense", "capped".
+    # GPUs and (A-ViT) TPUs; or "compact", "static", "masked", "dense", "capped".
     execution: str = "auto"
     # Static sizes of the program, see execution/plan.py; those of --mode calibrate, or sensible
     # ones, where unset.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -10,7 +13,8 @@ from avit_jax.execution.layout import Layout, front_tokens, holding, moved, squa
 from avit_jax.models import ragged_attention
 from avit_jax.models.attention import Attention
 from avit_jax.models.block import Block
-from avit_jax.models.layers import drop_path
+from avit_jax.models.layers import Mlp, drop_path
+from avit_jax.models.row_norm import normalised
 
 
 @struct.dataclass(kw_only=True)
@@ -43,17 +47,25 @@ def run(
         depth: draws of a training with stochastic depth.
     """
     attention = block.attention
-    parts = attention.project(block.norm1(rows), layout.token)
+    norm1, norm2 = block.norm1, block.norm2
+    if layout.aligned is not None:
+        norm1, norm2 = (functools.partial(normalised, norm) for norm in (norm1, norm2))
+    parts = attention.project(norm1(rows), layout.token)
     update = attention.finish(mix(attention, parts, layout, live))
-    return _updated(block, rows, update, layout.image, depth)
+    return _updated(block.mlp, norm2, rows, update, layout.image, depth)
 
 
 def _updated(
-    block: Block, rows: Array, update: Array, image: Array, depth: StochasticDepth | None
+    mlp: Mlp,
+    norm: Callable[[Array], Array],
+    rows: Array,
+    update: Array,
+    image: Array,
+    depth: StochasticDepth | None,
 ) -> Array:
     """Rows `[..., D]` with the update of the attention half, and behind the MLP half."""
     rows = rows + (update if depth is None else depth(update, 0, image))
-    update = block.mlp(block.norm2(rows))
+    update = mlp(norm(rows))
     return rows + (update if depth is None else depth(update, 1, image))
 
 
@@ -94,19 +106,20 @@ def run_last(
     All live tokens give keys and values; queries, projection and MLP are those of the prefix.
     """
     attention = block.attention
-    front, normed = front_tokens(rows, layout, prefix), block.norm1(rows)
+    front = front_tokens(rows, layout, prefix)
     if layout.aligned is not None:
-        parts = attention.project(normed, layout.token)
+        parts = attention.project(normalised(block.norm1, rows), layout.token)
         mixed = where_they_lie(attention, parts, layout, live, front=prefix)
         (mixed,) = attention.split(front_tokens(mixed, layout, prefix))
-        return block.feed(front + attention.finish(mixed))
-    grid = square(live, attention.places(live.shape[1]))
-    joined = attention.join(*attention.keys_values(normed, layout.token))
-    key, value = by_image(attention, joined, layout, grid)
-    query = attention.queries(block.norm1(front))
-    mixed = attention.mix(query, key, value, live=jnp.arange(key.shape[1]) < live.sum(1)[:, None])
+    else:
+        normed = block.norm1(rows)
+        grid = square(live, attention.places(live.shape[1]))
+        joined = attention.join(*attention.keys_values(normed, layout.token))
+        key, value = by_image(attention, joined, layout, grid)
+        query, keys = attention.queries(block.norm1(front)), jnp.arange(key.shape[1])
+        mixed = attention.mix(query, key, value, live=keys < live.sum(1)[:, None])
     image = jnp.broadcast_to(jnp.arange(len(front))[:, None], front.shape[:2])
-    return _updated(block, front, attention.finish(mixed), image, depth)
+    return _updated(block.mlp, block.norm2, front, attention.finish(mixed), image, depth)
 
 
 def where_they_lie(

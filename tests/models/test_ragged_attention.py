@@ -1,12 +1,14 @@
-"""Attention to rows where they lie, in interpreted kernels, is plain attention of every image."""
+"""Kernels for rows of images, interpreted: attention, moves and norms are the plain ones."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from avit_jax.models import attention, ragged_attention
+from avit_jax.models import attention, ragged_attention, row_norm
 from avit_jax.models.image_rows import aligned
+from avit_jax.models.layers import layer_norm
 from avit_jax.models.moved_rows import move
 
 LONGEST, HEADS, DIM = 24, 3, 24
@@ -132,3 +134,22 @@ def test_rows_move_exactly_and_so_do_their_gradients(dtype):
     expected = np.zeros((rows, DIM))
     expected[source] = np.float32(weights)[target]
     np.testing.assert_array_equal(np.float32(gradient), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_are_normalised_as_flax_does_it(dtype):
+    norm = layer_norm(DIM, eps=1e-6, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
+    norm.scale[...] = jax.random.normal(jax.random.key(1), (DIM,))
+    norm.bias[...] = jax.random.normal(jax.random.key(2), (DIM,))
+    rows = 3 * jax.random.normal(jax.random.key(0), (600, DIM)) + 1  # not whole steps of the kernel
+    how = (norm.epsilon, norm.dtype)
+    kernel = row_norm.by_kernel(rows, norm.scale[...], norm.bias[...], how=how, interpret=True)
+    step = 2e-6 if dtype == "float32" else 2e-2  # one of its last places
+    for found in (kernel, row_norm.normalised(norm, rows)):
+        assert found.dtype == norm(rows).dtype
+        np.testing.assert_allclose(np.float32(found), np.float32(norm(rows)), atol=step, rtol=step)
+    ours, theirs = (
+        jax.grad(lambda rows, run=run: (run(rows).astype(jnp.float32) ** 2).sum())(rows)
+        for run in (lambda rows: row_norm.normalised(norm, rows), norm)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=step * float(np.abs(theirs).max()))
