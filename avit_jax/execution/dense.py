@@ -95,7 +95,7 @@ def _executed_gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
     batch = usage[0].tokens.shape[1]
     if len(model.stages) > 1:
         return model.dense_gmacs() * batch
-    return dense_gmacs(model.shape, batch, plan)
+    return dense_gmacs(model.with_kernels(plan).shape, batch, plan)
 
 
 DENSE = Execution(

@@ -130,10 +130,13 @@ class Compilable(Parameterized):
         )
 
     def on(self, platform: str) -> Self:
-        """The model with the kernels and loops that are fast on a platform, as JAX names it."""
+        """The model with what is fast in training and evaluation on a platform, as JAX names it."""
         plan = self.default_plan(1, platform=platform)
         # Without the kernel, scores would be kept for the backward pass; a loop computes them anew.
-        return self.with_kernels(dataclasses.replace(plan, unrolled=plan.fused_attention))
+        # Sizes of training are numbers of tokens, which have no room for aligned rows.
+        return self.with_kernels(
+            dataclasses.replace(plan, unrolled=plan.fused_attention, ragged_attention=False)
+        )
 
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
         """Plans for calibration to race, "default" among them, for a batch on one device."""
