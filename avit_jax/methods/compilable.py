@@ -17,7 +17,7 @@ from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.execution.predictor import Predictor
 from avit_jax.methods.parameters import Parameterized
-from avit_jax.models import functional
+from avit_jax.models import functional, ragged_attention
 from avit_jax.models.backbone import Shape
 from avit_jax.runtime.device_mesh import make_mesh, platform_of
 from avit_jax.runtime.devices import has_cudnn
@@ -126,8 +126,15 @@ class Compilable(Parameterized):
             platform=platform,
             # A GPU that is not there is taken for one of today's.
             fused=shape.attention_can_be_fused and (own.platform != "gpu" or has_cudnn(own)),
-            ragged=self.has_image_rows and shape.attention_can_be_ragged,
+            ragged=self.can_be_ragged,
         )
+
+    @property
+    def can_be_ragged(self) -> bool:
+        """Whether the kernels for TPUs can run it, see `Plan.ragged_attention`."""
+        shape = self.shape
+        sizes = {"num_tokens": shape.num_tokens, "embed_dim": shape.embed_dim}
+        return self.has_image_rows and ragged_attention.has_room(**sizes, dtype=shape.dtype)
 
     def on(self, platform: str) -> Self:
         """The model with what is fast in training and evaluation on a platform, as JAX names it."""
@@ -220,8 +227,7 @@ class Compilable(Parameterized):
                 f"{shape.embed_dim // shape.num_heads} channels per head: use bfloat16, or leave "
                 "config.inference.fused_attention out."
             )
-        possible = self.has_image_rows and shape.attention_can_be_ragged
-        if plan.ragged_attention and not possible:
+        if plan.ragged_attention and not self.can_be_ragged:
             raise UserError(
                 f"the plan wants ragged attention, which {self.name} of {shape.num_tokens} tokens "
                 f"and {shape.embed_dim} channels does not have: leave "

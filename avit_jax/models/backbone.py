@@ -26,7 +26,6 @@ from avit_jax.models.block import Block
 from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import NORM_EPS, BlockShape, layer_norm, linear
 from avit_jax.models.positions import PositionEncoding, token_initializer
-from avit_jax.models.ragged_attention import can_be_ragged
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +47,7 @@ class Shape(abc.ABC):
         dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
           softmax and halting are float32 always.
         remat: recompute whole blocks in the backward pass, linear layers included, for memory.
-        fused_attention, ragged_attention, unrolled: of the program (`execution.Plan`), no settings
-            of a config.
+        fused_attention, ragged_attention, unrolled: of the program, no settings of a config.
     """
 
     image_size: int = dataclasses.field(default=224, metadata={"use": True})
@@ -185,11 +183,6 @@ class Shape(abc.ABC):
     def attention_can_be_fused(self) -> bool:
         """Whether there is a fused kernel for its heads."""
         return can_be_fused(dtype=self.dtype, head_dim=self.embed_dim // self.num_heads)
-
-    @property
-    def attention_can_be_ragged(self) -> bool:
-        """Whether the kernel for rows of images has room for its images."""
-        return can_be_ragged(num_tokens=self.num_tokens, embed_dim=self.embed_dim, dtype=self.dtype)
 
     def drop_path_rates(self) -> np.ndarray:
         """Stochastic depth of each block, `[L]`."""

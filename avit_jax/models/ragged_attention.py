@@ -25,7 +25,7 @@ _BEHIND = -0.7 * float(jnp.finfo(jnp.float32).max)  # the score of a key that do
 _ROOM = 12 * 2**20  # bytes on the chip
 
 
-def can_be_ragged(*, num_tokens: int, embed_dim: int, dtype: str) -> bool:
+def has_room(*, num_tokens: int, embed_dim: int, dtype: str) -> bool:
     """Whether what an image's backward pass needs has room on the chip."""
     longest = aligned(num_tokens)
     rows = 2 * 7 * longest * embed_dim * jnp.dtype(dtype).itemsize  # two images' at a time

@@ -97,7 +97,7 @@ def test_the_first_rows_of_images_can_be_had_alone():
 
 
 def test_images_longer_than_the_chip_has_room_for_are_left_to_others():
-    can = ragged_attention.can_be_ragged
+    can = ragged_attention.has_room
     assert can(num_tokens=197, embed_dim=384, dtype="bfloat16")
     assert can(num_tokens=197, embed_dim=768, dtype="float32")
     assert not can(num_tokens=1025, embed_dim=768, dtype="bfloat16")
