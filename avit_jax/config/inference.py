@@ -33,7 +33,7 @@ class Inference:
 
     batch_size: int = 32  # images that --mode predict and benchmark put through together
     # "auto": the fastest exact one that --mode calibrate found, else compact on CPUs, static on
-    # GPUs and masked on TPUs; or "compact", "static", "masked", "dense", "capped".
+    # GPUs and (A-ViT) TPUs; or "compact", "static", "masked", "dense", "capped".
     execution: str = "auto"
     # Static sizes of the program, see execution/plan.py; those of --mode calibrate, or sensible
     # ones, where unset.
@@ -43,6 +43,7 @@ class Inference:
     lengths: tuple[int, ...] | None = None
     dense_images: int | None = None
     fused_attention: bool | None = None  # cuDNN's kernel, on NVIDIA GPUs: bfloat16
+    ragged_attention: bool | None = None  # dense and static execution by our kernel, on TPUs
     unrolled: bool | None = None  # layers one by one instead of a loop: for GPUs
     capacities: tuple[int, ...] | None = None  # places in each layer, for execution "capped"
     static_rows: tuple[int, ...] | None = None  # rows in each layer, for execution "static"

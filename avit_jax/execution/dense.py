@@ -3,7 +3,8 @@
 Of a model of several stages nothing is known but its own dense execution, so that one is run.
 
 On a CPU blocks run under a scan over stacked weights, on a few images at a time so that what a
-block computes stays in the cache; a GPU wants neither. The last block computes queries and the MLP
+block computes stays in the cache; a GPU wants neither. For the kernels of a TPU, images are rows
+that begin at multiples of 16, as in static execution. The last block computes queries and the MLP
 for prefix tokens only, because nothing else is read.
 """
 
@@ -15,8 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from avit_jax.execution import row_block
 from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.image_groups import filled_up, of_images
+from avit_jax.execution.layout import every_token, whole_rows
 from avit_jax.execution.plan import Plan
 from avit_jax.models import costs, functional
 from avit_jax.models.backbone import Backbone, Shape
@@ -29,6 +32,8 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     """`logits` and `usage` of `[B, H, W, 3]` normalised images, every token in every layer."""
     shape = network.shape
     batch, prefix = images.shape[0], shape.num_prefix_tokens
+    if shape.ragged_attention:
+        return _answered(network, _in_rows(network, images, plan))
     groups, filled = 1, batch
     if plan.dense_images is not None:
         # As even as can be, or the last group would be mostly padding.
@@ -45,13 +50,34 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     tokens, _ = lax.scan(layer, tokens, layers, unroll=plan.unrolled)
     last = layer_at(network.blocks, shape.depth - 1)
     answer = lax.map(lambda group: last_block(last, group, prefix=prefix), tokens)
-    heads = network.readout(answer.reshape(filled, prefix, -1)[:batch])
-    everything = jnp.ones((shape.depth, batch, shape.num_tokens), bool)
-    return Output(logits=heads.mean(0), usage=(Usage(tokens=everything),))
+    return _answered(network, answer.reshape(filled, prefix, -1)[:batch])
+
+
+def _in_rows(network: Backbone, images: Array, plan: Plan) -> Array:
+    """The prefix tokens `[B, prefix, D]` behind the last block, of images in aligned rows."""
+    shape = network.shape
+    layout = every_token(len(images), shape.num_tokens, aligned=True)
+    everything = layout.held
+    rows = whole_rows(network.embed(images), layout)
+
+    def layer(rows: Array, index: Array) -> tuple[Array, None]:
+        return row_block.run(layer_at(network.blocks, index), rows, layout, everything), None
+
+    rows, _ = lax.scan(layer, rows, jnp.arange(shape.depth - 1), unroll=plan.unrolled)
+    last = layer_at(network.blocks, shape.depth - 1)
+    return row_block.run_last(last, rows, layout, everything, prefix=shape.num_prefix_tokens)
+
+
+def _answered(network: Backbone, prefix: Array) -> Output:
+    shape = network.shape
+    everything = jnp.ones((shape.depth, len(prefix), shape.num_tokens), bool)
+    return Output(logits=network.readout(prefix).mean(0), usage=(Usage(tokens=everything),))
 
 
 def dense_gmacs(shape: Shape, batch_size: int, plan: Plan) -> float:
     """What `dense` runs for a batch on one device, in units of 1e9."""
+    if shape.ragged_attention:
+        return costs.aligned_inference_gmacs(shape) * batch_size
     most = batch_size if plan.dense_images is None else plan.dense_images
     return costs.dense_inference_gmacs(shape) * filled_up(batch_size, most)
 
@@ -69,7 +95,7 @@ def _executed_gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
     batch = usage[0].tokens.shape[1]
     if len(model.stages) > 1:
         return model.dense_gmacs() * batch
-    return dense_gmacs(model.shape, batch, plan)
+    return dense_gmacs(model.with_kernels(plan).shape, batch, plan)
 
 
 DENSE = Execution(

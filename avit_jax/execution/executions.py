@@ -33,12 +33,14 @@ def fastest(model: Any, platform: str) -> Execution:
     """The exact execution that is the fastest on a platform, as far as can be said unmeasured.
 
     Loops whose trip counts are data keep caches warm on a CPU, and make an accelerator wait. On a
-    TPU rows would have to move to and from images around every attention, which costs more than
-    halting saves.
+    TPU rows that do not lie as its kernels want them would have to move to and from images around
+    every attention, which costs more than halting saves.
     """
     if platform == "cpu":
         return COMPACT
-    return STATIC if platform == "gpu" and STATIC.offered(model) else MASKED
+    plan = model.default_plan(1, platform=platform)
+    pays = STATIC.offered(model) and (platform != "tpu" or plan.ragged_attention)
+    return STATIC if pays else MASKED
 
 
 def find(execution: str | Execution) -> Execution:

@@ -1,7 +1,8 @@
 """Live tokens of several images as the first rows of one buffer: pure functions on index arrays.
 
 Rows are ordered by image, and within an image as its tokens are, prefix first. Behind the last live
-row a buffer holds anything; nothing reads it.
+row of the batch, and of each image where images begin at multiples of some number, a buffer holds
+anything; nothing reads it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Packing:
         live: `[B, N]` bool.
         counts: `[B]` live tokens of each image.
         offsets: `[B]` first row of each image.
-        total: live rows in all.
+        total: rows up to the last live one, rows between images included.
     """
 
     live: Array
@@ -43,11 +44,12 @@ class Packing:
         return image, slots[image, jnp.clip(row - self.offsets[image], 0, slots.shape[1] - 1)]
 
 
-def pack(live: Array) -> Packing:
-    """The packing of `live` tokens `[B, N]`."""
+def pack(live: Array, *, align: int = 1) -> Packing:
+    """The packing of `live` tokens `[B, N]`; images begin at multiples of `align`."""
     counts = live.sum(1, dtype=jnp.int32)
-    ends = jnp.cumsum(counts, dtype=jnp.int32)
-    return Packing(live=live, counts=counts, offsets=ends - counts, total=ends[-1])
+    spans = -(-counts // align) * align
+    offsets = jnp.cumsum(spans, dtype=jnp.int32) - spans
+    return Packing(live=live, counts=counts, offsets=offsets, total=offsets[-1] + counts[-1])
 
 
 def live_first(live: Array) -> Array:

@@ -37,6 +37,8 @@ class Plan:
         dense_images: images that dense execution treats together; `None`: all, however many.
         fused_attention: attention as one kernel of cuDNN's instead of einsums, on NVIDIA GPUs in
             bfloat16.
+        ragged_attention: attention of dense and static execution to rows where they lie, by kernels
+            for TPUs (`models/ragged_attention.py`); images then begin at multiples of 16 rows.
         unrolled: layers of dense and masked execution one after the other instead of a loop.
         capacities: places for tokens in each layer ("capped" execution), or `None`.
         static_rows: rows of one device's buffer in each layer ("static" execution; in each half of
@@ -49,6 +51,7 @@ class Plan:
     lengths: tuple[int, ...]
     dense_images: int | None
     fused_attention: bool = False
+    ragged_attention: bool = False
     unrolled: bool = False
     capacities: tuple[int, ...] | None = None
     static_rows: tuple[int, ...] | None = None
@@ -131,6 +134,7 @@ def default_plan(
     num_heads: int,
     platform: str | None = None,
     fused: bool = False,
+    ragged: bool = False,
 ) -> Plan:
     """Sizes that do well without calibration.
 
@@ -144,6 +148,7 @@ def default_plan(
         num_heads: heads H of an attention.
         platform: as JAX names it; the default backend's if unset.
         fused: whether a GPU has a kernel for the model's attention.
+        ragged: whether static execution can run by the kernels for TPUs.
     """
     platform = platform or jax.default_backend()
     if platform == "cpu":
@@ -160,6 +165,7 @@ def default_plan(
     rows = batch_size * num_tokens
     return Plan(
         fused_attention=fused and platform == "gpu",
+        ragged_attention=ragged and platform == "tpu",
         unrolled=platform == "gpu",
         images=batch_size,
         row_sizes=ladder(rows, ratio=1.0, step=-(-rows // 16)),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from avit_jax.execution.layout import Layout, front_tokens, moved, square
+from avit_jax.execution.layout import Layout, front_tokens, holding, moved, square
+from avit_jax.models import ragged_attention
 from avit_jax.models.attention import Attention
 from avit_jax.models.block import Block
-from avit_jax.models.layers import drop_path
+from avit_jax.models.layers import Mlp, drop_path
+from avit_jax.models.row_norm import normalised
 
 
 @struct.dataclass(kw_only=True)
@@ -42,17 +47,25 @@ def run(
         depth: draws of a training with stochastic depth.
     """
     attention = block.attention
-    parts = attention.project(block.norm1(rows), layout.token)
+    norm1, norm2 = block.norm1, block.norm2
+    if layout.aligned is not None:
+        norm1, norm2 = (functools.partial(normalised, norm) for norm in (norm1, norm2))
+    parts = attention.project(norm1(rows), layout.token)
     update = attention.finish(mix(attention, parts, layout, live))
-    return _updated(block, rows, update, layout.image, depth)
+    return _updated(block.mlp, norm2, rows, update, layout.image, depth)
 
 
 def _updated(
-    block: Block, rows: Array, update: Array, image: Array, depth: StochasticDepth | None
+    mlp: Mlp,
+    norm: Callable[[Array], Array],
+    rows: Array,
+    update: Array,
+    image: Array,
+    depth: StochasticDepth | None,
 ) -> Array:
     """Rows `[..., D]` with the update of the attention half, and behind the MLP half."""
     rows = rows + (update if depth is None else depth(update, 0, image))
-    update = block.mlp(block.norm2(rows))
+    update = mlp(norm(rows))
     return rows + (update if depth is None else depth(update, 1, image))
 
 
@@ -68,6 +81,8 @@ def mix(
         live: `[B, N]` bool, tokens that are attended to; all have a row.
     """
     size = parts[0].shape[1:]
+    if layout.aligned is not None:
+        return where_they_lie(attention, parts, layout, live).reshape(layout.rows, *size)
     if layout.whole and not attention.fused:  # a mask is cheaper than moving, then
         query, key, value = (part.reshape(*live.shape, *size) for part in parts)
         return attention.mix(query, key, value, live=live).reshape(layout.rows, *size)
@@ -91,14 +106,54 @@ def run_last(
     All live tokens give keys and values; queries, projection and MLP are those of the prefix.
     """
     attention = block.attention
-    front, normed = front_tokens(rows, layout, prefix), block.norm1(rows)
-    grid = square(live, attention.places(live.shape[1]))
-    joined = attention.join(*attention.keys_values(normed, layout.token))
-    key, value = by_image(attention, joined, layout, grid)
-    query = attention.queries(block.norm1(front))
-    mixed = attention.mix(query, key, value, live=jnp.arange(key.shape[1]) < live.sum(1)[:, None])
+    front = front_tokens(rows, layout, prefix)
+    if layout.aligned is not None:
+        parts = attention.project(normalised(block.norm1, rows), layout.token)
+        mixed = where_they_lie(attention, parts, layout, live, front=prefix)
+        (mixed,) = attention.split(front_tokens(mixed, layout, prefix))
+    else:
+        normed = block.norm1(rows)
+        grid = square(live, attention.places(live.shape[1]))
+        joined = attention.join(*attention.keys_values(normed, layout.token))
+        key, value = by_image(attention, joined, layout, grid)
+        query, keys = attention.queries(block.norm1(front)), jnp.arange(key.shape[1])
+        mixed = attention.mix(query, key, value, live=keys < live.sum(1)[:, None])
     image = jnp.broadcast_to(jnp.arange(len(front))[:, None], front.shape[:2])
-    return _updated(block, front, attention.finish(mixed), image, depth)
+    return _updated(block.mlp, block.norm2, front, attention.finish(mixed), image, depth)
+
+
+def where_they_lie(
+    attention: Attention,
+    parts: tuple[Array, Array, Array],
+    layout: Layout,
+    live: Array,
+    *,
+    front: int | None = None,
+) -> Array:
+    """What attention mixes for each row of an aligned layout, `[R, D]`, by a kernel.
+
+    Args:
+        attention: with its parameters.
+        parts: queries, keys and values of the rows, `[R, H, d]` each.
+        layout: of the rows.
+        live: `[B, N]` bool, tokens that are attended to; all rows unless the layout is whole.
+        front: only so many tokens of each image are wanted; of the others rows mean nothing.
+    """
+    starts, lengths = layout.aligned
+    if layout.whole:  # images without a live token cost nothing
+        lengths = jnp.where(live.any(1), lengths, 0)
+    mixed = ragged_attention.mix(
+        attention.join(*parts),
+        starts,
+        lengths,
+        num_heads=attention.num_heads,
+        longest=live.shape[1],
+        live=live if layout.whole else None,
+        scale=attention.scale,
+        front=front,
+    )
+    runs = holding(live, layout) if layout.whole else layout.exists
+    return jnp.where(runs[:, None], mixed, 0)
 
 
 def by_image(attention: Attention, joined: Array, layout: Layout, grid: Layout) -> list[Array]:

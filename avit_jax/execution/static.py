@@ -22,6 +22,7 @@ from avit_jax.execution.plan import Plan
 from avit_jax.execution.row_capacities import row_capacities
 from avit_jax.models import functional
 from avit_jax.models.functional import Params
+from avit_jax.models.image_rows import ALIGN, aligned
 from avit_jax.types import Output, Usage
 
 
@@ -35,7 +36,7 @@ def _program(model: Any, plan: Plan) -> Program:
 
 
 def _rows(model: Any, plan: Plan, batch: int) -> tuple[int, ...]:
-    """The plan's rows, no more than there are tokens."""
+    """The plan's rows, no more than there are tokens (and rows between images)."""
     found = plan.static_rows
     if found is None:
         raise UserError(
@@ -47,7 +48,10 @@ def _rows(model: Any, plan: Plan, batch: int) -> tuple[int, ...]:
             f"the plan has {len(found)} static_rows, but this model wants {model.static_parts}: "
             "calibrate again for this model, or set config.inference.static_rows."
         )
-    rows = tuple(min(rows, batch * model.shape.num_tokens) for rows in found)
+    tokens = model.shape.num_tokens
+    if plan.ragged_attention:
+        tokens, found = aligned(tokens), tuple(map(aligned, found))
+    rows = tuple(min(rows, batch * tokens) for rows in found)
     if not model.tokens_return and any(b > a for a, b in itertools.pairwise(rows)):
         raise UserError(
             f"static_rows of the plan are {list(found)}: they may not rise from one layer to the "
@@ -61,6 +65,8 @@ def _sized(model: Any, usage: tuple[Usage, ...], plan: Plan, batch: int) -> Plan
         return plan
     counts = np.asarray(model.static_work(usage))
     tokens = model.shape.num_tokens
+    if plan.ragged_attention:
+        tokens, counts = aligned(tokens), -(-counts // ALIGN) * ALIGN
     rows = row_capacities(counts, batch, tokens, may_rise=model.tokens_return)
     return dataclasses.replace(plan, static_rows=rows)
 

@@ -125,8 +125,9 @@ def plans_for(model: Model, batch_size: int, chosen: Plan | None) -> dict[str, P
             name: chosen if name == here else dataclasses.replace(plan, **places)
             for name, plan in plans.items()
         }
-    # Every platform traces both branches, and only one of them has cuDNN.
-    plans = {name: dataclasses.replace(plan, fused_attention=False) for name, plan in plans.items()}
+    # Every platform traces both branches, and only some have these kernels.
+    none = {"fused_attention": False, "ragged_attention": False}
+    plans = {name: dataclasses.replace(plan, **none) for name, plan in plans.items()}
     for plan in plans.values():
         plan.check(num_tokens=model.shape.num_tokens, depth=model.shape.depth)
     return plans

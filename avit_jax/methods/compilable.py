@@ -17,7 +17,7 @@ from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.execution.predictor import Predictor
 from avit_jax.methods.parameters import Parameterized
-from avit_jax.models import functional
+from avit_jax.models import functional, ragged_attention
 from avit_jax.models.backbone import Shape
 from avit_jax.runtime.device_mesh import make_mesh, platform_of
 from avit_jax.runtime.devices import has_cudnn
@@ -31,12 +31,15 @@ class Compilable(Parameterized):
     Attributes:
         name: of the method.
         has_capped: whether there is an execution="capped".
+        has_image_rows: whether executions can keep the rows of an image together at multiples of
+            16, as the kernels for TPUs want (`Plan.ragged_attention`).
         tokens_return: whether tokens that a layer leaves out may be live in later ones; then each
             buffer of an execution="static" has a size of its own, else they never grow.
     """
 
     name: ClassVar[str]
     has_capped: ClassVar[bool] = False
+    has_image_rows: ClassVar[bool] = False
     tokens_return: ClassVar[bool] = False
 
     @property
@@ -123,13 +126,24 @@ class Compilable(Parameterized):
             platform=platform,
             # A GPU that is not there is taken for one of today's.
             fused=shape.attention_can_be_fused and (own.platform != "gpu" or has_cudnn(own)),
+            ragged=self.can_be_ragged,
         )
 
+    @property
+    def can_be_ragged(self) -> bool:
+        """Whether the kernels for TPUs can run it, see `Plan.ragged_attention`."""
+        shape = self.shape
+        sizes = {"num_tokens": shape.num_tokens, "embed_dim": shape.embed_dim}
+        return self.has_image_rows and ragged_attention.has_room(**sizes, dtype=shape.dtype)
+
     def on(self, platform: str) -> Self:
-        """The model with the kernels and loops that are fast on a platform, as JAX names it."""
+        """The model with what is fast in training and evaluation on a platform, as JAX names it."""
         plan = self.default_plan(1, platform=platform)
         # Without the kernel, scores would be kept for the backward pass; a loop computes them anew.
-        return self.with_kernels(dataclasses.replace(plan, unrolled=plan.fused_attention))
+        # Sizes of training are numbers of tokens, which have no room for aligned rows.
+        return self.with_kernels(
+            dataclasses.replace(plan, unrolled=plan.fused_attention, ragged_attention=False)
+        )
 
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
         """Plans for calibration to race, "default" among them, for a batch on one device."""
@@ -174,6 +188,12 @@ class Compilable(Parameterized):
                 "config.inference.fused_attention out."
             )
 
+        if plan.ragged_attention and platform != "tpu":
+            raise UserError(
+                f"the plan wants ragged attention, but its kernel is for TPUs, not for {platform}: "
+                "leave config.inference.ragged_attention out."
+            )
+
         def sized(output: Output) -> tuple[Plan, Program]:
             found = execution.sized(self, output.usage, plan, local)
             return found, self.program(execution, found)
@@ -207,9 +227,16 @@ class Compilable(Parameterized):
                 f"{shape.embed_dim // shape.num_heads} channels per head: use bfloat16, or leave "
                 "config.inference.fused_attention out."
             )
+        if plan.ragged_attention and not self.can_be_ragged:
+            raise UserError(
+                f"the plan wants ragged attention, which {self.name} of {shape.num_tokens} tokens "
+                f"and {shape.embed_dim} channels does not have: leave "
+                "config.inference.ragged_attention out."
+            )
         return execution.program(self.with_kernels(plan), plan)
 
     def with_kernels(self, plan: Plan) -> Self:
         """The model with a plan's kernels and loops."""
-        changes = {"fused_attention": plan.fused_attention, "unrolled": plan.unrolled}
+        names = ("fused_attention", "ragged_attention", "unrolled")
+        changes = {name: getattr(plan, name) for name in names}
         return dataclasses.replace(self, shape=dataclasses.replace(self.shape, **changes))

@@ -33,6 +33,7 @@ class Model(base.Model):
 
     name = "dense"
     adaptive = False
+    has_image_rows = True
 
     def forward(self, network: Backbone, images: Array, call: Call) -> Output:
         tokens = embed(network, images, call)

@@ -47,7 +47,7 @@ class Shape(abc.ABC):
         dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
           softmax and halting are float32 always.
         remat: recompute whole blocks in the backward pass, linear layers included, for memory.
-        fused_attention, unrolled: of the program (`execution.Plan`), no settings of a config.
+        fused_attention, ragged_attention, unrolled: of the program, no settings of a config.
     """
 
     image_size: int = dataclasses.field(default=224, metadata={"use": True})
@@ -63,6 +63,7 @@ class Shape(abc.ABC):
     dtype: str = dataclasses.field(default="float32", metadata={"use": True})
     remat: bool = dataclasses.field(default=False, metadata={"use": True})
     fused_attention: bool = dataclasses.field(default=False, metadata={"config": False})
+    ragged_attention: bool = dataclasses.field(default=False, metadata={"config": False})
     unrolled: bool = dataclasses.field(default=False, metadata={"config": False})
 
     def __post_init__(self):

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from avit_jax.models.backbone import Shape
+from avit_jax.models.image_rows import aligned
 from avit_jax.types import Usage
 
 GIGA = 1e9
@@ -177,6 +178,18 @@ def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
         attend, feed = attend * last.halves[:, :, 0], feed * last.halves[:, :, 1]
     layers[-1:] = np.asarray((tokens > 0) * (attend + feed))
     return (layers.sum(0) + embedding(shape) + readout(shape)) / GIGA
+
+
+def aligned_inference_gmacs(shape: Shape) -> float:
+    """What dense inference runs for one image whose rows fill whole tiles, in units of 1e9.
+
+    In the last block there are queries of all rows, and attention is that of one tile of them.
+    """
+    rows, prefix, dim = aligned(shape.num_tokens), shape.num_prefix_tokens, shape.embed_dim
+    full = attention(shape, rows) + mlp(shape, rows)
+    last = 3.0 * rows * dim * dim + 2.0 * aligned(prefix) * rows * dim
+    last += prefix * dim * dim + mlp(shape, prefix)
+    return (embedding(shape) + (shape.depth - 1) * full + last + readout(shape)) / GIGA
 
 
 def dense_inference_gmacs(shape: Shape) -> float:

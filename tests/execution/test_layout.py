@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from avit_jax.execution import layout as layouts
 from avit_jax.execution.packing import pack
+from avit_jax.models.image_rows import ALIGN
 
 BATCH, TOKENS = 3, 5
 
@@ -35,6 +36,46 @@ def test_tokens_come_back_from_any_layout_or_as_nothing(text, capacity, length):
         np.testing.assert_array_equal(layouts.front_tokens(rows, layout, 2), expected[:, :2])
         assert np.all(np.asarray(layout.held) <= np.asarray(live))
         assert layout.exists.sum() == layout.held.sum()
+
+
+@settings(max_examples=6, deadline=None)
+@given(bits, st.integers(1, BATCH))
+def test_aligned_images_begin_with_a_tile_and_hold_the_same_tokens(text, tiles):
+    live = lives(text)
+    everything = layouts.every_token(BATCH, TOKENS, aligned=True)
+    packing = pack(live, align=ALIGN)
+    packed = layouts.packed(packing, tiles * ALIGN, aligned=True)
+    for layout in (everything, packed):
+        starts, lengths = layout.aligned
+        assert not np.any(np.asarray(starts) % ALIGN)
+        row = np.arange(layout.rows)[:, None]
+        ours = ((starts <= row) & (row < starts + lengths)).any(1)
+        np.testing.assert_array_equal(layout.exists, ours)
+        rows = layouts.as_rows(VALUES, layout)
+        expected = np.where(layout.held[:, :, None], VALUES, 0)
+        np.testing.assert_array_equal(layouts.as_tokens(rows, layout), expected)
+        np.testing.assert_array_equal(layouts.as_tokens(rows[:, 0], layout), expected[:, :, 0])
+        np.testing.assert_array_equal(layouts.front_tokens(rows, layout, 2), expected[:, :2])
+        np.testing.assert_array_equal(
+            layouts.holding(live & layout.held, layout),
+            layouts.as_rows((live & layout.held)[:, :, None].astype(int), layout)[:, 0] > 0,
+        )
+    np.testing.assert_array_equal(
+        layouts.whole_rows(VALUES, everything), layouts.as_rows(VALUES, everything)
+    )
+    if packing.total <= packed.rows:
+        np.testing.assert_array_equal(packed.held, live)
+
+
+def test_rows_of_aligned_images_move_as_others_do():
+    live = lives("110100111000001")
+    before = layouts.every_token(BATCH, TOKENS, aligned=True)
+    after = layouts.packed(pack(live, align=ALIGN), BATCH * ALIGN, aligned=True)
+    again = layouts.packed(pack(live & lives("100100000000001"), align=ALIGN), 48, aligned=True)
+    rows = layouts.as_rows(VALUES, before)
+    for first, second in ((before, after), (after, again)):
+        rows = jax.jit(layouts.moved)(rows, first, second)
+        np.testing.assert_array_equal(rows, layouts.as_rows(VALUES, second))
 
 
 @settings(max_examples=20, deadline=None)

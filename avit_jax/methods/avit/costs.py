@@ -6,6 +6,7 @@ import numpy as np
 
 from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
+from avit_jax.models import image_rows
 from avit_jax.models.backbone import Shape
 from avit_jax.models.costs import GIGA, attention, embedding, last_block, mlp, readout
 from avit_jax.types import Usage
@@ -37,16 +38,23 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
     """What `live_rows.run` runs for a batch on one device, in units of 1e9.
 
     Linear layers run on all rows of a buffer, attention on as many tokens of each image as it has,
-    by the kernel that leaves out the others, or on all places of an image without one.
+    by the kernel that leaves out the others, or on all places of an image without one. The kernel
+    for TPUs computes for a few lengths, and all queries of the last layer.
     """
     batch, num_tokens = usage.tokens.shape[1:]
     counts = np.full((shape.depth, batch), num_tokens)
-    if shape.fused_attention:
+    if shape.fused_attention or shape.ragged_attention:
         counts = np.asarray(usage.tokens.sum(-1))
+    if shape.ragged_attention:
+        lengths = np.asarray([0, *image_rows.sizes(image_rows.aligned(num_tokens))])
+        counts = lengths[np.searchsorted(lengths, counts)]
     dim, prefix = shape.embed_dim, shape.num_prefix_tokens
     rows, pairs = np.asarray(capacities[:-1]), (counts[:-1].astype(np.float64) ** 2).sum()
     whole = 4.0 * rows.sum() * dim**2 + mlp(shape, rows).sum() + 2.0 * pairs * dim
-    last = 2.0 * capacities[-1] * dim**2 + 2.0 * prefix * counts[-1].sum() * dim
+    queries = image_rows.aligned(prefix) if shape.ragged_attention else prefix
+    last = 2.0 * capacities[-1] * dim**2 + 2.0 * queries * counts[-1].sum() * dim
+    if shape.ragged_attention:
+        last += capacities[-1] * dim**2
     last += batch * (2.0 * prefix * dim**2 + mlp(shape, prefix))
     return (whole + last + batch * (embedding(shape) + readout(shape))) / GIGA
 

@@ -22,6 +22,7 @@ from avit_jax.methods.avit import halting
 from avit_jax.models.backbone import Shape
 from avit_jax.models.block import Block
 from avit_jax.models.functional import layer_at
+from avit_jax.models.image_rows import ALIGN
 
 
 @struct.dataclass(kw_only=True)
@@ -74,7 +75,9 @@ def run(
     """
     batch, num_tokens, dim = tokens.shape
     prefix = shape.num_prefix_tokens
-    rows, layout = tokens.reshape(-1, dim), layouts.every_token(batch, num_tokens)
+    aligned = shape.ragged_attention
+    layout = layouts.every_token(batch, num_tokens, aligned=aligned)
+    rows = layouts.whole_rows(tokens, layout)
     state = halting.start((batch, num_tokens))
     answer = jnp.zeros((batch, prefix, dim), jnp.float32)
     fits, fronts, lives, weights = jnp.bool_(True), [], [], []
@@ -83,12 +86,13 @@ def run(
         live = state.live & exists[:, None]
         if finished_leave:
             live = live & live[:, :prefix].any(1, keepdims=True)
-        if capacities[index] < layout.rows:
-            after = layouts.packed(pack(live), capacities[index])
+        # Rows of a whole layout may stay, and be masked; once they lie packed, kernels see to it.
+        if capacities[index] < layout.rows or (aligned and not layout.whole):
+            packing = pack(live, align=ALIGN if aligned else 1)
+            after = layouts.packed(packing, capacities[index], aligned=aligned)
             rows, layout = layouts.moved(rows, layout, after), after
         elif index:  # as in masked execution: what has halted is 0, and does not grow where it lies
-            runs = layout.exists & live[layout.image, layout.token]
-            rows = jnp.where(runs[:, None], rows, 0)
+            rows = jnp.where(layouts.holding(live, layout)[:, None], rows, 0)
         fits = fits & (live <= layout.held).all()
         block, last = layer_at(blocks, index), index == shape.depth - 1
         drawn = jax.tree.map(lambda leaf, index=index: leaf[index], depth)

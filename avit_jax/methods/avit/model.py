@@ -53,6 +53,7 @@ class Model(base.Model):
     settings: Settings
     name = "avit"
     has_capped = True
+    has_image_rows = True
 
     def __post_init__(self):
         """A prior that cannot be is refused here, not in the middle of tracing."""
