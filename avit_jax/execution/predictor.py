@@ -192,8 +192,7 @@ class Predictor:
             `logits` `[b, C]`, `usage`, and per-image arrays in `aux` (`depth` `[b, N]`: layers that
             each token was executed for).
         """
-        count = len(images)
-        output = self.run(*self.put(images))
+        output, count = self.run(*self.put(images)), len(images)
         if count == self.batch_size:
             return output
         return map_images(

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from jax import export
+from PIL import Image
 
 import avit_jax
 from avit_jax.data.mix import normalise
@@ -64,6 +65,17 @@ def test_pixels_are_normalised_on_the_way_in_compiled_or_not(model, predict):
     for answer in (predict, lambda images: model.apply(params, images)):
         with pytest.raises(UserError, match="images are int64"):
             answer(pixels.astype(np.int64))
+
+
+def test_an_image_of_pillow_is_refused(predict):
+    with pytest.raises(UserError, match="images are of Pillow"):
+        predict(Image.new("RGB", (32, 32)))
+
+
+@pytest.mark.parametrize("batch_size", ["8", 8.0, True, None])
+def test_a_batch_size_that_is_no_number_of_images_is_refused(model, batch_size):
+    with pytest.raises(UserError, match="write a whole number of images"):
+        model.compile(model.abstract_params(), batch_size=batch_size)
 
 
 def test_no_images_have_no_answers(predict):
