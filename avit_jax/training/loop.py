@@ -28,6 +28,7 @@ from avit_jax.evaluation.evaluate import evaluate, last_logged, make_eval_step
 from avit_jax.experiment import Experiment
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import shard_batch
+from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.metrics_log import MetricsWriter
 from avit_jax.runtime.progress import Progress
 from avit_jax.runtime.training_clock import Effort, TrainingClock
@@ -52,12 +53,20 @@ def train(
         stop: asked after every step whether the machine is about to be taken away.
 
     Raises:
-        UserError: a contradictory config, unreadable data, another config in the same workdir, or a
-            loss that is not finite.
+        UserError: a contradictory config, unreadable data, another config in the same workdir or
+            another run that is writing there, or a loss that is not finite.
         Preempted: `stop` said so; the state is saved.
     """
     clock = TrainingClock()
     experiment = Experiment(config, workdir)
+    with only_writer(workdir, "train"):
+        return _train(experiment, clock, stop)
+
+
+def _train(
+    experiment: Experiment, clock: TrainingClock, stop: Callable[[int], bool]
+) -> dict[str, Any]:
+    config, workdir = experiment.config, experiment.workdir
     timetable = Timetable.of(experiment)
     anew = refuse_other_run(config, workdir)
     if anew:
