@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from ml_collections.config_flags import config_path
 
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import is_local
@@ -23,7 +24,39 @@ _SHIMS = Path(__file__).parent / "config"  # config files that are no experiment
 _SUGGESTION = re.compile(r'Did you mean "([^"]+)"')
 
 
-class LiteralOrText(flags.ArgumentParser):
+class YesOrNo(flags.BooleanParser):
+    """For switches: also yes, no, on and off."""
+
+    def parse(self, argument: Any) -> bool:
+        """The truth value that `argument` stands for."""
+        word = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+        try:
+            return super().parse(word.get(str(argument).lower(), argument))
+        except (TypeError, ValueError):
+            raise ValueError("write true or false.") from None
+
+
+class _OrNone(flags.ArgumentParser):
+    """A parser that also takes None, which leaves a setting unset."""
+
+    def parse(self, argument: Any) -> Any:
+        """The value that `argument` stands for."""
+        return None if _is_none(argument) else super().parse(argument)
+
+
+class WholeNumberOrNone(_OrNone, flags.IntegerParser):
+    """For whole numbers."""
+
+
+class NumberOrNone(_OrNone, flags.FloatParser):
+    """For numbers."""
+
+
+class TextOrNone(_OrNone, flags.ArgumentParser):
+    """For names and paths."""
+
+
+class LiteralOrText(_OrNone):
     """For settings that are a name or a list: text that looks like a Python list becomes one.
 
     ml_collections' own parser would make a boolean flag of them, and `--flag value` would not work.
@@ -31,6 +64,7 @@ class LiteralOrText(flags.ArgumentParser):
 
     def parse(self, argument: Any) -> Any:
         """The value that `argument` stands for."""
+        argument = super().parse(argument)
         if not isinstance(argument, str) or not argument.lstrip().startswith(("[", "(")):
             return argument
         try:
@@ -43,6 +77,41 @@ class LiteralOrText(flags.ArgumentParser):
     def flag_type(self) -> str:
         """What `--help` says about the values."""
         return "text or a Python list"
+
+
+PARSERS = {
+    bool: YesOrNo(),
+    int: WholeNumberOrNone(),
+    float: NumberOrNone(),
+    str: TextOrNone(),
+    object: LiteralOrText(),
+}
+
+
+def _is_none(argument: Any) -> bool:
+    return argument is None or (isinstance(argument, str) and argument.lower() in ("none", "null"))
+
+
+def joined(argv: Sequence[str]) -> list[str]:
+    """A command line with `--config.key value` as `--config.key=value`.
+
+    The two are the same but for switches, which absl would take for true in front of any value.
+    """
+    arguments: list[str] = []
+    for argument in argv:
+        key = arguments[-1] if arguments else ""
+        if re.fullmatch(r"--?config\.[\w.]+", key) and not re.match(r"-+[A-Za-z]", argument):
+            arguments[-1] = f"{key}={argument}"
+        else:
+            arguments.append(argument)
+    return arguments
+
+
+def unset_tuples(flag: Any) -> None:
+    """Unsets the settings that are tuples and were given as None; `flag` is that of `--config`."""
+    for key, value in list(flag.override_values.items()):
+        if value in ((None,), ("None",), ("none",)):
+            config_path.set_value(key, flag.value, None)
 
 
 class PlainLines(logging.Formatter):
@@ -192,7 +261,7 @@ def refuse_other_model(parsed: flags.FlagValues) -> None:
 
 
 def local_path(flag: str, path: str) -> Path:
-    """The value of a flag as a path.
+    """The value of a flag as a path; `~` is the home of the user, which not every shell says.
 
     Raises:
         UserError: it lies in an object store.
@@ -202,7 +271,7 @@ def local_path(flag: str, path: str) -> Path:
             f"{flag} {path} lies in an object store: write a local path, such as that of a mounted "
             "bucket."
         )
-    return Path(path)
+    return Path(path).expanduser()
 
 
 def refuse_unwritable(flag: str, folder: Path) -> None:

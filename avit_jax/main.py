@@ -2,8 +2,8 @@
 
 A run that is there knows its config: `--mode eval --workdir runs/avit_digits`. Every setting can be
 changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something
-the user has to put right (one sentence says what), 75 stopped by SIGTERM with everything saved, so
-that starting the same command again goes on.
+the user has to put right (one sentence says what), 75 stopped by SIGTERM or Ctrl-C with everything
+saved, so that starting the same command again goes on, 130 stopped by Ctrl-C at once.
 """
 
 from __future__ import annotations
@@ -22,13 +22,18 @@ from avit_jax import command_line
 from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub
 from avit_jax.runtime.compilation_cache import use_compilation_cache
-from avit_jax.runtime.environment import start_again_prepared
+from avit_jax.runtime.environment import (
+    print_anything,
+    require_device,
+    start_again_prepared,
+    use_own_dtypes,
+)
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
 
-EXIT_USAGE, EXIT_PREEMPTED = 2, 75
+EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 2, 75, 130
 
-# Of settings that are text or a structure, such as a depth prior.
-config_flags.register_flag_parser_for_type(object, command_line.LiteralOrText())
+for kind, parser in command_line.PARSERS.items():
+    config_flags.register_flag_parser_for_type(kind, parser)
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 MODEL = flags.DEFINE_string(
     "model", None, "A named model with all settings as they are by default, instead of --config."
@@ -137,6 +142,7 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 
 def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
+    print_anything(sys.stdout, sys.stderr)
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
     logging.get_absl_handler().setFormatter(command_line.PlainLines())
     python_logging.getLogger("avit_jax").setLevel(python_logging.INFO)
@@ -148,7 +154,9 @@ def main(argv: list[str]) -> None:
         workdir = checked_workdir()
         if MODE.value in ("benchmark", "calibrate"):
             start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
+        use_own_dtypes()
         initialise_processes(os.environ)
+        require_device()
         use_compilation_cache()
         MODES[MODE.value](chosen_config(workdir), workdir)
     except Preempted as notice:
@@ -156,6 +164,9 @@ def main(argv: list[str]) -> None:
         sys.exit(EXIT_PREEMPTED)
     except UserError as error:
         refuse(str(error))
+    except KeyboardInterrupt:
+        print("avit_jax: interrupted; what was saved is safe.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def missing_config() -> str:
@@ -216,11 +227,14 @@ def _output() -> Path | None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Flags of the command line; what is wrong with them becomes one sentence and status 2."""
+    argv = command_line.joined(argv)
+    sys.argv[:] = command_line.joined(sys.argv)  # where ml_collections looks for overrides
     try:
         argv = command_line.with_config(argv)
         remaining = flags.FLAGS(argv)
         if CONFIG.value is not None:
             CONFIG.value.seed  # noqa: B018  a file that could not be loaded says so only here
+            command_line.unset_tuples(flags.FLAGS["config"])
             command_line.refuse_other_model(flags.FLAGS)
         return remaining
     except command_line.PROBLEMS as error:
