@@ -9,6 +9,7 @@ from absl.testing import flagsaver
 
 from avit_jax import command_line, main
 from avit_jax import config as configs
+from avit_jax.config.defaults import Settings
 from avit_jax.errors import UserError
 from tests import tiny_runs
 
@@ -232,3 +233,82 @@ def test_a_folder_that_cannot_be_made_is_refused():
 def test_a_folder_that_can_be_made_passes_and_is_not_made(tmp_path):
     command_line.refuse_unwritable("--workdir", tmp_path / "runs" / "x")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ([], True),
+        (["true"], True),
+        (["false"], False),
+        (["No"], False),
+        (["off"], False),
+        (["0"], False),
+        (["yes"], True),
+    ],
+)
+@pytest.mark.parametrize("separate", [True, False], ids=["separate", "joined"])
+def test_a_switch_takes_a_word_with_or_without_an_equals_sign(words, value, separate, parse):
+    flag = "--config.log.tensorboard"
+    given = [flag, *words] if separate else ["=".join([flag, *words])]
+    config = parse(f"--config={DIGITS}", *given, "--config.seed", "5", "--workdir", "x")
+    assert (config.log.tensorboard, config.seed) == (value, 5)
+
+
+@pytest.mark.parametrize(
+    ("key", "before"),
+    [
+        ("train.steps", "7"),
+        ("data.dir", "photos"),
+        ("inference.capacities", "(17, 4, 2)"),
+        ("method.prior", "laplace"),
+        ("method.prior_compat", "nvlabs"),
+    ],
+)
+@pytest.mark.parametrize("last", ["None", "none", None])
+def test_a_setting_is_unset_by_none(key, before, last, parse):
+    arguments = [f"--config.{key}={before}", f"--config.{key}", last]
+    config = parse(f"--config={DIGITS}", *arguments[: 3 if last else 1])
+    section, name = key.split(".")
+    assert (config[section][name] is None) == bool(last)
+
+
+def test_negative_numbers_are_values(parse):
+    assert parse(f"--config={DIGITS}", "--config.mesh.data", "-1").mesh.data == -1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--config.log.tensorboard", "maybe"], "tensorboard=maybe: write true or false."),
+        (["--config.log.tensorboard=None"], "tensorboard=None: write true or false."),
+    ],
+)
+def test_a_switch_that_is_no_word_says_which_there_are(arguments, sentence, parse, capsys):
+    assert refusal(parse, capsys, f"--config={DIGITS}", *arguments) == (
+        f"avit_jax: flag --config.log.{sentence}\n"
+    )
+
+
+def test_a_path_may_begin_at_home(monkeypatch, tmp_path, parse):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command_line.local_path("--workdir", "~/runs/x") == tmp_path / "runs" / "x"
+    keys = ("data.dir", "init.weights", "teacher.workdir", "dense_twin")
+    config = parse(f"--config={DIGITS}", *(f"--config.{key}=~/x" for key in keys))
+    settings = Settings.of(config)
+    found = (settings.data.dir, settings.init.weights, settings.teacher.workdir)
+    assert {*found, settings.dense_twin} == {str(tmp_path / "x")}
+
+
+def test_an_interrupt_is_one_line(monkeypatch, parse, capsys, tmp_path):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    for name in ("initialise_processes", "use_compilation_cache"):
+        monkeypatch.setattr(main, name, lambda *arguments: None)
+    monkeypatch.setitem(main.MODES, "train", interrupted)
+    parse(f"--config={DIGITS}", "--workdir", str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        main.main(["main"])
+    assert end.value.code == main.EXIT_INTERRUPTED
+    assert capsys.readouterr().err == "avit_jax: interrupted; what was saved is safe.\n"
