@@ -108,9 +108,13 @@ def joined(argv: Sequence[str]) -> list[str]:
 
 
 def unset_tuples(flag: Any) -> None:
-    """Unsets the settings that are tuples and were given as None; `flag` is that of `--config`."""
+    """Unsets the settings that are tuples and were given as None at last.
+
+    Args:
+        flag: that of `--config`. Of a tuple it holds all that was given; "none" may be a name in it.
+    """
     for key, value in list(flag.override_values.items()):
-        if value in ((None,), ("None",), ("none",)):
+        if isinstance(value, tuple) and value[-1:] == (None,):
             config_path.set_value(key, flag.value, None)
 
 

@@ -260,7 +260,6 @@ def test_a_switch_takes_a_word_with_or_without_an_equals_sign(words, value, sepa
     [
         ("train.steps", "7"),
         ("data.dir", "photos"),
-        ("inference.capacities", "(17, 4, 2)"),
         ("method.prior", "laplace"),
         ("method.prior_compat", "nvlabs"),
     ],
@@ -271,6 +270,20 @@ def test_a_setting_is_unset_by_none(key, before, last, parse):
     config = parse(f"--config={DIGITS}", *arguments[: 3 if last else 1])
     section, name = key.split(".")
     assert (config[section][name] is None) == bool(last)
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [(["(17, 4, 2)"], (17, 4, 2)), (["17", "4"], (17, 4)), (["(17, 4)", "None"], None)],
+)
+def test_a_tuple_is_given_whole_or_in_parts_and_unset_by_none(words, value, parse):
+    arguments = [part for word in words for part in ("--config.inference.capacities", word)]
+    assert parse(f"--config={DIGITS}", *arguments).inference.capacities == value
+
+
+def test_none_may_be_a_name_in_a_tuple(parse):
+    config = parse(f"--config={DIGITS}", "--config.benchmark.profiles", "none")
+    assert config.benchmark.profiles == ("none",)
 
 
 def test_negative_numbers_are_values(parse):
