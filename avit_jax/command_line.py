@@ -111,7 +111,7 @@ def unset_tuples(flag: Any) -> None:
     """Unsets the settings that are tuples and were given as None at last.
 
     Args:
-        flag: that of `--config`. Of a tuple it holds all that was given; "none" may be a name in it.
+        flag: that of `--config`. Of a tuple it holds all that was given, and "none" may be a name.
     """
     for key, value in list(flag.override_values.items()):
         if isinstance(value, tuple) and value[-1:] == (None,):
@@ -275,7 +275,7 @@ def local_path(flag: str, path: str) -> Path:
             f"{flag} {path} lies in an object store: write a local path, such as that of a mounted "
             "bucket."
         )
-    return Path(path).expanduser()
+    return Path(os.path.expanduser(path))
 
 
 def refuse_unwritable(flag: str, folder: Path) -> None:

@@ -84,7 +84,7 @@ def run_predict(config: ConfigDict, workdir: Path) -> None:
     from avit_jax.prediction.run import predict_run
 
     stop = preemption_notice()
-    predict_run(config, workdir, source=INPUT.value, output=_output(), stop=stop)
+    predict_run(config, workdir, source=_input(), output=_output(), stop=stop)
 
 
 def run_benchmark(config: ConfigDict, workdir: Path) -> None:
@@ -110,7 +110,7 @@ def run_visualize(config: ConfigDict, workdir: Path) -> None:
     """A page of pictures."""
     from avit_jax.viz.visualize import visualize_run
 
-    visualize_run(config, workdir, source=INPUT.value, output=_output(), limit=LIMIT.value)
+    visualize_run(config, workdir, source=_input(), output=_output(), limit=LIMIT.value)
 
 
 def run_export(config: ConfigDict, workdir: Path) -> None:
@@ -124,7 +124,8 @@ def run_convert(config: ConfigDict, workdir: Path) -> None:
     """Weights between our checkpoints and the files of others."""
     from avit_jax.export.convert import convert_run
 
-    convert_run(config, workdir, source=INPUT.value, output=OUTPUT.value)
+    output = _output()
+    convert_run(config, workdir, source=_input(), output=output and os.fspath(output))
 
 
 MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
@@ -209,8 +210,7 @@ def checked_workdir() -> Path:
         UserError: a path in an object store, or one that cannot be written to.
     """
     workdir = command_line.local_path("--workdir", WORKDIR.value or default_workdir())
-    if INPUT.value and not (MODE.value == "convert" and INPUT.value.startswith(hub.PREFIX)):
-        command_line.local_path("--input", INPUT.value)
+    _input()
     output = _output()
     if output is None or MODE.value in ("train", "eval", "calibrate"):
         command_line.refuse_unwritable("--workdir", workdir)
@@ -219,6 +219,13 @@ def checked_workdir() -> Path:
         folder = output if MODE.value == "benchmark" else output.parent
         command_line.refuse_unwritable("--output", folder)
     return workdir
+
+
+def _input() -> str | None:
+    """The value of `--input`; of all modes `convert` alone takes weights from the hub."""
+    if not INPUT.value or (MODE.value == "convert" and INPUT.value.startswith(hub.PREFIX)):
+        return INPUT.value
+    return str(command_line.local_path("--input", INPUT.value))
 
 
 def _output() -> Path | None:

@@ -306,8 +306,11 @@ def test_a_switch_that_is_no_word_says_which_there_are(arguments, sentence, pars
 def test_a_path_may_begin_at_home(monkeypatch, tmp_path, parse):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert command_line.local_path("--workdir", "~/runs/x") == tmp_path / "runs" / "x"
+    assert command_line.local_path("--workdir", "~nobody-here/x") == Path("~nobody-here/x")
     keys = ("data.dir", "init.weights", "teacher.workdir", "dense_twin")
-    config = parse(f"--config={DIGITS}", *(f"--config.{key}=~/x" for key in keys))
+    settings_of_paths = [f"--config.{key}=~/x" for key in keys]
+    config = parse(f"--config={DIGITS}", *settings_of_paths, "--input=~/x", "--output=~/x")
+    assert (main._input(), main._output()) == (str(tmp_path / "x"), tmp_path / "x")
     settings = Settings.of(config)
     found = (settings.data.dir, settings.init.weights, settings.teacher.workdir)
     assert {*found, settings.dense_twin} == {str(tmp_path / "x")}

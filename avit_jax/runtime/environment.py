@@ -36,8 +36,13 @@ def usable_cores() -> int:
 
 
 def use_own_dtypes() -> None:
-    """Undoes settings of JAX under which arithmetic would have other dtypes than a config says."""
-    for name, value in (("jax_enable_x64", False), ("jax_numpy_dtype_promotion", "standard")):
+    """Undoes settings of JAX under which programs have other dtypes than a config says, or none."""
+    wanted = {
+        "jax_enable_x64": False,
+        "jax_numpy_dtype_promotion": "standard",
+        "jax_numpy_rank_promotion": "allow",
+    }
+    for name, value in wanted.items():
         found = getattr(jax.config, name)
         if found != value:
             logger.info("%s is %s: set to %s, for the config says the dtypes", name, found, value)

@@ -34,7 +34,12 @@ def test_a_stream_of_somebody_else_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    "name, value", [("jax_enable_x64", True), ("jax_numpy_dtype_promotion", "strict")]
+    "name, value",
+    [
+        ("jax_enable_x64", True),
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_numpy_rank_promotion", "raise"),
+    ],
 )
 def test_settings_that_would_change_dtypes_are_undone(name, value, caplog):
     before = getattr(jax.config, name)
