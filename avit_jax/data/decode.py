@@ -47,13 +47,13 @@ def decode(image: bytes | np.ndarray | Image.Image) -> Image.Image:
 
     Raises:
         BadExample: the bytes are not an image, are truncated, hold values without a known white,
-            or a side has more than `MAX_SIDE` pixels.
+            or a side has no or more than `MAX_SIDE` pixels.
     """
     if isinstance(image, np.ndarray):
         return to_rgb(_from_pixels(image))
     try:
         opened = image if isinstance(image, Image.Image) else Image.open(io.BytesIO(image))
-        refuse_long(*opened.size)
+        refuse_size(*opened.size)
         opened.load()
         upright = turned(opened, orientation(opened))
     except (MemoryError, BadExample):
@@ -97,12 +97,14 @@ def _from_pixels(pixels: np.ndarray) -> Image.Image:
         raise BadExample(
             f"has pixels {pixels.dtype} {list(pixels.shape)}, not uint8 [H, W] or [H, W, 1 | 3 | 4]"
         )
-    refuse_long(pixels.shape[1], pixels.shape[0])
+    refuse_size(pixels.shape[1], pixels.shape[0])
     return Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and channels == 1 else pixels)
 
 
-def refuse_long(width: int, height: int) -> None:
-    """Raises BadExample for an image with a side too long for any picture, before it is decoded."""
+def refuse_size(width: int, height: int) -> None:
+    """Raises BadExample, before anything is decoded, for a side too long for any picture, or 0."""
+    if not width or not height:
+        raise BadExample(f"is {width} x {height} pixels")
     if max(width, height) > MAX_SIDE:
         raise BadExample(
             f"is {width} x {height} pixels, too long and thin to be resized: a side has at most "

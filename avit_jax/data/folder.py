@@ -14,6 +14,7 @@ from avit_jax.data.listing import (
     files_below,
     is_other_file,
     shortened,
+    tell_left_out,
     visible_entries,
 )
 from avit_jax.errors import UserError
@@ -56,17 +57,20 @@ class FolderSource:
             )
         self._paths: list[str] = []
         self._labels: list[int] = []
+        left_out: list[str] = []
         for label, class_name in enumerate(self.class_names):
             for folder in folders.get(class_name, ()):
-                files = [os.path.join(folder, path) for path in files_below(folder)]
+                files, others = files_below(folder)
+                left_out += [os.path.join(class_name, path) for path in others]
                 if not files:
                     raise UserError(
                         f"class folder {folder} has no files; put images into it or remove it"
                     )
-                self._paths += files
+                self._paths += [os.path.join(folder, path) for path in files]
                 self._labels += [label] * len(files)
         if not self._paths:
             raise UserError(f"{root} has no class folders with images; lay it out as {LAYOUT}")
+        tell_left_out(left_out, root)
         _warn_of_files_beside(root)
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avit_jax.data.example import Example, read_file
-from avit_jax.data.listing import composed, files_below
+from avit_jax.data.listing import composed, files_below, tell_left_out
 from avit_jax.errors import UserError
 
 
@@ -41,7 +41,8 @@ class FileSource:
             )
         self._root = os.fspath(path if path.is_dir() else path.parent)
         # Paths below the root; no more, because there may be millions.
-        self._files = list(files_below(path)) if path.is_dir() else [path.name]
+        self._files, others = files_below(path) if path.is_dir() else ([path.name], [])
+        tell_left_out(others, path)
         if not self._files:
             raise UserError(
                 f"there is no image in {path}: write a folder with images in it or in its "

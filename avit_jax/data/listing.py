@@ -37,20 +37,24 @@ OTHER_ENDINGS = frozenset(
 NAMED = 3  # files that a message names
 
 
-def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Paths, relative to `folder`, of the files in it, then of those in its subfolders by name.
+def files_below(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+    """Images in a folder and below, and the other files: paths relative to `folder`.
 
-    A link to a folder that it lies in is left out, for it has no bottom. Links that lead nowhere,
-    pipes and devices count as files, which cannot be read. A line of the log says how many files
-    were left out for their endings.
+    Files of the folder itself come first, then those of its subfolders by name. A link to a folder
+    that it lies in is left out, for it has no bottom. Links that lead nowhere, pipes and devices
+    count as images, which cannot be read.
 
     Raises:
         UserError: a folder cannot be listed.
     """
-    others: list[str] = []
     around = Path(os.path.realpath(folder)).parents
     outer = tuple(_identity(outside) for outside in around)
-    yield from _files_below(os.fspath(folder), "", outer, others)
+    others: list[str] = []
+    return list(_files_below(os.fspath(folder), "", outer, others)), others
+
+
+def tell_left_out(others: list[str], folder: str | os.PathLike[str]) -> None:
+    """Says in one line of the log which files below a folder are not taken for images, if any."""
     if others:
         logger.info(
             "left out what ends as no image does below %s (%d: %s)",
@@ -96,7 +100,7 @@ def shortened(names: list[str]) -> str:
 def _files_below(
     root: str, below: str, outer: tuple[tuple[int, int], ...], others: list[str]
 ) -> Iterator[str]:
-    """As `files_below`, adding to `others`; `outer` identifies the folders around this one."""
+    """Yields images and adds other files to `others`; `outer` are the folders around this one."""
     folder = os.path.join(root, below) if below else root
     visible = visible_entries(folder)
     identity = _identity(folder)

@@ -155,6 +155,11 @@ def test_what_is_not_an_image_is_bad(data):
         decode(data)
 
 
+def test_an_image_without_pixels_is_bad():
+    with pytest.raises(BadExample, match="is 5 x 0 pixels"):
+        decode(np.zeros((0, 5, 3), np.uint8))
+
+
 def test_pixels_of_another_shape_are_bad():
     with pytest.raises(BadExample, match=r"has pixels float32 \[4, 4\], not uint8"):
         decode(np.zeros((4, 4), np.float32))

@@ -46,6 +46,15 @@ def test_files_beside_the_class_folders_are_left_out_and_named(folder, caplog):
     assert line.startswith("left out what lies beside") and line.endswith("train (1: x.jpg)")
 
 
+def test_notes_in_class_folders_are_left_out_and_told_once(folder, caplog):
+    for class_name in ("ant", "zebra"):
+        (folder / "train" / class_name / "labels.txt").touch()
+    caplog.set_level("INFO", "avit_jax")
+    assert len(FolderSource(split="train", data_dir=str(folder))) == 6
+    (line,) = caplog.messages
+    assert line.endswith("train (2: ant/labels.txt, zebra/labels.txt)")
+
+
 def test_class_names_that_only_look_alike_are_one_class(folder):
     (folder / "val" / "zebra").rename(folder / "val" / "z\u00e9bra")
     (folder / "train" / "zebra").rename(folder / "train" / "ze\u0301bra")
