@@ -57,16 +57,16 @@ def _as_numpy(images: Any) -> np.ndarray:
         )
     if isinstance(images, list | tuple):
         arrays = [_as_numpy(image) for image in several]
-        shapes = sorted({array.shape for array in arrays})
-        if len(shapes) > 1:
+        kinds = sorted({f"{array.dtype} {list(array.shape)}" for array in arrays})
+        if len(kinds) > 1:
             raise UserError(
-                f"images of a list have shapes {shapes[0]} and {shapes[1]}, but a batch has one: "
-                "resize them alike."
+                f"images of a list are {kinds[0]} and {kinds[1]}, but a batch is of one type and "
+                "shape: make them alike."
             )
         return np.stack(arrays) if arrays else np.empty(0)
     # Of PyTorch: a tensor that requires a gradient is no array otherwise.
     array = np.asarray(images.detach() if hasattr(images, "detach") else images)
-    if array.dtype == object:
+    if array.dtype.kind in "OSU":
         raise UserError(
             f"images are of type {type(images).__name__}, but this model takes arrays "
             "[B, S, S, 3] of numbers, or a list of arrays of one image each."

@@ -107,6 +107,8 @@ class Model(Compilable):
             rows=rows,
         )
         images = given_images(images, self.stages[0].image_size)
+        if isinstance(images.shape[0], int) and not images.shape[0]:  # it may be a symbol in export
+            raise UserError("there is no image in the batch: pass at least one.")
         network = functional.bind(self.build, params)  # by the model itself, which can be hashed
         model = self if settings is None else self._changed(settings)
         return model.forward(network, images, call)

@@ -78,8 +78,11 @@ def test_a_batch_size_that_is_no_number_of_images_is_refused(model, batch_size):
         model.compile(model.abstract_params(), batch_size=batch_size)
 
 
-def test_no_images_have_no_answers(predict):
-    assert predict(np.zeros((0, 32, 32, 3), np.uint8)).logits.shape == (0, 5)
+def test_no_images_have_no_answers(model, predict):
+    none = np.zeros((0, 32, 32, 3), np.uint8)
+    assert predict(none).logits.shape == (0, 5)
+    with pytest.raises(UserError, match="there is no image in the batch"):
+        model.apply(model.abstract_params(), none)
 
 
 def test_a_predictor_says_where_it_cannot_go(predict):
