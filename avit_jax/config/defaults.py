@@ -11,7 +11,6 @@ between two parts of one run, that line says so: see `settings.py`.
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing
 from typing import Any, Self
 
@@ -19,7 +18,7 @@ from ml_collections import ConfigDict
 
 from avit_jax import validators
 from avit_jax.config.inference import Benchmark, Eval, Inference
-from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable
+from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable, expand_home
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
@@ -27,16 +26,8 @@ from avit_jax.losses.distillation import Distillation
 from avit_jax.pretrained.pixels import PIXELS
 
 
-def _expand_home(settings: Any, *names: str) -> None:
-    """Makes paths that begin with `~` begin with the user's home, as not every shell does."""
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None:
-            object.__setattr__(settings, name, os.path.expanduser(value))
-
-
 def _check_source(source: Init | Teacher, name: str, why: str) -> None:
-    _expand_home(source, "workdir", "weights")
+    expand_home(source, "workdir", "weights")
     if source.workdir and source.weights:
         raise UserError(
             f"config.{name}.workdir is {source.workdir!r} and config.{name}.weights "
@@ -116,7 +107,7 @@ class Data:
     mix: Mix = dataclasses.field(default_factory=Mix)
 
     def __post_init__(self):
-        _expand_home(self, "dir")
+        expand_home(self, "dir")
         validators.share_below_one(self, "max_bad_share", prefix="config.data.")
 
 
@@ -222,7 +213,7 @@ class Settings:
     dense_twin: str | None = changeable(None)
 
     def __post_init__(self):
-        _expand_home(self, "dense_twin")
+        expand_home(self, "dense_twin")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"config.seed is {self.seed}: write a number from 0 to 4294967295.")
         if self.eval.weights == "ema" and not self.train.ema_decay:

@@ -57,37 +57,27 @@ def train(
             another run that is writing there, or a loss that is not finite.
         Preempted: `stop` said so; the state is saved.
     """
-    clock = TrainingClock()
-    experiment = Experiment(config, workdir)
+    clock, experiment = TrainingClock(), Experiment(config, workdir)
     with only_writer(workdir, "train"):
-        return _train(experiment, clock, stop)
+        timetable = Timetable.of(experiment)
+        skipped = SkippedSteps(workdir, anew=refuse_other_run(config, workdir))
+        report.print_model(experiment)
 
-
-def _train(
-    experiment: Experiment, clock: TrainingClock, stop: Callable[[int], bool]
-) -> dict[str, Any]:
-    config, workdir = experiment.config, experiment.workdir
-    timetable = Timetable.of(experiment)
-    anew = refuse_other_run(config, workdir)
-    if anew:
-        description.forget(workdir)
-    skipped = SkippedSteps(workdir, anew=anew)
-    report.print_model(experiment)
-
-    run = Run(experiment, timetable, skipped, clock)
-    try:
-        write_config(config, workdir)
-        experiment.describe(workdir)
-        skipped.write()
-        while not run.is_done():
-            try:
-                with contextlib.closing(experiment.train_batches(run.step)) as batches:
-                    run.through(batches, stop)
-            except step.NonFinite as problem:
-                run.roll_back(problem)
-    finally:
-        run.close()
-    return report.finish(experiment, run.weights(), run.results, step=run.step, effort=run.effort)
+        run = Run(experiment, timetable, skipped, clock)
+        try:
+            write_config(config, workdir)
+            skipped.write()
+            while not run.is_done():
+                try:
+                    with contextlib.closing(experiment.train_batches(run.step)) as batches:
+                        run.through(batches, stop)
+                except step.NonFinite as problem:
+                    run.roll_back(problem)
+        finally:
+            run.close()
+        return report.finish(
+            experiment, run.weights(), run.results, step=run.step, effort=run.effort
+        )
 
 
 class Run:
