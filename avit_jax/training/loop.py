@@ -62,9 +62,7 @@ def train(
         timetable = Timetable.of(experiment)
         skipped = SkippedSteps(workdir, anew=refuse_other_run(config, workdir))
         report.print_model(experiment)
-
-        run = Run(experiment, timetable, skipped, clock)
-        try:
+        with contextlib.closing(Run(experiment, timetable, skipped, clock)) as run:
             write_config(config, workdir)
             skipped.write()
             while not run.is_done():
@@ -73,8 +71,6 @@ def train(
                         run.through(batches, stop)
                 except step.NonFinite as problem:
                     run.roll_back(problem)
-        finally:
-            run.close()
         return report.finish(
             experiment, run.weights(), run.results, step=run.step, effort=run.effort
         )
