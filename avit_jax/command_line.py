@@ -1,8 +1,7 @@
-"""Values of command-line flags, and one sentence for whatever is wrong with a command line."""
+"""What a command line says, and one sentence for whatever is wrong with it."""
 
 from __future__ import annotations
 
-import ast
 import logging
 import os
 import re
@@ -10,10 +9,8 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
-from ml_collections.config_flags import config_path
 
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import is_local
@@ -22,100 +19,6 @@ from avit_jax.runtime.files import is_local
 PROBLEMS = (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError)
 _SHIMS = Path(__file__).parent / "config"  # config files that are no experiment
 _SUGGESTION = re.compile(r'Did you mean "([^"]+)"')
-
-
-class YesOrNo(flags.BooleanParser):
-    """For switches: also yes, no, on and off."""
-
-    def parse(self, argument: Any) -> bool:
-        """The truth value that `argument` stands for."""
-        word = {"yes": "true", "on": "true", "no": "false", "off": "false"}
-        try:
-            return super().parse(word.get(str(argument).lower(), argument))
-        except (TypeError, ValueError):
-            raise ValueError("write true or false.") from None
-
-
-class _OrNone(flags.ArgumentParser):
-    """A parser that also takes None, which leaves a setting unset."""
-
-    def parse(self, argument: Any) -> Any:
-        """The value that `argument` stands for."""
-        return None if _is_none(argument) else super().parse(argument)
-
-
-class WholeNumberOrNone(_OrNone, flags.IntegerParser):
-    """For whole numbers."""
-
-
-class NumberOrNone(_OrNone, flags.FloatParser):
-    """For numbers."""
-
-
-class TextOrNone(_OrNone, flags.ArgumentParser):
-    """For names and paths."""
-
-
-class LiteralOrText(_OrNone):
-    """For settings that are a name or a list: text that looks like a Python list becomes one.
-
-    ml_collections' own parser would make a boolean flag of them, and `--flag value` would not work.
-    """
-
-    def parse(self, argument: Any) -> Any:
-        """The value that `argument` stands for."""
-        argument = super().parse(argument)
-        if not isinstance(argument, str) or not argument.lstrip().startswith(("[", "(")):
-            return argument
-        try:
-            return ast.literal_eval(argument)
-        except (SyntaxError, ValueError):
-            raise ValueError(
-                "that is no list: write such as \"[{'name': 'gaussian'}, {'name': 'uniform'}]\"."
-            ) from None
-
-    def flag_type(self) -> str:
-        """What `--help` says about the values."""
-        return "text or a Python list"
-
-
-PARSERS = {
-    bool: YesOrNo(),
-    int: WholeNumberOrNone(),
-    float: NumberOrNone(),
-    str: TextOrNone(),
-    object: LiteralOrText(),
-}
-
-
-def _is_none(argument: Any) -> bool:
-    return argument is None or (isinstance(argument, str) and argument.lower() in ("none", "null"))
-
-
-def joined(argv: Sequence[str]) -> list[str]:
-    """A command line with `--config.key value` as `--config.key=value`.
-
-    The two are the same but for switches, which absl would take for true in front of any value.
-    """
-    arguments: list[str] = []
-    for argument in argv:
-        key = arguments[-1] if arguments else ""
-        if re.fullmatch(r"--?config\.[\w.]+", key) and not re.match(r"-+[A-Za-z]", argument):
-            arguments[-1] = f"{key}={argument}"
-        else:
-            arguments.append(argument)
-    return arguments
-
-
-def unset_tuples(flag: Any) -> None:
-    """Unsets the settings that are tuples and were given as None at last.
-
-    Args:
-        flag: that of `--config`. Of a tuple it holds all that was given, and "none" may be a name.
-    """
-    for key, value in list(flag.override_values.items()):
-        if isinstance(value, tuple) and value[-1:] == (None,):
-            config_path.set_value(key, flag.value, None)
 
 
 class PlainLines(logging.Formatter):
@@ -173,7 +76,7 @@ def _of_run(argv: Sequence[str]) -> str | None:
     """The config of the run that is used; `None` where there is none, or it is to train."""
     mode = _value(argv, "mode") or "train"
     source, workdir = _value(argv, "input"), _value(argv, "workdir")
-    place = source if mode == "convert" and source else workdir
+    place = os.path.expanduser(source if mode == "convert" and source else workdir)
     return f"{_SHIMS / 'file_of_run.py'}:{place}" if mode != "train" and place else None
 
 
@@ -291,3 +194,20 @@ def refuse_unwritable(flag: str, folder: Path) -> None:
         raise UserError(
             f"{flag} {folder} cannot be written to ({error.strerror}): write another path."
         ) from error
+
+
+def missing_config(mode: str) -> str:
+    """What to write where neither a config nor a run was named."""
+    if mode == "train":
+        return "there is no --config: write --config avit_digits, or the path of another file."
+    return (
+        f"there is no --workdir: --mode {mode} uses a trained run, which knows its config, "
+        "such as --workdir runs/avit_digits; write --config FILE or --model NAME for anything else."
+    )
+
+
+def default_workdir(config: str, model: str | None) -> str:
+    """`runs/<name>`: the model if it is named, or the config file with its variant (`:debug`)."""
+    file, _, variant = config.partition(":")
+    name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
+    return os.path.join("runs", model or name)

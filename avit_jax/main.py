@@ -18,21 +18,16 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from avit_jax import command_line
+from avit_jax import command_line, flag_values
 from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub
+from avit_jax.runtime import environment
 from avit_jax.runtime.compilation_cache import use_compilation_cache
-from avit_jax.runtime.environment import (
-    print_anything,
-    require_device,
-    start_again_prepared,
-    use_own_dtypes,
-)
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
 
 EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 2, 75, 130
 
-for kind, parser in command_line.PARSERS.items():
+for kind, parser in flag_values.PARSERS.items():
     config_flags.register_flag_parser_for_type(kind, parser)
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 MODEL = flags.DEFINE_string(
@@ -143,7 +138,7 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 
 def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
-    print_anything(sys.stdout, sys.stderr)
+    environment.print_anything(sys.stdout, sys.stderr)
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
     logging.get_absl_handler().setFormatter(command_line.PlainLines())
     python_logging.getLogger("avit_jax").setLevel(python_logging.INFO)
@@ -151,13 +146,13 @@ def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: every setting is a --flag.")
         if CONFIG.value is None:
-            raise UserError(missing_config())
+            raise UserError(command_line.missing_config(MODE.value))
         workdir = checked_workdir()
         if MODE.value in ("benchmark", "calibrate"):
-            start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
-        use_own_dtypes()
+            environment.start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
+        environment.use_own_dtypes()
         initialise_processes(os.environ)
-        require_device()
+        environment.require_device()
         use_compilation_cache()
         MODES[MODE.value](chosen_config(workdir), workdir)
     except Preempted as notice:
@@ -168,16 +163,6 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         print("avit_jax: interrupted; what was saved is safe.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-
-
-def missing_config() -> str:
-    """What to write where neither a config nor a run was named."""
-    if MODE.value == "train":
-        return "there is no --config: write --config avit_digits, or the path of another file."
-    return (
-        f"there is no --workdir: --mode {MODE.value} uses a trained run, which knows its config, "
-        "such as --workdir runs/avit_digits; write --config FILE or --model NAME for anything else."
-    )
 
 
 def chosen_config(workdir: Path) -> ConfigDict:
@@ -209,7 +194,8 @@ def checked_workdir() -> Path:
     Raises:
         UserError: a path in an object store, or one that cannot be written to.
     """
-    workdir = command_line.local_path("--workdir", WORKDIR.value or default_workdir())
+    default = command_line.default_workdir(flags.FLAGS["config"].config_filename, MODEL.value)
+    workdir = command_line.local_path("--workdir", WORKDIR.value or default)
     _input()
     output = _output()
     if output is None or MODE.value in ("train", "eval", "calibrate"):
@@ -234,14 +220,14 @@ def _output() -> Path | None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Flags of the command line; what is wrong with them becomes one sentence and status 2."""
-    argv = command_line.joined(argv)
-    sys.argv[:] = command_line.joined(sys.argv)  # where ml_collections looks for overrides
+    argv = flag_values.joined(argv)
+    sys.argv[:] = flag_values.joined(sys.argv)  # where ml_collections looks for overrides
     try:
         argv = command_line.with_config(argv)
         remaining = flags.FLAGS(argv)
         if CONFIG.value is not None:
             CONFIG.value.seed  # noqa: B018  a file that could not be loaded says so only here
-            command_line.unset_tuples(flags.FLAGS["config"])
+            flag_values.unset_tuples(flags.FLAGS["config"])
             command_line.refuse_other_model(flags.FLAGS)
         return remaining
     except command_line.PROBLEMS as error:
@@ -252,14 +238,6 @@ def refuse(sentence: str) -> NoReturn:
     """End with what the user has to put right."""
     print(f"avit_jax: {sentence}", file=sys.stderr)
     sys.exit(EXIT_USAGE)
-
-
-def default_workdir() -> str:
-    """`runs/<name of the config file>`, with its variant (`:debug`) in the name."""
-    file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
-    name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
-    name = MODEL.value or name
-    return os.path.join("runs", name)
 
 
 def run() -> None:

@@ -60,10 +60,13 @@ def train(
     clock, experiment = TrainingClock(), Experiment(config, workdir)
     with only_writer(workdir, "train"):
         timetable = Timetable.of(experiment)
-        skipped = SkippedSteps(workdir, anew=refuse_other_run(config, workdir))
+        if anew := refuse_other_run(config, workdir):
+            description.forget(workdir)
+        skipped = SkippedSteps(workdir, anew=anew)
         report.print_model(experiment)
         with contextlib.closing(Run(experiment, timetable, skipped, clock)) as run:
             write_config(config, workdir)
+            experiment.describe(workdir)
             skipped.write()
             while not run.is_done():
                 try:
@@ -71,9 +74,8 @@ def train(
                         run.through(batches, stop)
                 except step.NonFinite as problem:
                     run.roll_back(problem)
-        return report.finish(
-            experiment, run.weights(), run.results, step=run.step, effort=run.effort
-        )
+        weights, done = run.weights(), {"step": run.step, "effort": run.effort}
+        return report.finish(experiment, weights, run.results, **done)
 
 
 class Run:
