@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from avit_jax.errors import UserError
 from avit_jax.pretrained.torch_writer import save_torch
 from avit_jax.pretrained.weights import load_torch
 from avit_jax.runtime import known_faults
@@ -25,6 +26,7 @@ __all__ = [
     "Output",
     "Prediction",
     "Usage",
+    "UserError",
     "__version__",
     "create_model",
     "list_models",

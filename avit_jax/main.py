@@ -1,9 +1,8 @@
 """Command line: `avit-jax --config avit_digits`, or `python -m avit_jax.main --config FILE`.
 
 A run that is there knows its config: `--mode eval --workdir runs/avit_digits`. Every setting can be
-changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something
-the user has to put right (one sentence says what), 75 stopped by SIGTERM or Ctrl-C with everything
-saved, so that starting the same command again goes on, 130 stopped by Ctrl-C at once.
+changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something the user has to put
+right (one sentence says what), 75 stopped by SIGTERM or Ctrl-C: the same command goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from avit_jax import command_line, flag_values
 from avit_jax.errors import Preempted, UserError
-from avit_jax.pretrained import hub
+from avit_jax.pretrained import hub, spelling
 from avit_jax.runtime import environment
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
@@ -57,6 +56,7 @@ OPERATING_POINT = flags.DEFINE_string(
     None,
     "all but train and calibrate: a point that --mode calibrate --budget has stored, such as 0.8.",
 )
+LAYOUT = flags.DEFINE_enum("layout", "timm", spelling.LAYOUTS, "convert: names in a file.")
 LIMIT = flags.DEFINE_integer("limit", 48, "visualize: how many images to draw.")
 
 
@@ -119,8 +119,8 @@ def run_convert(config: ConfigDict, workdir: Path) -> None:
     """Weights between our checkpoints and the files of others."""
     from avit_jax.export.convert import convert_run
 
-    output = _output()
-    convert_run(config, workdir, source=_input(), output=output and os.fspath(output))
+    output = OUTPUT.value and os.path.expanduser(OUTPUT.value)
+    convert_run(config, workdir, source=_input(), output=output, layout=LAYOUT.value)
 
 
 MODES: dict[str, Callable[[ConfigDict, Path], None]] = {

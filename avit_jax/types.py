@@ -23,6 +23,9 @@ SATURATED = 1e4  # far enough from 0 that a logit moved by so much decides by it
 class Gates:
     """What a block may skip; `None` means that everything runs.
 
+    Numbers are factors, for training. Bool gates carry no gradient, and nothing that is not finite
+    comes through where they are False.
+
     Attributes:
         tokens: `[B, N]`, 0..1. Tokens at 0 are gone for good: no keys, and zeros at the block's
           entrance. Acts as a boolean and carries no gradient. For tokens that halt.

@@ -8,6 +8,9 @@ later). "gpu" is an H100; TPUs are v4, v5e, v5p and v6e. Nothing runs, so nothin
 the time of compiling: what is printed is read from the compiled program. Images are taken to halt
 as in a synthetic profile.
 
+Programs are executions of inference, "gradients" (loss and gradients of a masked training step) and
+"live" (of one on live rows).
+
   loops        whose trip count depends on data, and conditionals; on a GPU each stops the queue
   kernels      that one run starts, loops of known length counted as often as they run
   scores       whether a buffer [images, heads, tokens, tokens] is left
@@ -19,6 +22,7 @@ as in a synthetic profile.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import re
 from collections.abc import Callable
@@ -37,8 +41,11 @@ from avit_jax.execution.execution import executed_gmacs
 from avit_jax.execution.executions import find
 from avit_jax.losses import classification
 from avit_jax.methods.base import Model
+from avit_jax.methods.forward import LiveRows
 from avit_jax.models import costs
+from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.tables import columns
+from avit_jax.training.row_sizes import RowSizes
 from avit_jax.types import Usage
 
 TOGETHER = 32  # images that are measured at once
@@ -60,6 +67,12 @@ def usage_of(name: str, share: float | None, batch_size: int) -> tuple[Usage, ..
     return jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=1), *parts)
 
 
+def learner(model: Model) -> Model:
+    """The model with the reading of the prior that learns on live rows."""
+    settings = dataclasses.replace(model.settings, kl_reading="halting")
+    return dataclasses.replace(model, settings=settings)
+
+
 def inference(
     model: Model, name: str, usage: tuple[Usage, ...], batch_size: int, platform: str
 ) -> tuple[Callable, float | None]:
@@ -75,20 +88,31 @@ def inference(
     return model.program(execution, plan), ran / needed
 
 
-def gradients(model: Model, platform: str) -> Callable:
-    """Loss and gradients of a training step without its optimiser."""
+def gradients(model: Model, platform: str, rows: LiveRows | None = None) -> Callable:
+    """Loss and gradients of a training step without its optimiser, on all rows or live ones."""
     model = model.on(platform)
 
     def loss(params: Any, images: jax.Array, exists: jax.Array) -> jax.Array:
         del exists
         key = jax.random.key(0) if model.draws else None
-        output = model.apply(params, images, train=True, key=key)
+        output = model.apply(params, images, train=True, key=key, rows=rows)
         labels = jnp.arange(len(images)) % model.shape.num_classes
         targets = classification.soft_targets(labels, model.shape.num_classes, smoothing=0.1)
         task = classification.cross_entropy(output.logits, targets).mean()
         return task + sum(output.penalties.values())
 
     return jax.value_and_grad(loss)
+
+
+def live_rows(model: Model, usage: tuple[Usage, ...], batch_size: int) -> LiveRows:
+    """The rows that a training takes after an evaluation which saw such a batch."""
+    shape = model.shape
+    everything = RowSizes.everything(
+        images=batch_size, depth=shape.depth, num_tokens=shape.num_tokens
+    )
+    fitted = everything.fitted(np.asarray(usage[0].tokens).sum((1, 2)))
+    mesh = make_mesh(devices=jax.devices()[:1])
+    return LiveRows(capacities=fitted.capacities, mesh=mesh)
 
 
 def inputs(model: Model, batch_size: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
@@ -106,7 +130,7 @@ def main() -> None:
     parser.add_argument("target", choices=("gpu", *TPUS))
     parser.add_argument("--models", default="avit_small_patch16_224,avit_tiny_patch16_224")
     parser.add_argument("--batch_sizes", default="256")
-    parser.add_argument("--programs", default="dense,masked,static,gradients")
+    parser.add_argument("--programs", default="dense,masked,static,gradients,live")
     parser.add_argument("--share", type=float, help="of the dense GMACs; the paper's if unset")
     parser.add_argument("--dtype", default="bfloat16")
     arguments = parser.parse_args()
@@ -119,6 +143,9 @@ def main() -> None:
                 ratio = None
                 if kind == "gradients":
                     function = gradients(model, platform)
+                elif kind == "live":
+                    rows_of_training = live_rows(model, usage, batch_size)
+                    function = gradients(learner(model), platform, rows_of_training)
                 else:
                     function, ratio = inference(model, kind, usage, batch_size, platform)
                 text, seconds, memory = compile_for(

@@ -3,17 +3,17 @@
     pip install -e '.[benchmark]' && python benchmarks/torch_parity.py --models tiny,small
 
 The peer is transformers' ViT, or its distilled DeiT with both classifiers. All its parameters are
-drawn at random (fresh biases and norms would hide mistakes), its weights go through a real `.pth`
-file that torch writes and this package reads, and the images are random too. Both sides compute in
-float32, once; nothing is timed.
+drawn at random (fresh biases and norms would hide mistakes), and the images are random too. Its
+weights go through real files, as transformers has them: one of `torch.save` (names of its modules)
+and the folder of `save_pretrained` (names of the hub). Then other ones go the other way, through
+files that this package writes in both kinds of names, which transformers reads strictly. Both sides
+compute in float32, once; nothing is timed.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,25 +23,11 @@ import numpy as np
 
 from avit_jax import create_model
 from avit_jax.models.vit import ViTShape
+from avit_jax.pretrained.torch_writer import save_torch
 from avit_jax.pretrained.weights import load_torch
 from avit_jax.runtime.tables import columns
 
 ALLOWED = 2e-5
-# transformers' name -> timm's, in order; q, k and v are joined before.
-RENAMES = [
-    (r"^(vit|deit)\.", ""),
-    (r"^embeddings\.cls_token", "cls_token"),
-    (r"^embeddings\.distillation_token", "dist_token"),
-    (r"^embeddings\.position_embeddings", "pos_embed"),
-    (r"^embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
-    (r"^layers\.", "blocks."),
-    (r"\.attention\.o_proj\.", ".attn.proj."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"^layernorm\.", "norm."),
-    (r"^(cls_)?classifier\.", "head."),
-    (r"^distillation_classifier\.", "head_dist."),
-]
 
 
 class Comparison(NamedTuple):
@@ -54,24 +40,6 @@ class Comparison(NamedTuple):
     def difference(self) -> float:
         """Largest absolute difference."""
         return float(np.abs(self.ours - self.theirs).max())
-
-
-def to_timm(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Transformers' tensors under timm's names."""
-    import torch
-
-    renamed = {}
-    for name, tensor in state_dict.items():
-        if ".attention.q_proj." in name:
-            parts = [name.replace("q_proj", part) for part in ("q_proj", "k_proj", "v_proj")]
-            name = name.replace(".attention.q_proj.", ".attn.qkv.")
-            tensor = torch.cat([state_dict[part] for part in parts])
-        elif ".attention.k_proj." in name or ".attention.v_proj." in name:
-            continue
-        for pattern, replacement in RENAMES:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    return renamed
 
 
 def peer(shape: ViTShape, generator: Any) -> Any:
@@ -109,22 +77,45 @@ def peer(shape: ViTShape, generator: Any) -> Any:
     return network
 
 
-def compare(name: str, *, batch_size: int, seed: int) -> Comparison:
-    """Runs both sides on the same weights and images."""
+def compare(name: str, *, batch_size: int, seed: int) -> dict[str, Comparison]:
+    """Runs both sides on the same weights and images, by the way that the weights went."""
     import torch
 
     model = create_model(name)
     generator = torch.Generator().manual_seed(seed)
-    network = peer(model.shape, generator)
     images = torch.randn(batch_size, 3, *2 * (model.shape.image_size,), generator=generator)
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "weights.pth"
-        torch.save({"model": to_timm(network.state_dict())}, path)
-        params = model.from_torch(load_torch(path))
-    with torch.no_grad():
-        theirs = network(images).logits.numpy()
     apply = jax.jit(lambda params, images: model.apply(params, images).logits)
-    return Comparison(np.asarray(apply(params, images.permute(0, 2, 3, 1).numpy())), theirs)
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    found = {}
+
+    def both(params: Any, network: Any) -> Comparison:
+        with torch.no_grad():
+            theirs = network(images).logits.numpy()
+        return Comparison(np.asarray(apply(params, pixels)), theirs)
+
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        network = peer(model.shape, generator)
+        torch.save({"model": network.state_dict()}, folder / "theirs.pth")
+        params = model.from_torch(load_torch(folder / "theirs.pth"))
+        found["torch.save to ours"] = both(params, network)
+        network.save_pretrained(folder / "theirs")
+        params = model.from_torch(load_torch(folder / "theirs"))
+        found["save_pretrained to ours"] = both(params, network)
+
+        other = peer(model.shape, generator)  # with weights that nothing of which must stay
+        params = model.from_torch(other.state_dict())
+        save_torch(folder / "ours.pth", model.to_torch(params, layout="transformers5"))
+        network.load_state_dict(torch.load(folder / "ours.pth", weights_only=True), strict=True)
+        found["ours to load_state_dict"] = both(params, network)
+        ours = folder / "ours"
+        other.config.save_pretrained(ours)
+        save_torch(ours / "model.safetensors", model.to_torch(params, layout="transformers"))
+        network, report = type(other).from_pretrained(ours, output_loading_info=True)
+        if any(report.values()):
+            raise SystemExit(f"transformers does not take all names: {report}")
+        found["ours to from_pretrained"] = both(params, network.eval())
+    return found
 
 
 def main() -> None:
@@ -138,14 +129,16 @@ def main() -> None:
     for size in options.models.split(","):
         for infix in ("", "_distilled"):
             name = f"deit_{size}{infix}_patch16_224"
-            found = compare(name, batch_size=options.batch_size, seed=options.seed)
-            worst = max(worst, found.difference)
-            largest = float(np.abs(found.theirs).max())
-            rows.append((name, f"{found.difference:.1e}", f"{largest:.2f}", f"{ALLOWED:.0e}"))
+            compared = compare(name, batch_size=options.batch_size, seed=options.seed)
+            for way, found in compared.items():
+                worst = max(worst, found.difference)
+                largest = float(np.abs(found.theirs).max())
+                difference, allowed = f"{found.difference:.1e}", f"{ALLOWED:.0e}"
+                rows.append((name, way, difference, f"{largest:.2f}", allowed))
     print(
         f"torch {version('torch')}, transformers {version('transformers')}, jax {jax.__version__}"
     )
-    print(columns(("model", "largest difference", "largest logit", "allowed"), rows))
+    print(columns(("model", "weights", "largest difference", "largest logit", "allowed"), rows))
     raise SystemExit(worst > ALLOWED)
 
 

@@ -19,8 +19,9 @@ from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.config.defaults import Init
 from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
-from avit_jax.models.functional import Params, abstract
+from avit_jax.models.functional import Params, abstract, map_paths
 from avit_jax.pretrained import npz
+from avit_jax.pretrained.arrays import not_finite
 from avit_jax.pretrained.fit import refuse_other_classes
 from avit_jax.pretrained.pixels import for_our_pixels
 from avit_jax.pretrained.weights import load_torch
@@ -105,7 +106,7 @@ def weights_of_file(
     def read() -> Params:
         state_dict = load_torch(address, weights=weights)
         if not new_classifier:
-            refuse_other_classes(state_dict, model.shape)
+            refuse_other_classes(model.timm_named(state_dict), model.shape)
         known = "symmetric" if npz.is_google_research(state_dict) else "imagenet"
         return for_our_pixels(model.from_torch(state_dict), pixels or known, model.shape)
 
@@ -127,7 +128,8 @@ def weights_of_run(
         plain: whether they may lack what the model has beside its backbone.
 
     Raises:
-        UserError: the parameters have other shapes, or there is no moving average.
+        UserError: the parameters have other shapes or are not finite, or there is no moving
+            average.
     """
     saved = workdir / "config.json"
     if not saved.exists():
@@ -158,9 +160,11 @@ def weights_of_run(
     if restored is None:
         return None
     step, state = restored
+    origin = f"step {step} of {workdir} ({name})"
+    in_all_or_none(lambda: _refuse_not_finite(state[name], origin))
     logger.info("weights (%s) of step %d in %s", name, step, workdir)
     params = state[name] if resized is None else put_on(mesh, resized(state[name]))
-    return Weights(params, f"step {step} of {workdir} ({name})", step)
+    return Weights(params, origin, step)
 
 
 def _resized(trained: Model, model: Model) -> Callable[[Params], Params] | None:
@@ -186,7 +190,7 @@ def weights_of_export(folder: Path, model: Model, mesh: Mesh) -> Weights:
     """The weights of a folder that `--mode export` wrote.
 
     Raises:
-        UserError: they cannot be read, or are of another model.
+        UserError: they cannot be read, are of another model, or not finite.
     """
     file = folder / EXPORTED_WEIGHTS
     try:
@@ -199,7 +203,26 @@ def weights_of_export(folder: Path, model: Model, mesh: Mesh) -> Weights:
             f"the weights in {file} are not those that {folder / 'export.json'} describes: export "
             "the run again."
         )
-    return Weights(put_on(mesh, params), f"the export {folder}", None)
+    placed, origin = put_on(mesh, params), f"the export {folder}"
+    in_all_or_none(lambda: _refuse_not_finite(placed, origin))
+    return Weights(placed, origin, None)
+
+
+def _refuse_not_finite(params: Params, origin: str) -> None:
+    """Raises UserError for parameters with a NaN or infinity in what this process has of them."""
+    broken: list[str] = []
+
+    def check(path: str, leaf: jax.Array) -> None:
+        if any(not_finite(np.asarray(shard.data)) for shard in leaf.addressable_shards):
+            broken.append(path)
+
+    map_paths(check, params)
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise UserError(
+            f"the weights in {origin} are NaN or infinite in {', '.join(broken[:3])}{more}: take "
+            "those of an earlier step, or train again at a lower learning rate."
+        )
 
 
 def _sizes(params: Params) -> Params:

@@ -7,6 +7,7 @@ taken on the device per batch and added up on the host in float64.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,6 +30,8 @@ from avit_jax.models.functional import Params
 from avit_jax.runtime import processes
 from avit_jax.runtime.device_mesh import platform_of, replicated, shard_batch
 from avit_jax.types import Output
+
+logger = logging.getLogger(__name__)
 
 EvalStep = Callable[..., dict[str, Array]]
 
@@ -86,6 +89,7 @@ def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str,
         "saved_gmacs_squared": saved**2,
         "mean_depth": said.depth,
         "dropped_images": dropped > 0,
+        "not_finite": ~jnp.isfinite(said.confidence),
     }
     totals = {
         name: jnp.where(valid, values.astype(jnp.float32), 0.0).sum()
@@ -111,6 +115,7 @@ def evaluate(
     mesh: Mesh,
     *,
     model: Model,
+    strict: bool = False,
 ) -> dict[str, Any]:
     """Run a split and return its figures.
 
@@ -120,13 +125,14 @@ def evaluate(
         batches: this process's rows, each batch with `image`, `label` and `valid`.
         mesh: of the run.
         model: for its costs.
+        strict: whether answers that are not finite are an error; else a warning counts them.
 
     Returns:
         See `summarise`, plus `images_per_second` of everything (decoding included), without the
         first batch, which compiles.
 
     Raises:
-        UserError: the split has no readable image.
+        UserError: the split has no readable image, or see `strict`.
     """
     totals: dict[str, np.ndarray] = {}
     start, timed_images = None, 0
@@ -144,6 +150,17 @@ def evaluate(
             "the evaluation split has no readable image: check config.data.eval_split and the "
             "files named above."
         )
+    if broken := int(totals["not_finite"]):
+        said = (
+            f"the model answers {broken:,} of {int(totals['count']):,} images with numbers that "
+            "are not finite"
+        )
+        if strict:
+            raise UserError(
+                f"{said}: use weights from before the training diverged, or float32 arithmetic "
+                "(--config.model.dtype float32)."
+            )
+        logger.warning("%s.", said)
     seconds = time.perf_counter() - start if start is not None else 0.0
     results = summarise(totals, model)
     results["images_per_second"] = timed_images / seconds if timed_images else None

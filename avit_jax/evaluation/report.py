@@ -101,14 +101,17 @@ def finish(
     return summary
 
 
-def evaluate_as(experiment: Experiment, params: Params, execution: str) -> dict[str, Any]:
-    """Figures on the evaluation split in "masked" or "dense" execution."""
+def evaluate_as(
+    experiment: Experiment, params: Params, execution: str, *, strict: bool = False
+) -> dict[str, Any]:
+    """Figures on the evaluation split in "masked" or "dense" execution; `strict` as `evaluate`."""
     return evaluate(
         make_eval_step(experiment.model, experiment.mesh, execution=execution),
         params,
         experiment.eval_batches(),
         experiment.mesh,
         model=experiment.model,
+        strict=strict,
     )
 
 

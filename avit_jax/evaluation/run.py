@@ -27,12 +27,13 @@ def evaluate_run(config: ConfigDict, workdir: Path, *, operating_point: str | No
         operating_point: its name; the figures then go into a file of their own, `eval_0.8.json`.
 
     Raises:
-        UserError: there is nothing to evaluate, or the weights do not fit the model.
+        UserError: there is nothing to evaluate, the weights do not fit the model, or it answers
+            with numbers that are not finite.
     """
     experiment = Experiment(config, workdir)
     chosen = experiment.weights()
     results, dense = (
-        report.evaluate_as(experiment, chosen.params, execution)
+        report.evaluate_as(experiment, chosen.params, execution, strict=True)
         for execution in ("masked", "dense")
     )
     summary = report.summarise(experiment, results, dense)

@@ -21,6 +21,7 @@ from avit_jax.checkpoints.workdir import CONVERTED, as_rows
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.pretrained import hub
+from avit_jax.pretrained.shards import is_weight_folder
 from avit_jax.pretrained.torch_writer import ENDINGS, save_torch
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.files import write_json_atomic, write_text_atomic
@@ -32,7 +33,12 @@ _FILES = (*ENDINGS, ".npz", ".pth.tar", ".tar")
 
 
 def convert_run(
-    config: ConfigDict, workdir: Path, *, source: str | None = None, output: str | None = None
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    source: str | None = None,
+    output: str | None = None,
+    layout: str = "timm",
 ) -> Path:
     """Read weights from a workdir or a file and write them to a file or a workdir.
 
@@ -42,6 +48,7 @@ def convert_run(
         workdir: read or written where `source` or `output` leaves it open.
         source: what `load_torch` takes, or the workdir of a run.
         output: `.pth`, `.pt`, `.bin` or `.safetensors`, or a workdir that does not exist yet.
+        layout: whose names a file gets, as for `Model.to_torch`.
 
     Returns:
         What was written.
@@ -58,6 +65,11 @@ def convert_run(
             f"--input (.pth, .safetensors, .npz, hf://owner/name) or as --output "
             f"({', '.join(ENDINGS)})."
         )
+    if layout != "timm" and not to_file:
+        raise UserError(
+            f"--layout {layout} is for weight files, but --output {target} is a workdir: leave it "
+            f"out, or write a file ({', '.join(ENDINGS)})."
+        )
     _refuse_existing(target)
     experiment = Experiment(config, workdir if source is None else Path(source))
     model, mesh = experiment.model, make_mesh(devices=jax.devices()[:1])
@@ -67,7 +79,7 @@ def convert_run(
     else:
         weights = experiment.weights(mesh)
     if to_file:
-        save_torch(target, model.to_torch(weights.params))
+        save_torch(target, model.to_torch(weights.params, layout=layout))
         experiment.describe(target)
     else:
         _write_workdir(target, config, weights, experiment)
@@ -76,8 +88,9 @@ def convert_run(
 
 
 def is_weight_file(end: str) -> bool:
-    """Whether a path names weights of others, by its ending; everything else is a workdir."""
-    return end.startswith(hub.PREFIX) or end.endswith(_FILES) or Path(end).is_file()
+    """Whether a path names weights of others, by its ending or content; else it is a workdir."""
+    file = end.startswith(hub.PREFIX) or end.endswith(_FILES) or Path(end).is_file()
+    return file or is_weight_folder(Path(end))
 
 
 def _refuse_existing(target: Path) -> None:

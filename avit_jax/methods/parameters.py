@@ -15,7 +15,8 @@ from jax import Array
 
 from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
-from avit_jax.pretrained import names
+from avit_jax.pretrained import names, spelling
+from avit_jax.pretrained.arrays import refuse_unusable
 from avit_jax.pretrained.fit import fit
 
 logger = logging.getLogger(__name__)
@@ -68,26 +69,53 @@ class Parameterized(abc.ABC):
     def from_torch(self, state_dict: Mapping[str, Any]) -> functional.Params:
         """Parameters from other people's weights, such as `avit_jax.load_torch` returns.
 
-        Positions are interpolated where the number of patches differs, and a classifier of another
-        number of classes is replaced by a fresh one, with a warning.
+        Positions are interpolated where the number of patches differs, and a classifier that is
+        missing or tells another number of classes apart is replaced by a fresh one, with a warning.
 
         Args:
-            state_dict: names of timm, DeiT or A-ViT, or of google-research/vision_transformer's
-              `.npz` files, to arrays.
+            state_dict: arrays of NumPy, JAX or torch under names of timm, DeiT or A-ViT, of Hugging
+              Face's transformers, or of google-research/vision_transformer's `.npz` files.
 
         Raises:
-            UserError: lists every missing, unknown and misshapen name at once.
+            UserError: counts missing, unknown and misshapen names, or weights that are no finite
+              floating-point numbers, with examples.
         """
+        return self.from_timm(self.timm_named(state_dict))
+
+    def timm_named(self, state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Other people's weights under the one set of names by which all are read, timm's."""
+        wanted = names.wanted(self.abstract_params(), self.shape, self.upstream_names)
+        return spelling.timm_named(state_dict, num_heads=self.shape.num_heads, wanted=wanted)
+
+    def from_timm(self, state_dict: Mapping[str, np.ndarray]) -> functional.Params:
+        """Parameters from what `timm_named` returns; see `from_torch`."""
         return self._named(state_dict, self.build)
 
-    def _named(self, state_dict: Mapping[str, Any], build: functional.Build) -> functional.Params:
+    def _named(
+        self, state_dict: Mapping[str, np.ndarray], build: functional.Build
+    ) -> functional.Params:
         """What `build` makes, with upstream's arrays."""
         expected = functional.abstract(build)
+        refuse_unusable(state_dict, names.wanted(expected, self.shape, self.upstream_names))
         fitted = fit(state_dict, self.shape)
         return names.from_torch(fitted, self.shape, expected, self.upstream_names)
 
-    def to_torch(self, params: functional.Params) -> dict[str, np.ndarray]:
-        """The inverse of `from_torch`, bit for bit."""
+    def to_torch(self, params: functional.Params, *, layout: str = "timm") -> dict[str, np.ndarray]:
+        """The inverse of `from_torch`, bit for bit.
+
+        Args:
+            params: of this model.
+            layout: whose names: "timm" (DeiT's and A-ViT's, too), "transformers" (Hugging Face's,
+              as `from_pretrained` reads them in any version) or "transformers5" (as the modules of
+              version 5 are called, for `load_state_dict`).
+
+        Raises:
+            UserError: an unknown layout, or a model that it has no names for.
+        """
+        return spelling.in_layout(self.to_timm(params), layout)
+
+    def to_timm(self, params: functional.Params) -> dict[str, np.ndarray]:
+        """The inverse of `from_timm`, bit for bit."""
         return names.to_torch(params, self.shape, self.upstream_names)
 
     def num_params(self) -> int:

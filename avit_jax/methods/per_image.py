@@ -17,14 +17,18 @@ from avit_jax.models import skippable_parts
 from avit_jax.models.backbone import Shape
 from avit_jax.types import Output
 
+# Said of an image whose `confidence` is NaN.
+NOT_FINITE = "makes the model answer with numbers that are not finite"
+
 
 @struct.dataclass(kw_only=True)
 class PerImage:
     """What there is to say about the images of a batch; the batch in front everywhere.
 
     Attributes:
-        class_index: `[B]` int32, the class with the highest probability.
-        confidence: `[B]` float32, that probability, 0..1.
+        class_index: `[B]` int32, the class with the highest probability; any where there is none.
+        confidence: `[B]` float32, that probability, 0..1; NaN where any logit is not finite, so
+          that nobody takes the answer for one.
         token_depth: `[B, N]` int32, layers that ran for each token, see `token_depth`.
         gmacs: `[B]` float32, multiply-adds in units of 1e9.
         kept: share of each part that the method may leave out (`skippable_parts.PARTS`) that ran,
@@ -50,7 +54,8 @@ class PerImage:
 
 def per_image(model: Model, output: Output) -> PerImage:
     """All that `output` says about its images, under any execution of `model`."""
-    probabilities = jax.nn.softmax(output.logits)
+    finite = jnp.isfinite(output.logits).all(-1, keepdims=True)
+    probabilities = jnp.where(finite, jax.nn.softmax(output.logits), jnp.nan)
     dropped = output.aux.get("dropped")  # [L, B]
     ran = jnp.stack([usage.tokens.any((0, 2)) for usage in output.usage])  # [stages, B]
     return PerImage(

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array, lax
 
 from avit_jax.models.fused_attention import MULTIPLE, in_one_kernel
-from avit_jax.models.layers import BlockShape, linear
+from avit_jax.models.layers import BlockShape, gated, linear
 
 # Finite, so that a row without any live key stays finite; far below any score.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
@@ -111,12 +111,12 @@ class Attention(nnx.Module):
             rows: normalised.
             positions: `[...]`, which token of its image each row is; `None` where rows are the
                 tokens in order.
-            heads: `[B, H]` factors on all three, for heads that are left out.
+            heads: `[B, H]` gates of all three, for heads that are left out.
         """
         query, key, value = self.split(self.qkv(rows))
         if heads is not None:
             query, key, value = (
-                part * heads[:, None, :, None].astype(part.dtype) for part in (query, key, value)
+                gated(part, heads[:, None, :, None]) for part in (query, key, value)
             )
         return self._placed(query, positions), self._placed(key, positions), value
 

@@ -16,7 +16,15 @@ from flax import nnx
 from jax import Array
 
 from avit_jax.models.attention import Attention, without_dropped_heads
-from avit_jax.models.layers import BlockShape, Mlp, drop_path, dropout, hidden_heads, layer_norm
+from avit_jax.models.layers import (
+    BlockShape,
+    Mlp,
+    drop_path,
+    dropout,
+    gated,
+    hidden_heads,
+    layer_norm,
+)
 from avit_jax.types import Gates
 
 
@@ -97,7 +105,7 @@ class Block(nnx.Module):
         if gates.heads is not None and gates.head_effect == "channels":
             heads = jnp.repeat(gates.heads, x.shape[-1] // gates.heads.shape[-1], axis=-1)
             heads = jnp.pad(heads, ((0, 0), (0, inputs.shape[-1] - x.shape[-1])), constant_values=1)
-            normed = normed * heads[:, None, :].astype(normed.dtype)
+            normed = gated(normed, heads[:, None, :])
         elif gates.heads is not None and gates.head_effect == "hidden":
             units = gates.heads[:, hidden_heads(self.mlp.fc1.out_features, gates.heads.shape[-1])]
         return x + self._finish(self.mlp(normed, units=units), gates, 1, drop_path_rate, key)
@@ -113,9 +121,9 @@ class Block(nnx.Module):
             kept = _drawn(drop_path_rate, path_key, len(update))
             update = drop_path(update, drop_path_rate, kept[:, None, None])
         if gates.selected is not None:
-            update = update * gates.selected[:, :, None].astype(update.dtype)
+            update = gated(update, gates.selected[:, :, None])
         if gates.halves is not None:
-            update = update * gates.halves[:, half, None, None].astype(update.dtype)
+            update = gated(update, gates.halves[:, half, None, None])
         return update
 
 

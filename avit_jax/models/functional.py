@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
+from avit_jax.errors import UserError
+from avit_jax.models.misfits import differ, misfit
 
 Params = dict[str, Any]
 Build = Callable[[nnx.Rngs], nnx.Module]
@@ -37,8 +41,13 @@ def abstract(build: Build) -> Params:
 
 
 def bind(build: Build, params: Params) -> Any:
-    """A module as `build` makes it, with `params` as its parameters."""
+    """A module as `build` makes it, with `params` as its parameters.
+
+    Raises:
+        UserError: they are those of another model, or no floating-point numbers.
+    """
     graph, skeleton = _skeleton(build)
+    _refuse_others(params, abstract(build))
     state = jax.tree.map(lambda leaf: leaf, skeleton)  # a copy: the cached skeleton stays as it is
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)
@@ -133,6 +142,32 @@ def _skeleton(build: Build) -> tuple[nnx.GraphDef, nnx.State]:
 @functools.lru_cache(maxsize=256)
 def _skeleton_of_equals(build: Callable, *owner: Any) -> tuple[nnx.GraphDef, nnx.State]:
     return _split_abstract(functools.partial(build, *owner))
+
+
+def _refuse_others(params: Any, expected: Params) -> None:
+    """Raises UserError for parameters of another model; shapes are all that a trace has of them."""
+    remedy = "pass what init() or from_torch() of this very model returns"
+    if not isinstance(params, Mapping):
+        raise UserError(
+            f"parameters are a nested dict, but this is a {type(params).__name__}: {remedy}."
+        )
+    named, wanted = _named(params), {n: leaf.shape for n, leaf in _named(expected).items()}
+    found = {name: tuple(jnp.shape(leaf)) for name, leaf in named.items()}
+    if differ(found, wanted):
+        if set(params) == {"params"}:
+            remedy = "take them out of their wrapper, ['params']"
+        raise misfit("these parameters do", found, wanted, remedy)
+    for name, leaf in named.items():
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise UserError(
+                f"parameter {name} is {jnp.result_type(leaf)}, not a floating-point number: "
+                f"{remedy}."
+            )
+
+
+def _named(params: Mapping[str, Any]) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {".".join(str(getattr(key, "key", key)) for key in path): leaf for path, leaf in leaves}
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:

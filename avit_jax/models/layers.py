@@ -98,6 +98,15 @@ def drop_path(update: Array, rate: float | Array, kept: Array) -> Array:
     return jnp.where(kept, update / (1.0 - rate), 0.0).astype(update.dtype)
 
 
+def gated(x: Array, gate: Array) -> Array:
+    """`x` where the gate is open and 0 where it is shut, which broadcasts to the shape of `x`.
+
+    A bool gate lets nothing through where it is shut, not even NaN, as if it had never been
+    computed. Numbers, 0 to 1, are factors that carry gradient, also of what they shut out.
+    """
+    return jnp.where(gate, x, 0) if gate.dtype == bool else x * gate.astype(x.dtype)
+
+
 def gelu(x: Array) -> Array:
     """The exact GELU with `erf`, cheaper on CPU than with `erfc`; float32 inside for bfloat16."""
     wide = x.astype(jnp.float32)
@@ -113,10 +122,10 @@ class Mlp(nnx.Module):
         self.fc2 = linear(shape.mlp_dim, shape.embed_dim, dtype=shape.dtype, rngs=rngs)
 
     def __call__(self, x: Array, *, units: Array | None = None) -> Array:
-        """`[B, N, D (+ extra)]` to `[B, N, D]`; `units` `[B, hidden]` are factors in the middle."""
+        """`[B, N, D (+ extra)]` to `[B, N, D]`; `units` `[B, hidden]` are gates in the middle."""
         hidden = self.fc1(x)
         if units is not None:
-            hidden = hidden * units[:, None, :].astype(hidden.dtype)
+            hidden = gated(hidden, units[:, None, :])
         return self.fc2(gelu(hidden))
 
 

@@ -17,6 +17,7 @@ from avit_jax.data.inference_batches import Loaded
 from avit_jax.errors import UserError
 from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan
+from avit_jax.methods.per_image import NOT_FINITE
 from avit_jax.models.functional import Params
 
 Line = dict[str, Any]
@@ -53,7 +54,7 @@ def _line(
 ) -> Line:
     line: Line = {"image": source.describe(index)}
     if reason is None and not math.isfinite(answer["confidence"]):
-        reason = "makes the model answer with numbers that are not finite"
+        reason = NOT_FINITE
     if reason is not None:
         return line | {"error": reason}
     names = source.class_names

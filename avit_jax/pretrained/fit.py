@@ -19,36 +19,62 @@ from avit_jax.errors import UserError
 from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import linear
-from avit_jax.pretrained import npz
 from avit_jax.pretrained.resize import resize_positions
+from avit_jax.pretrained.wrappers import warn_left_out
 
 _logger = logging.getLogger(__name__)
 _HEADS = ("head", "head_dist")
+# Of masked autoencoders and of self-distillation, beside the transformer that both train.
+_PRETRAINING = ("decoder_", "mask_token", "head.", "head_dist.")
 
 
 def fit(state_dict: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     """Arrays under timm's names, with positions and classifiers for a model of `shape`.
 
-    A classifier of another number of classes is replaced by a fresh one, always the same, and a
-    warning says so; a table of positions for another grid is interpolated.
-
-    Raises:
-        UserError: `.npz` weights of another number of attention heads.
+    A classifier that is missing or for another number of classes is replaced by a fresh one, always
+    the same, and a warning says so; a table of positions for another grid is interpolated.
     """
-    if npz.is_google_research(state_dict):
-        state_dict = npz.to_timm(state_dict, num_heads=shape.num_heads)
+    if _is_headless(state_dict):
+        return _with_classifiers(_positions(dict(state_dict), shape), shape)
     return _classifiers(_positions(dict(state_dict), shape), shape)
 
 
+def _is_headless(state_dict: Mapping[str, Any]) -> bool:
+    """Whether weights are those of a transformer without a classifier, as pretraining leaves it."""
+    heads = [f"{head}.{leaf}" for head in _HEADS for leaf in ("weight", "bias")]
+    transformer = any(name.startswith("blocks.") for name in state_dict)
+    return transformer and not any(head in state_dict for head in heads)
+
+
+def _with_classifiers(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:
+    """With fresh classifiers, and without what only pretraining had in their place."""
+    own = [name for name in state_dict if name.startswith(_PRETRAINING)]
+    warn_left_out("needed by pretraining alone", own)
+    state_dict = {name: array for name, array in state_dict.items() if name not in set(own)}
+    for index, head in enumerate(_HEADS[: 1 + shape.distilled]):
+        _logger.warning(
+            "these weights have no classifier %s: a fresh one of %d classes is added, train it.",
+            head,
+            shape.num_classes,
+        )
+        state_dict |= _fresh(head, shape, jax.random.key(index))
+    return _without_pre_logits(state_dict)
+
+
 def refuse_other_classes(state_dict: Mapping[str, Any], shape: Shape) -> None:
-    """Raises UserError for weights of whose classifier `fit` would make a fresh one."""
-    for bias in (state_dict[name] for name in ("head.bias", "head/bias") if name in state_dict):
-        if len(bias) != shape.num_classes:
-            raise UserError(
-                f"these weights tell {len(bias)} classes apart and not {shape.num_classes}: set "
-                f"model.num_classes to {len(bias)}, or fine-tune them on this data first, and name "
-                "that run."
-            )
+    """Raises UserError for weights (timm's names) that `fit` would give a fresh classifier."""
+    bias = state_dict.get("head.bias")
+    if bias is None and _is_headless(state_dict):
+        raise UserError(
+            "these weights have no classifier: fine-tune them on this data first, and name that "
+            "run."
+        )
+    if np.ndim(bias) == 1 and len(bias) != shape.num_classes:
+        raise UserError(
+            f"these weights tell {len(bias)} classes apart and not {shape.num_classes}: set "
+            f"model.num_classes to {len(bias)}, or fine-tune them on this data first, and name "
+            "that run."
+        )
 
 
 def _positions(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:

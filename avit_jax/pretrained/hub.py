@@ -5,20 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from avit_jax.errors import UserError
+from avit_jax.pretrained import shards
 
 PREFIX = "hf://"
-# Tried in this order, since the first kind cannot hold anything but tensors.
-FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def fetch(address: str) -> Path:
     """The local copy of `hf://owner/name`'s weights, downloaded once into the hub's own cache.
+
+    Where they lie in shards it is that of their index, with the shards beside it.
 
     Args:
         address: `hf://owner/name`, or `hf://owner/name/file` for one file of several.
 
     Raises:
         UserError: the address, the package, the repository, the file or the network is missing.
+        Unreadable: an index that is none.
     """
     owner, _, rest = address.removeprefix(PREFIX).partition("/")
     name, _, file = rest.partition("/")
@@ -35,10 +37,11 @@ def fetch(address: str) -> Path:
             f"{address} needs the package huggingface_hub: install it with "
             "`pip install avit_jax[hub]`, or give the path of a file."
         ) from None
-    candidates = (file,) if file else FILES
+    candidates = (file,) if file else (*shards.WHOLE, *shards.INDICES)
     for candidate in candidates:
         try:
-            return Path(huggingface_hub.hf_hub_download(f"{owner}/{name}", candidate))
+            found = Path(huggingface_hub.hf_hub_download(f"{owner}/{name}", candidate))
+            break
         except errors.RepositoryNotFoundError:
             raise UserError(
                 f"{address} was not found: correct the name, or log in with `hf auth login` if the "
@@ -50,10 +53,25 @@ def fetch(address: str) -> Path:
         # The client's network errors are those of an HTTP library that differs between releases.
         except Exception as error:
             raise _unreachable(address, error) from None
-    raise UserError(
-        f"{address} has no file {' or '.join(candidates)}: name one that it has, as "
-        "hf://owner/name/file."
-    )
+    else:
+        raise UserError(
+            f"{address} has no file {', '.join(candidates)}: name one that it has, as "
+            "hf://owner/name/file."
+        )
+    folder, _, last = candidate.rpartition("/")
+    for shard in shards.shards_of(found) if last.endswith(shards.INDEX) else ():
+        there = f"{folder}/{shard}" if folder else shard
+        try:
+            huggingface_hub.hf_hub_download(f"{owner}/{name}", there)
+        except errors.EntryNotFoundError as error:
+            if isinstance(error, errors.LocalEntryNotFoundError):
+                raise _unreachable(address, error) from None
+            raise UserError(
+                f"{address} lists {shard}, which it does not have: take weights from elsewhere."
+            ) from None
+        except Exception as error:
+            raise _unreachable(address, error) from None
+    return found
 
 
 def _unreachable(address: str, error: Exception) -> UserError:

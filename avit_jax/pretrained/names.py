@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avit_jax.errors import UserError
 from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
+from avit_jax.models.misfits import differ, misfit
+from avit_jax.pretrained.advice import advice
 
-_PATCHES = "patch_embed.proj.weight"
 # Names of modules, ours to upstream's, where they differ; `{}` is the number of the block. Those in
 # front of the blocks are the backbone's (`Shape.upstream_names`).
 _BLOCKS = {
@@ -76,17 +76,12 @@ def from_torch(state_dict: Mapping[str, Any], shape: Shape, expected: Params, ow
         own: names of modules and parameters that are the method's own, ours to upstream's.
 
     Raises:
-        ValueError: lists every missing, unknown and misshapen name at once.
+        UserError: counts missing, unknown and misshapen names, with examples and advice.
     """
-    wanted = {}
-    for path, leaf in _leaves(expected):
-        name = upstream_name(path, shape, own)
-        stacked = "{}" in name
-        empty = np.empty(leaf.shape[1:] if stacked else leaf.shape, np.bool_)
-        shape_there = _layout_to_torch(path, empty, shape).shape
-        for layer in _layers(leaf, shape) if stacked else [0]:
-            wanted[name.format(layer)] = shape_there
-    _check(state_dict, wanted)
+    found = {name: tuple(np.shape(array)) for name, array in state_dict.items()}
+    needed = wanted(expected, shape, own)
+    if differ(found, needed):
+        raise misfit("these weights do", found, needed, advice(found, needed))
 
     def convert(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = upstream_name(path, shape, own)
@@ -104,43 +99,17 @@ def from_torch(state_dict: Mapping[str, Any], shape: Shape, expected: Params, ow
     return functional.map_paths(convert, expected)
 
 
-def _check(state_dict: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]]) -> None:
-    found = {name: tuple(np.shape(array)) for name, array in state_dict.items()}
-    problems = [f"missing {n} {s}" for n, s in wanted.items() if n not in found]
-    problems += [f"unknown {n} {s}" for n, s in found.items() if n not in wanted]
-    problems += [
-        f"{n} has shape {found[n]}, the model wants {s}"
-        for n, s in wanted.items()
-        if n in found and found[n] != s
-    ]
-    if problems:
-        raise UserError(
-            f"these weights do not fit the model ({len(problems)} names): {'; '.join(problems)}; "
-            f"{_advice(found, wanted)}."
-        )
-
-
-def _advice(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str:
-    """What to do about the most frequent misfits."""
-    advice = []
-    if ("dist_token" in found) != ("dist_token" in wanted):
-        kind = "are distilled" if "dist_token" in found else "have no distillation token"
-        advice.append(f"the weights {kind}: set distilled={'dist_token' in found}")
-    patch = found.get(_PATCHES, ())[-1:]
-    if patch and patch != wanted.get(_PATCHES, ())[-1:]:
-        advice.append(f"the weights embed patches of {patch[0]} pixels: set patch_size={patch[0]}")
-    if any(name.startswith("pre_logits.") for name in found):
-        advice.append(
-            "the classifier reads a layer pre_logits that this model lacks: set another "
-            "num_classes, which replaces both, or take weights without it"
-        )
-    if any("embeddings.patch_embeddings" in name for name in found):
-        advice.append(
-            "the names are those of the package transformers: take timm's weights of the same model"
-        )
-    return ", and ".join(advice) or (
-        "create the model with the sizes that the weights were trained with"
-    )
+def wanted(expected: Params, shape: Shape, own: Names) -> dict[str, tuple[int, ...]]:
+    """Upstream's names and shapes of all parameters; arguments as of `from_torch`."""
+    shapes = {}
+    for path, leaf in _leaves(expected):
+        name = upstream_name(path, shape, own)
+        stacked = "{}" in name
+        empty = np.empty(leaf.shape[1:] if stacked else leaf.shape, np.bool_)
+        shape_there = _layout_to_torch(path, empty, shape).shape
+        for layer in _layers(leaf, shape) if stacked else [0]:
+            shapes[name.format(layer)] = shape_there
+    return shapes
 
 
 def _layers(stacked: Any, shape: Shape) -> range:

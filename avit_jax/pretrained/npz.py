@@ -9,6 +9,8 @@ weights are read.
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -40,10 +42,31 @@ def read(path: Path) -> Arrays:
     if sum(member.file_size for member in members) > _MAX_EXPANSION * path.stat().st_size:
         raise Unreadable("unpacks to far more than weights can: take weights from elsewhere")
     try:
+        if _holds_objects(path):
+            raise Unreadable(
+                "holds pickled Python objects, which are not opened: save plain arrays with "
+                "numpy.savez(), one for each name"
+            )
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except torch_file.BROKEN_ZIP:
+    except (*torch_file.BROKEN_ZIP, zlib.error):
         raise Unreadable(DAMAGED) from None
+
+
+def _holds_objects(path: Path) -> bool:
+    """Whether any array is one of Python objects, by the headers, without reading one of them."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                version = np.lib.format.read_magic(file)
+                header = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                if header(file)[2].hasobject:
+                    return True
+    return False
 
 
 def is_google_research(state_dict: Mapping[str, np.ndarray]) -> bool:

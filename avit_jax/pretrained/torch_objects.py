@@ -158,6 +158,12 @@ _MEANINGS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter_with_state": _first,
     _FROM_TYPE: _typed_from,
 }
+# Beginnings of names that say what a file holds instead of plain tensors, and what to do.
+_OTHERS = {
+    "torch._utils._rebuild_qtensor": "quantised tensors: save the weights that they were made from",
+    "torch._utils._rebuild_sparse": "sparse tensors: save them as tensor.to_dense()",
+    "torch.nn.modules.": "a whole model, of which nothing was run: save model.state_dict() alone",
+}
 _KNOWN = _MEANINGS.keys() | _INERT | STORAGES.keys()
 
 
@@ -167,6 +173,8 @@ def named(name: str) -> Global:
     Raises:
         Unreadable: it is not listed.
     """
+    if kind := next((kind for begin, kind in _OTHERS.items() if name.startswith(begin)), None):
+        raise Unreadable(f"holds {kind}")
     if name not in _KNOWN:
         raise Unreadable(
             f"refers to {shown(name)}, which is not among the few names that weights need, so "

@@ -18,6 +18,7 @@ import numpy as np
 import safetensors.numpy
 
 from avit_jax.errors import UserError
+from avit_jax.pretrained.arrays import as_arrays
 from avit_jax.pretrained.torch_objects import STORAGES
 from avit_jax.runtime.files import open_atomic
 
@@ -33,7 +34,8 @@ def save_torch(path: str | os.PathLike[str], state_dict: Mapping[str, Any]) -> N
 
     Args:
         path: `.pth`, `.pt` or `.bin` for the zip format of `torch.save`, or `.safetensors`.
-        state_dict: for example from `Model.to_torch`.
+        state_dict: for example from `Model.to_torch`; or tensors of torch, of which those narrower
+            than float32 become float32.
 
     Raises:
         UserError: another ending, or a dtype that the format does not have.
@@ -45,7 +47,7 @@ def save_torch(path: str | os.PathLike[str], state_dict: Mapping[str, Any]) -> N
             ".bin or .safetensors."
         )
     write = _write_safetensors if path.suffix == ".safetensors" else _write_zip
-    arrays = {name: np.asarray(array, order="C") for name, array in state_dict.items()}
+    arrays = {name: np.asarray(a, order="C") for name, a in as_arrays(state_dict).items()}
     for name, array in arrays.items():
         if array.dtype not in _STORAGE_NAMES:
             raise UserError(

@@ -24,7 +24,7 @@ from avit_jax.data.example import BadExample, read_example
 from avit_jax.data.image_selection import Selection
 from avit_jax.data.mix import normalise
 from avit_jax.methods.base import Model
-from avit_jax.methods.per_image import per_image, tokens_run
+from avit_jax.methods.per_image import NOT_FINITE, per_image, tokens_run
 from avit_jax.models import costs, skippable_parts
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
@@ -142,6 +142,8 @@ def _looked(
     name = selection.describe(index)
     if row["bad"]:
         return Unreadable(name, reason_bad(selection, index))
+    if not np.isfinite(row["confidence"]):
+        return Unreadable(name, NOT_FINITE)
     try:
         image = read_example(selection, index).image
         photograph = eval_image(image, size=size, augment=augment)

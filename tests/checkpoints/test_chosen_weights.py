@@ -1,8 +1,11 @@
 """Which weights the modes take that do not train."""
 
+import jax
+import numpy as np
 import pytest
 
 from avit_jax import config as configs
+from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.errors import UserError
 from avit_jax.evaluation.run import evaluate_run
@@ -103,3 +106,19 @@ def test_a_run_looks_at_images_of_another_size_with_its_positions_interpolated(f
     assert_same(found["blocks"], AVERAGE["blocks"])
     wanted = configs.make_model(config).from_torch(MODEL.to_torch(AVERAGE))
     assert_same(found, wanted)
+
+
+def test_a_run_whose_weights_are_not_finite_is_refused(tmp_path):
+    config = tiny()
+    (tmp_path / "config.json").write_text(configs.to_json(config))
+    broken = jax.tree.map(np.copy, OURS)
+    broken["head"]["bias"][0] = np.nan
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(3, jax.device_put({"params": OURS, "ema": broken}))
+    checkpoints.close()
+    with pytest.raises(
+        UserError, match=r"step 3 of .* \(ema\) are NaN or infinite in head\.bias: "
+    ):
+        Experiment(config, tmp_path).weights(make_mesh())
+    config = tiny(**{"eval.weights": "raw"})
+    assert_same(Experiment(config, tmp_path).weights(make_mesh()).params, OURS)

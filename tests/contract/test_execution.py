@@ -65,6 +65,14 @@ def test_compiled_execution_gives_the_answers_of_apply(case, images, execution):
     np.testing.assert_allclose(answer.logits, expected.logits, atol=1e-5)
     chex.assert_trees_all_equal(answer.usage, expected.usage)
     chex.assert_shape(answer.aux["depth"], (BATCH, TOKENS))
+    # Whatever is not finite is so in the same images and no others, whose answers stay the same.
+    for value in (np.nan, np.inf, -np.inf):
+        broken = np.array(images)
+        broken[1, 9, 9, 0] = value
+        answer = np.isfinite(predict(broken).logits).all(-1)
+        np.testing.assert_array_equal(answer, [True, False, True])
+        expected = np.isfinite(apply(params, broken, execution=mode).logits).all(-1)
+        np.testing.assert_array_equal(answer, expected)
 
 
 def test_wrong_images_and_executions_are_named(case):

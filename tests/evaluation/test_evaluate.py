@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from avit_jax.data.mix import normalise
+from avit_jax.errors import UserError
 from avit_jax.evaluation.evaluate import evaluate, make_eval_step
 from avit_jax.runtime.device_mesh import make_mesh
 from tests.evaluation.digit_split import IMAGES, LAYERS, batches, of_classes
@@ -104,10 +105,14 @@ def test_dense_execution_halts_nothing(model, params, split):
     assert found["gmacs_std"] == pytest.approx(0, abs=1e-6)
 
 
-def test_a_model_that_has_lost_its_mind_scores_nothing(model, params, split, steps):
+def test_a_model_that_has_lost_its_mind_scores_nothing(model, params, split, steps, caplog):
     mesh, step = steps[1]
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params)
     found = evaluate(step, broken, batches(split, 10), mesh, model=model)
     assert (found["top1"], found["top5"]) == (0, 0)
     assert np.isnan(found["cross_entropy"])
     assert found["images"] == 34
+    said = "the model answers 34 of 34 images with numbers that are not finite"
+    assert caplog.messages == [f"{said}."]
+    with pytest.raises(UserError, match=f"{said}: use weights from before"):
+        evaluate(step, broken, batches(split, 10), mesh, model=model, strict=True)

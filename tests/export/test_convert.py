@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from avit_jax import config as configs
 from avit_jax import load_torch
@@ -122,3 +123,16 @@ def test_a_conversion_that_breaks_off_leaves_no_workdir(run, tmp_path, monkeypat
     with pytest.raises(ZeroDivisionError):
         convert_run(config, tmp_path / "copy", source=str(tmp_path / "x.pth"))
     assert listing(tmp_path) == ["x.pth", "x.pth.json"]
+
+
+def test_a_file_gets_the_names_asked_for_and_a_folder_of_the_hub_is_read(run, tmp_path):
+    config, workdir, _, ema = run
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    file = folder / "model.safetensors"
+    convert_run(config, workdir, output=str(file), layout="transformers")
+    assert "deit.encoder.layer.1.attention.attention.query.weight" in load_file(file)
+    convert_run(config, tmp_path / "copy", source=str(folder))
+    jax.tree.map(np.testing.assert_array_equal, weights(config, tmp_path / "copy"), ema)
+    with pytest.raises(UserError, match=r"--layout transformers is for weight files, but --output"):
+        convert_run(config, tmp_path / "y", source=str(file), layout="transformers")

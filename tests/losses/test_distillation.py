@@ -158,7 +158,7 @@ def test_what_cannot_be_compared_is_named_with_its_remedy(both):
     with pytest.raises(UserError, match=r"of the student does not show its attention: .*attention"):
         PUBLISHED.penalties(blind, teacher)
     narrow = teacher.replace(aux=teacher.aux | {"features": teacher.aux["features"][..., :24]})
-    with pytest.raises(UserError, match=r"\(5, 5, 1, 24\) in the teacher .* --config.teacher.hid"):
+    with pytest.raises(UserError, match=r"\(5, 5, 24\) in the teacher .* --config.teacher.hid"):
         PUBLISHED.penalties(student, narrow)
     other = teacher.replace(logits=jnp.zeros((5, 1000)))
     with pytest.raises(UserError, match="tells 1000 classes apart and the student 10"):

@@ -134,3 +134,10 @@ def test_every_mode_tells_the_same_mean_depth(name, tmp_path):
         _, (logged, _) = jax.jit(loss_function(model))(*arguments)
         assert logged["mean_depth"] == pytest.approx(depth, rel=1e-6)
         assert output.aux["halting_depth"].mean() > depth + 0.1
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
+def test_there_is_no_confidence_in_an_answer_that_is_not_finite(model, value):
+    logits = jnp.array([[0.0, 2.0, value, 0.0, 0.0]])
+    assert np.isnan(per_image(model, one_stage().replace(logits=logits)).confidence)
+    assert np.isfinite(per_image(model, one_stage()).confidence)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from avit_jax.errors import UserError
 from avit_jax.models import functional
 
 DEPTH, DIM = 3, 8
@@ -167,3 +168,25 @@ def test_equal_models_are_built_once_to_learn_their_shapes_and_others_anew():
     shapes = [functional.abstract(recipe.build) for recipe in (one, equal, other)]
     assert (len(one.built), len(equal.built), len(other.built)) == (1, 0, 1)
     assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_parameters_of_another_model_are_refused_with_both_shapes(params):
+    build, kernel = Recipe("one").build, params["layers"]["linear"]["kernel"]
+    layer = jax.tree.map(lambda leaf: leaf[0], params["layers"])
+    functional.bind(build, layer)
+    functional.bind(build, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), layer))
+    wide = layer | {"linear": layer["linear"] | {"kernel": jnp.zeros((9, 9))}}
+    refused = {
+        rf"1 of another shape: linear\.kernel \(9, 9\) for \({kernel.shape[1]}, ": wide,
+        r"missing: linear.*1 unknown: other\): pass what init": {"other": kernel},
+        r"unknown: params\.linear.*: take them out of their wrapper, \['params'\]": {
+            "params": layer
+        },
+        "a nested dict, but this is a NoneType": None,
+        "is int32, not a floating-point": jax.tree.map(lambda leaf: leaf.astype(int), layer),
+        "is complex64, not a": jax.tree.map(lambda leaf: leaf.astype(complex), layer),
+    }
+    for message, found in refused.items():
+        with pytest.raises(UserError, match=message) as refusal:
+            jax.eval_shape(lambda found=found: functional.bind(build, found).linear.kernel[...])
+        assert len(str(refusal.value)) <= 400

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from avit_jax.models.layers import drop_path, dropout
+from avit_jax.models.layers import drop_path, dropout, gated
 from avit_jax.types import Gates
 from tests.models.by_hand import (
     BATCH,
@@ -185,3 +185,12 @@ def test_a_block_with_dropout_is_random_with_a_key_only():
     assert not np.allclose(first, other)
     update = block.feed(x, key=jax.random.key(0)) - x
     assert 0.3 < (np.asarray(update) == 0).mean() < 0.7
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, 3.0])
+def test_a_bool_gate_lets_nothing_through_and_a_number_is_a_factor_with_gradient(value):
+    x = jnp.array([value, value])
+    np.testing.assert_array_equal(gated(x, jnp.array([True, False])), [value, 0])
+    np.testing.assert_array_equal(gated(x, jnp.array([1.0, 0.5])), [value, 0.5 * value])
+    gradient = jax.grad(lambda gate: gated(jnp.ones(2), gate).sum())(jnp.array([1.0, 0.0]))
+    np.testing.assert_array_equal(gradient, 1)

@@ -8,7 +8,7 @@ import pytest
 
 from avit_jax import create_model
 from avit_jax.errors import UserError
-from avit_jax.pretrained.fit import fit
+from avit_jax.pretrained.fit import fit, refuse_other_classes
 
 SIZES = {"embed_dim": 24, "depth": 1, "num_heads": 2, "patch_size": 8, "num_classes": 5}
 
@@ -66,6 +66,28 @@ def test_weights_that_fit_are_handed_on_as_they_are(caplog):
     assert not caplog.messages
 
 
+def test_a_backbone_without_a_classifier_gets_a_fresh_one_and_a_warning(caplog):
+    for distilled in (False, True):
+        weights, model = weights_of(model_of(distilled)), model_of(distilled)
+        bare = {name: array for name, array in weights.items() if not name.startswith("head")}
+        caplog.clear()
+        params = model.from_torch(bare | {"mask_token": np.zeros(2), "decoder_x.bias": np.ones(2)})
+        heads = ["head", "head_dist"][: 1 + distilled]
+        assert caplog.messages == [
+            "left out of the weights, as needed by pretraining alone: mask_token, decoder_x.bias.",
+            *(
+                f"these weights have no classifier {head}: a fresh one of 5 classes is added, "
+                "train it."
+                for head in heads
+            ),
+        ]
+        assert all(np.std(params[head]["kernel"]) > 0 for head in heads)
+        kept = model.to_torch(params)
+        assert all(np.array_equal(kept[name], array) for name, array in bare.items())
+    with pytest.raises(UserError, match="these weights have no classifier: fine-tune them on this"):
+        refuse_other_classes(bare, model.shape)
+
+
 @pytest.mark.parametrize(
     "shape",
     [(1, 18, 24), (1, 1, 24), (17, 24), (1, 0, 24), (2, 10, 24), (1, 10, 23), (1, 10, 0)],
@@ -73,13 +95,13 @@ def test_weights_that_fit_are_handed_on_as_they_are(caplog):
 )
 def test_a_table_that_is_no_square_grid_of_our_channels_is_a_misfit(shape):
     weights = weights_of(model_of()) | {"pos_embed": np.zeros(shape)}
-    with pytest.raises(UserError, match=r"\(1 names\): pos_embed has shape"):
+    with pytest.raises(UserError, match=r"\(1 of another shape: pos_embed \("):
         model_of().from_torch(weights)
 
 
 def test_a_classifier_that_contradicts_itself_is_a_misfit():
     weights = weights_of(model_of()) | {"head.weight": np.zeros((7, 24))}
-    with pytest.raises(UserError, match=r"head\.weight has shape \(7, 24\), the model wants \(5"):
+    with pytest.raises(UserError, match=r"of another shape: head\.weight \(7, 24\) for \(5"):
         model_of().from_torch(weights)
 
 
@@ -90,5 +112,7 @@ def test_the_layer_before_the_classifier_goes_with_it_or_is_refused(caplog):
     }
     model_of(num_classes=3).from_torch(weights)
     assert caplog.messages[1] == "the layer pre_logits is dropped with the classifier that it fed."
-    with pytest.raises(UserError, match=r"unknown pre_logits\.fc\.bias .*set another num_classes"):
+    with pytest.raises(
+        UserError, match=r"unknown: pre_logits\.fc\.weight, .*set another num_classes"
+    ):
         model_of().from_torch(weights)

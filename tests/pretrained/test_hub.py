@@ -1,5 +1,6 @@
 """Weights from the Hugging Face Hub, with a stand-in for its package: tests use no network."""
 
+import json
 import sys
 import types
 
@@ -77,8 +78,24 @@ def test_one_file_of_several_can_be_named(hub, weights):
         load_torch(f"{NAME}/none.bin")
 
 
+def test_shards_are_downloaded_with_their_index(hub, tmp_path):
+    shards = [f"model-{number:05}-of-00002.safetensors" for number in (1, 2)]
+    for name in shards:
+        save_torch(tmp_path / name, {name: np.zeros(2, np.float32)})
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: name for name in shards}}))
+    hub.there = {path.name: path for path in tmp_path.iterdir()}
+    assert list(load_torch(NAME)) == shards
+    assert [file for _, file in hub.asked][2:] == [index.name, *shards]
+    del hub.there[shards[1]]
+    with pytest.raises(UserError, match=rf"lists {shards[1]}, which it does not have"):
+        load_torch(NAME)
+
+
 def test_a_repository_without_weights_is_said(hub):
-    with pytest.raises(UserError, match=r"no file model\.safetensors or pytorch_model\.bin: name"):
+    with pytest.raises(
+        UserError, match=r"no file model\.safetensors, .*pytorch_model\.bin\.index\.json: n"
+    ):
         load_torch(NAME)
 
 

@@ -132,50 +132,36 @@ def test_half_precision_weights_become_float32(upstream):
     }
 
 
-def test_every_missing_unknown_and_misshapen_name_is_listed_at_once(upstream):
+def test_missing_unknown_and_misshapen_names_are_counted_with_examples(upstream):
     broken = dict(upstream)
     del broken["cls_token"], broken["blocks.1.attn.qkv.bias"]
     broken |= {
-        "head_dist.weight": np.zeros((5, 24)),
         "blocks.2.norm1.bias": np.zeros(24),
+        "blocks.3.norm1.bias": np.zeros(24),
         "head.weight": np.zeros((1000, 24)),
         "pos_embed": np.zeros((1, 196, 24)),
     }
-    with pytest.raises(ValueError, match=r"do not fit the model \(6 names\)") as refusal:
+    with pytest.raises(ValueError, match="do not fit the model") as refusal:
         model_of().from_torch(broken)
     for problem in (
-        "missing cls_token (1, 1, 24)",
-        "missing blocks.1.attn.qkv.bias (72,)",
-        "unknown head_dist.weight (5, 24)",
-        "unknown blocks.2.norm1.bias (24,)",
-        "head.weight has shape (1000, 24), the model wants (5, 24)",
-        "pos_embed has shape (1, 196, 24), the model wants (1, 17, 24)",
+        "2 of 32 names missing: blocks.1.attn.qkv.bias, cls_token",
+        "2 unknown: blocks.2.norm1.bias, ...",
+        "2 of another shape: head.weight (1000, 24) for (5, 24), pos_embed (1, 196, 24) for (1",
     ):
         assert problem in str(refusal.value)
-    assert str(refusal.value).endswith("with the sizes that the weights were trained with.")
 
 
 def test_a_plain_model_refuses_distilled_weights_and_the_other_way_round(upstream):
     distilled = model_of(True).to_torch(counting_params(model_of(True)))
-    with pytest.raises(
-        ValueError, match=r"unknown dist_token .*pos_embed has .*: set distilled=True"
-    ):
+    with pytest.raises(ValueError, match=r"unknown: dist_token.*pos_embed .*: set distilled=True"):
         model_of().from_torch(distilled)
-    with pytest.raises(
-        ValueError, match=r"missing dist_token .*missing head_dist.*distilled=False"
-    ):
+    with pytest.raises(ValueError, match=r"missing: dist_token, head_dist.*distilled=False"):
         model_of(True).from_torch(upstream)
 
 
 def test_another_patch_size_is_refused_with_the_right_one(upstream):
     with pytest.raises(ValueError, match=r"embed patches of 8 pixels: set patch_size=8\.$"):
         model_of(patch_size=16, image_size=64).from_torch(upstream)
-
-
-def test_names_of_another_library_are_recognised(upstream):
-    theirs = {"vit.embeddings.patch_embeddings.projection.weight": np.zeros((24, 3, 8, 8))}
-    with pytest.raises(ValueError, match=r"those of the package transformers: take timm's"):
-        model_of().from_torch(theirs)
 
 
 def test_a_parameter_that_upstream_does_not_have_keeps_its_name():

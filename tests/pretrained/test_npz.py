@@ -113,14 +113,12 @@ def test_misfits_are_listed_and_the_rest_translated(published):
     broken = dict(published)
     del broken["Transformer/encoderblock_1/MultiHeadDotProductAttention_1/key/bias"]
     broken["Transformer/extra"] = np.zeros(3)
-    with pytest.raises(UserError, match=r"\(4 names\)") as refusal:
+    with pytest.raises(
+        UserError, match=r"1 of \d+ names missing: blocks\.1\.attn\.qkv\.bias; 3"
+    ) as refusal:
         model_of().from_torch(broken)
-    for problem in (
-        "missing blocks.1.attn.qkv.bias (72,)",
-        "unknown Transformer/encoderblock_1/MultiHeadDotProductAttention_1/query/bias (3, 8)",
-        "unknown Transformer/extra (3,)",
-    ):
-        assert problem in str(refusal.value)
+    assert "Transformer/encoderblock_1/Mul..." in str(refusal.value)
+    assert "Transformer/extra" in str(refusal.value)
 
 
 def test_another_number_of_heads_is_refused_though_all_shapes_fit(published):
@@ -129,8 +127,8 @@ def test_another_number_of_heads_is_refused_though_all_shapes_fit(published):
 
 
 def test_arrays_of_objects_are_not_unpickled(tmp_path):
-    np.savez(tmp_path / "x.npz", x=np.array([{}], object))
-    with pytest.raises(UserError, match="is damaged"):
+    np.savez(tmp_path / "x.npz", y=np.zeros(2), x=np.array([{}], object))
+    with pytest.raises(UserError, match="holds pickled Python objects, which are not opened: save"):
         load_torch(tmp_path / "x.npz")
 
 

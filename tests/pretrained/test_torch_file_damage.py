@@ -92,7 +92,7 @@ def test_a_zip_archive_of_something_else_is_no_weight_file(tmp_path):
 
 
 def test_real_files_that_hold_programs_are_refused():
-    with pytest.raises(UserError, match=r"refers to torch\.nn\.modules\.linear\.Linear"):
+    with pytest.raises(UserError, match="holds a whole model, of which nothing was run"):
         load_torch(FIXTURES / "module.pth")
     with pytest.raises(UserError, match="is a TorchScript program"):
         load_torch(FIXTURES / "script.pt")

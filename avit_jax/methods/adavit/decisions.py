@@ -90,8 +90,10 @@ def decide(
     return logits, choice
 
 
-def gates(settings: Settings, choice: ByKind) -> tuple[Gates, Gates]:
-    """Gates of a block's attention half and of its MLP half."""
+def gates(settings: Settings, choice: ByKind, *, train: bool = False) -> tuple[Gates, Gates]:
+    """Gates of a block's attention half and of its MLP half; only in training with gradient."""
+    if not train:
+        choice = {kind: decided > 0 for kind, decided in choice.items()}
     both = Gates(
         selected=choice.get("tokens"),
         heads=choice.get("heads"),

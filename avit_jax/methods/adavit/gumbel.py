@@ -24,7 +24,9 @@ def decide(
     noise: Array | None = None,
     temperature: Array | float = 1.0,
 ) -> Array:
-    """Decisions of `logits`, exactly 0 or 1, float32.
+    """Decisions of `logits`, exactly 0 or 1, float32; yes where they are NaN.
+
+    What nobody can decide about runs, so that NaN comes through and is not dropped unseen.
 
     Args:
         logits: any shape, float32.
@@ -35,6 +37,6 @@ def decide(
           the decision, too, as published.
     """
     if noise is None:
-        return (jax.nn.sigmoid(logits) > threshold).astype(jnp.float32)
+        return (~(jax.nn.sigmoid(logits) <= threshold)).astype(jnp.float32)
     soft = jax.nn.sigmoid((logits + noise) / temperature)
     return (soft > threshold).astype(jnp.float32) + (soft - jax.lax.stop_gradient(soft))

@@ -47,6 +47,7 @@ from avit_jax.methods.adavit.settings import KINDS, Settings
 from avit_jax.methods.forward import Call, embed, layer_inputs
 from avit_jax.models.block import Block
 from avit_jax.models.functional import Params, scan_layers
+from avit_jax.pretrained.query_key_value import apart, joined
 from avit_jax.types import SATURATED, Dial, Output, Usage
 
 
@@ -115,7 +116,7 @@ class Model(base.Model):
             )
             if "layers" in choice:  # a policy over halves is a stochastic depth of its own
                 rate = jnp.where(inputs["policies"]["layers"]["decides"], 0.0, rate)
-            attend, feed = decisions.gates(settings, choice)
+            attend, feed = decisions.gates(settings, choice, train=call.train)
             record = choice | {decisions.logits_name(kind): logits[kind] for kind in logits}
             if call.features:
                 # Heads that lose their attention alone keep queries and keys.
@@ -166,20 +167,20 @@ class Model(base.Model):
     def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
         return chosen_parts.compact(network, images, exists, plan, settings=self.settings)
 
-    def from_torch(self, state_dict: Mapping[str, Any]) -> Params:
-        """See `base.Model.from_torch`; weights without any policy, as DeiT's, get fresh ones.
+    def from_timm(self, state_dict: Mapping[str, np.ndarray]) -> Params:
+        """See `base.Model.from_timm`; weights without any policy, as DeiT's, get fresh ones.
 
         Policies that the settings switch off are dropped, with a warning that names them.
         """
-        state_dict = weight_names.joined(state_dict)
+        state_dict = joined(state_dict)
         if not self.settings.chosen or weight_names.has_policies(state_dict):
             kept = weight_names.without_switched_off(state_dict, self.settings)
-            return super().from_torch(kept)
+            return super().from_timm(kept)
         return self.completed(self._named(state_dict, self.shape.build))
 
-    def to_torch(self, params: Params) -> dict[str, np.ndarray]:
-        """See `base.Model.to_torch`; upstream keeps query, key and value apart."""
-        return weight_names.apart(super().to_torch(params))
+    def to_timm(self, params: Params) -> dict[str, np.ndarray]:
+        """See `base.Model.to_timm`; upstream keeps query, key and value apart."""
+        return apart(super().to_timm(params))
 
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
         return costs.compact_gmacs(self.shape, usage[0], plan)

@@ -7,19 +7,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from avit_jax.methods.adavit.settings import KINDS, Settings
 
 _logger = logging.getLogger(__name__)
-PARTS = ("query", "key", "value")
 # Those of the last blocks, which are counted from the first of all.
 POLICIES = {
     "policies.heads": "blocks.{}.head_select.mlp_head",
     "policies.layers": "blocks.{}.layer_select.mlp_head",
     "policies.tokens": "blocks.{}.attn.token_select.mlp_head",
 }
-_APART = re.compile(r"(blocks\.\d+\.attn\.)(query|key|value)\.(weight|bias)")
 _POLICY = re.compile(r"blocks\.(\d+)\.(?:attn\.)?(head|layer|token)_select\.")
 
 
@@ -53,30 +49,3 @@ def without_switched_off(state_dict: Mapping[str, Any], settings: Settings) -> d
             ", ".join(listed),
         )
     return kept
-
-
-def joined(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """With query, key and value of a block as one array, as DeiT has them.
-
-    Incomplete triples stay as they are, for the check of names to complain about.
-    """
-    result = dict(state_dict)
-    for match in filter(None, map(_APART.fullmatch, state_dict)):
-        stem, _, leaf = match.groups()
-        names = [f"{stem}{part}.{leaf}" for part in PARTS]
-        if all(name in result for name in names):
-            result[f"{stem}qkv.{leaf}"] = np.concatenate([np.asarray(result.pop(n)) for n in names])
-    return result
-
-
-def apart(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse of `joined`."""
-    result = {}
-    for name, array in state_dict.items():
-        stem, found, leaf = name.partition("attn.qkv.")
-        if not found or not stem.startswith("blocks."):
-            result[name] = array
-            continue
-        for part, piece in zip(PARTS, np.split(array, 3), strict=True):
-            result[f"{stem}attn.{part}.{leaf}"] = piece
-    return result

@@ -69,7 +69,8 @@ def step(halting: Halting, score: Array, *, eps: float) -> tuple[Halting, Array]
     live = halting.live.astype(jnp.float32)
     cumulative = halting.cumulative + score
     # Strict on both sides, as published: exactly 1 - eps neither goes on nor emits its remainder.
-    goes_on = cumulative < 1.0 - eps
+    # A score that is NaN is no reason to halt: the token would be gone and the answer finite.
+    goes_on = halting.live & ~(cumulative >= 1.0 - eps)
     goes_on_ = goes_on.astype(jnp.float32)
     halts_ = live * (cumulative > 1.0 - eps).astype(jnp.float32)
     weight = live * (halting.remainder * halts_ + score * goes_on_)
@@ -81,3 +82,20 @@ def step(halting: Halting, score: Array, *, eps: float) -> tuple[Halting, Array]
         halting_depth=halting.halting_depth + goes_on_,
     )
     return after, weight
+
+
+def spoken(live: Array, weight: Array, states: Array) -> Array:
+    """What one layer adds to the prefix tokens' outputs, `[B, prefix, D]` float32.
+
+    A token that does not run adds nothing, whatever lies in its place: not even NaN may come
+    through. One that runs adds its weighted state, whatever that is: every NaN must come through,
+    so weights of 0 are no reason to leave it out.
+
+    Args:
+        live: `[B, N]` bool, tokens that ran.
+        weight: `[B, N]` float32, from `step`.
+        states: `[B, prefix, D]` behind the layer.
+    """
+    prefix = states.shape[1]
+    weighted = weight[:, :prefix, None] * states.astype(jnp.float32)
+    return jnp.where(live[:, :prefix, None], weighted, 0.0)

@@ -101,9 +101,7 @@ def run(
             front = layouts.front_tokens(rows, layout, prefix)
         state, weight = halting.step(state.replace(live=live), spent, eps=eps)
         state = state.replace(live=state.live & live)
-        # Where the weight is 0, there may be no row: not even NaN may come through.
-        spoken = weight[:, :prefix, None]
-        answer = answer + jnp.where(spoken != 0, spoken * front.astype(jnp.float32), 0.0)
+        answer = answer + halting.spoken(live, weight, front)
         fronts.append(front)
         lives.append(live)
         weights.append(weight)

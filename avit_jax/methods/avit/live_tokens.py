@@ -54,10 +54,7 @@ def compact(
         state: halting.Halting, live: Array, spent: Array, prefix_states: Array, answer: Array
     ) -> tuple[halting.Halting, Array]:
         state, weight = halting.step(state.replace(live=live), spent, eps=eps)
-        weight = weight[:, :prefix, None]
-        # Where the weight is 0, the rows may be another image's: not even NaN may come through.
-        spoken = jnp.where(weight != 0, weight * prefix_states.astype(jnp.float32), 0.0)
-        return state, answer + spoken
+        return state, answer + halting.spoken(live, weight, prefix_states)
 
     def running(state: halting.Halting) -> Array:
         live = state.live & everything

@@ -78,7 +78,7 @@ class Model(base.Model):
             score = self.score(x)
             spent = jnp.where(inputs["last"], 1.0, strength * score)
             after, weight = halting.step(state, spent, eps=self.settings.eps)
-            answer = answer + weight[:, :prefix, None] * x[:, :prefix].astype(jnp.float32)
+            answer = answer + halting.spoken(state.live, weight, x[:, :prefix])
             record = {
                 "mask": state.live,
                 "halting_scores": score,

@@ -51,7 +51,7 @@ def test_the_gradient_is_that_of_the_noisy_probability(temperature):
 
 
 def test_without_noise_there_is_no_gradient():
-    found = jax.grad(lambda x: gumbel.decide(x, threshold=0.5).sum())(jnp.array([-1.0, 2.0]))
+    found = jax.grad(lambda x: gumbel.gumbel.decide(x, threshold=0.5).sum())(jnp.array([-1.0, 2.0]))
     np.testing.assert_array_equal(found, 0.0)
 
 
@@ -80,4 +80,11 @@ def test_noise_is_the_difference_of_two_gumbel_samples():
     shares = np.linspace(0.05, 0.95, 10)
     np.testing.assert_allclose(
         np.quantile(noise, shares), np.quantile(one - other, shares), atol=0.05
+    )
+
+
+def test_what_nobody_can_decide_about_runs():
+    logits = jnp.array([jnp.nan, -jnp.inf, jnp.inf])
+    np.testing.assert_array_equal(
+        jax.jit(lambda x: gumbel.decide(x, threshold=0.5))(logits), [1, 0, 1]
     )

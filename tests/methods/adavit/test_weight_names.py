@@ -7,7 +7,7 @@ import pytest
 
 import avit_jax
 from avit_jax.errors import UserError
-from avit_jax.methods.adavit import weight_names
+from avit_jax.pretrained import query_key_value
 from avit_jax.pretrained.torch_writer import save_torch
 from tests.parity import adavit
 
@@ -37,7 +37,7 @@ def test_published_names_come_in_and_go_out_bit_for_bit(case, tmp_path):
 def test_policies_that_are_missing_in_part_are_named(missing):
     golden = adavit.recorded(CASES[0])
     some = {name: a for name, a in adavit.weights(golden).items() if missing not in name}
-    with pytest.raises(UserError, match=rf"missing blocks\.\d\.(attn\.)?{missing}"):
+    with pytest.raises(UserError, match=rf"missing: blocks\.\d\.(attn\.)?{missing}"):
         adavit.model_of(golden).from_torch(some)
 
 
@@ -71,15 +71,15 @@ def test_beside_dropped_policies_every_name_counts():
     golden = adavit.recorded(CASES[0])
     theirs = adavit.weights(golden)
     model = adavit.model_of(golden, heads=False)
-    with pytest.raises(UserError, match=r"\(1 names\): unknown blocks\.1\.other"):
+    with pytest.raises(UserError, match=r"\(1 unknown: blocks\.1\.other\)"):
         model.from_torch(theirs | {"blocks.1.other": np.zeros(3)})
     some = {name: array for name, array in theirs.items() if "layer_select" not in name}
-    with pytest.raises(UserError, match=r"\(8 names\): missing blocks\.1\.layer_select"):
+    with pytest.raises(UserError, match=r"\(8 of \d+ names missing: blocks\.1\.layer_select"):
         model.from_torch(some)
     heads = {n: a for n, a in some.items() if "token_select" not in n}
-    with pytest.raises(UserError, match=r"missing blocks\.1\.layer_select"):
+    with pytest.raises(UserError, match=r"missing: blocks\.1\.layer_select"):
         model.from_torch(heads)
-    with pytest.raises(UserError, match=r"missing blocks\.0\.head_select"):
+    with pytest.raises(UserError, match=r"missing: blocks\.0\.head_select"):
         adavit.model_of(golden, keep_layers=0).from_torch(theirs)
 
 
@@ -87,9 +87,9 @@ def test_an_incomplete_triple_is_left_for_the_check_of_names():
     golden = adavit.recorded(CASES[0])
     some = adavit.weights(golden)
     del some["blocks.2.attn.key.weight"]
-    with pytest.raises(UserError, match=r"missing blocks\.2\.attn\.qkv\.weight") as refusal:
+    with pytest.raises(UserError, match=r"missing: blocks\.2\.attn\.qkv\.weight") as refusal:
         adavit.model_of(golden).from_torch(some)
-    assert "unknown blocks.2.attn.query.weight" in str(refusal.value)
+    assert "2 unknown: blocks.2.attn.query.weight, " in str(refusal.value)
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -99,7 +99,7 @@ def test_plain_weights_are_completed_with_fresh_policies_and_a_warning(apart, ca
     params = plain.init(jax.random.key(1))
     state_dict = plain.to_torch(params)
     if apart:
-        state_dict = weight_names.apart(state_dict)
+        state_dict = query_key_value.apart(state_dict)
     with caplog.at_level("WARNING", logger="avit_jax"):
         found = model.from_torch(state_dict)
     assert caplog.messages == ["these weights have no policies: fresh ones are added, train them."]

@@ -159,3 +159,25 @@ def test_masks_and_counters_carry_no_gradient():
     scores = jnp.full((4, 1, 1), 0.3)
     gradient = jax.grad(lambda scores: run(scores)[0].halting_depth[-1].sum())(scores)
     np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("cumulative", [0.0, 0.7])
+def test_a_score_that_is_nan_does_not_halt_a_live_token_nor_wake_a_halted_one(cumulative):
+    state = halting.start((1, 2))
+    state = state.replace(
+        live=jnp.array([[True, False]]), cumulative=jnp.full((1, 2), cumulative, jnp.float32)
+    )
+    after, _ = jax.jit(lambda score: halting.step(state, score, eps=0.01))(
+        jnp.full((1, 2), jnp.nan)
+    )
+    np.testing.assert_array_equal(after.live, [[True, False]])
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
+@pytest.mark.parametrize("weight", [0.0, 0.3, jnp.nan])
+def test_what_runs_adds_whatever_it_is_and_what_does_not_adds_nothing(value, weight):
+    live = jnp.array([[True, True], [False, True]])
+    weights, states = jnp.full((2, 2), weight), jnp.full((2, 1, 3), value)
+    added = jax.jit(halting.spoken)(live, weights, states)
+    assert not np.isfinite(added[0]).any()
+    np.testing.assert_array_equal(added[1], 0)

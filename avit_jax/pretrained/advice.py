@@ -1,0 +1,185 @@
+"""What to do about weights that do not fit, read off how their names and shapes differ.
+
+The first reason that applies is the one that is said: whose names they are, what the network has
+that none here has, and then the sizes to create the model with.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection
+
+from avit_jax.models.misfits import Shapes
+
+_PATCHES, _POSITIONS = "patch_embed.proj.weight", "pos_embed"
+# A pattern of names that only one library has, and whose they are.
+_LIBRARIES = (
+    (r"encoder\.layers\.encoder_layer_0\.", "torchvision"),
+    (r"(visual|text|transformer)\.(.*\.)?resblocks\.0\.|^logit_scale$", "a CLIP model"),
+    (r"^params/|^(Transformer/)?encoderblock/", "big_vision"),
+    (r"^(backbone\.)?layers\.\d+\.(ln1|attn\.qkv)", "MMPretrain"),
+    (r"^(bert|gpt2|roberta|t5)\.", "a language model"),
+    (r"encoder\.layer\.\d+\.|layers\.\d+\.attention\.", "another model of transformers"),
+    (r"^(layer1\.0|conv1)\.", "a ResNet"),
+    (r"^layers\.\d+\.blocks\.\d+\.", "a Swin transformer"),
+)
+# A pattern of names of a part that no model here has, and what it is.
+_PARTS = (
+    (r"\.ls[12]\.gamma$|\.gamma_[12]$|\.lambda_?1$|layer_scale", "LayerScale (as in DeiT III)"),
+    (r"^(reg_token|register_tokens)", "register tokens"),
+    (r"\.(q|k)_norm\.", "norms of queries and keys"),
+    (r"rel(ative)?_pos|\.rope|^rope", "relative or rotary positions"),
+    (r"\.w12\.|\.w3\.|fc1_[gx]|\.gate_proj\.", "gated MLPs (SwiGLU)"),
+    (r"^fc_norm\.", "a norm of averaged patches (fc_norm) in the place of the class token's"),
+    (r"\.lora_|\.base_layer\.", "adapters (LoRA) that were not merged"),
+    (r"^attn_pool\.", "attention pooling"),
+    (r"^norm_pre\.", "a norm in front of the blocks"),
+)
+
+
+def advice(found: Shapes, wanted: Shapes) -> str:
+    """What to do about the most frequent misfits, as one clause."""
+    known = found.keys() & wanted.keys()
+    if len(known) < len(wanted) / 2 and (whose := _other_names(found, known)):
+        return whose
+    for reason in _REASONS:
+        if said := reason(found, wanted):
+            return said
+    if all(found.get(name) == wanted[name] for name in known) and known == found.keys():
+        return "a part of them is missing: take the whole file, or all of its shards"
+    return "create the model with the sizes that the weights were trained with"
+
+
+def _other_names(found: Shapes, known: Collection[str]) -> str | None:
+    for pattern, library in _LIBRARIES:
+        if any(re.search(pattern, name) for name in found):
+            return f"the names are those of {library}: take timm's weights of the same model"
+    if known:
+        return None
+    return "no name is one of timm, DeiT, A-ViT or transformers: take weights of such a model"
+
+
+def _part(found: Shapes, wanted: Shapes) -> str | None:
+    for pattern, part in _PARTS:
+        if any(re.search(pattern, name) for name in found.keys() - wanted.keys()):
+            return f"the weights have {part}, which no model here has: take those of another model"
+    return None
+
+
+def _incomplete(found: Shapes, wanted: Shapes) -> str | None:
+    parts = re.compile(r"blocks\.(\d+)\.attn\.(query|key|value)\.")
+    blocks = [match[1] for match in map(parts.match, found.keys() - wanted.keys()) if match]
+    if not blocks:
+        return None
+    return (
+        f"query, key and value of block {min(blocks, key=int)} are not all there, or not of one "
+        "shape: take the whole file"
+    )
+
+
+def _architecture(found: Shapes, wanted: Shapes) -> str | None:
+    for prefix, models in (("tokens_to_token.", "t2t_vit"), (_PATCHES, "deit or vit")):
+        if any(n.startswith(prefix) for n in found) and not any(
+            n.startswith(prefix) for n in wanted
+        ):
+            return f"the weights are of another backbone: create a {models} model"
+    return None
+
+
+def _distilled(found: Shapes, wanted: Shapes) -> str | None:
+    if ("dist_token" in found) == ("dist_token" in wanted):
+        return None
+    kind = "are distilled" if "dist_token" in found else "have no distillation token"
+    return f"the weights {kind}: set distilled={'dist_token' in found}"
+
+
+def _patches(found: Shapes, wanted: Shapes) -> str | None:
+    theirs, ours = found.get(_PATCHES), wanted.get(_PATCHES)
+    if theirs is None or ours is None or theirs == ours:
+        return None
+    if len(theirs) != 4:
+        return (
+            f"the patch embedding is a matrix {theirs}, not a convolution: reshape it to "
+            "(channels, 3, patch, patch)"
+        )
+    if theirs[1] != 3:
+        kind = {1: "grey images (1 channel)"}.get(theirs[1], f"images of {theirs[1]} channels")
+        return f"the weights are for {kind}, the models here for 3 (RGB): take weights for those"
+    if theirs[2] != theirs[3]:
+        return (
+            f"the weights embed patches of {theirs[2]} x {theirs[3]} pixels, here they are square"
+        )
+    if theirs[3] != ours[3]:
+        return f"the weights embed patches of {theirs[3]} pixels: set patch_size={theirs[3]}"
+    return None
+
+
+def _sizes(found: Shapes, wanted: Shapes) -> str | None:
+    settings = []
+    for name, setting in (("norm.weight", "embed_dim"), ("blocks.0.norm1.weight", "embed_dim")):
+        if name in found and name in wanted and found[name] != wanted[name]:
+            settings = [f"{setting}={found[name][0]} with as many heads as the weights have"]
+    depths = [_depth(found), _depth(wanted)]
+    if min(depths) and depths[0] != depths[1]:
+        settings.append(f"depth={depths[0]}")
+    name = "blocks.0.mlp.fc1.bias"
+    width = found.get("blocks.0.norm1.weight")
+    if not settings and width and found.get(name, ()) != wanted.get(name, ()) and name in found:
+        settings.append(f"mlp_ratio={found[name][0] / width[0]:g}")
+    return f"create the model with {' and '.join(settings)}" if settings else None
+
+
+def _biases(found: Shapes, wanted: Shapes) -> str | None:
+    def has(names: Shapes) -> bool:
+        return any(re.search(r"\.attn\.(qkv|query)\.bias$", name) for name in names)
+
+    if has(found) == has(wanted):
+        return None
+    some = "" if has(found) else "no "
+    return f"the weights have {some}biases of query, key and value: set qkv_bias={has(found)}"
+
+
+def _positions(found: Shapes, wanted: Shapes) -> str | None:
+    theirs, ours = found.get(_POSITIONS), wanted.get(_POSITIONS)
+    if theirs is None or ours is None or theirs == ours or theirs[-1:] != ours[-1:]:
+        return None
+    if len(theirs) != 3:
+        return f"the positions are a table {theirs}: reshape it to (1, tokens, channels)"
+    prefix = 2 if "dist_token" in wanted else 1
+    if math.isqrt(theirs[1]) ** 2 == theirs[1]:
+        return (
+            f"the positions are of {theirs[1]} patches and of no class token (no_embed_class), "
+            "which every model here gives a position: take other weights"
+        )
+    return (
+        f"the positions are of {theirs[1] - prefix} patches, which is no square grid: take weights "
+        "for square images"
+    )
+
+
+def _before_classifier(found: Shapes, wanted: Shapes) -> str | None:
+    if not any(name.startswith("pre_logits.") for name in found):
+        return None
+    return (
+        "the classifier reads a layer pre_logits that this model lacks: set another num_classes, "
+        "which replaces both, or take weights without it"
+    )
+
+
+def _depth(names: Shapes) -> int:
+    numbers = [int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", n) for n in names) if match]
+    return max(numbers, default=-1) + 1
+
+
+_REASONS: tuple[Callable[[Shapes, Shapes], str | None], ...] = (
+    _part,
+    _incomplete,
+    _architecture,
+    _distilled,
+    _sizes,
+    _patches,
+    _biases,
+    _positions,
+    _before_classifier,
+)
