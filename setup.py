@@ -49,8 +49,9 @@ class BuildWithConfigs(build_py):
 
 
 RUNTIME = [
+    # 0.10.2 sums wrongly on CPUs after products of many rows (jax #39103), none before or later.
     # Flax 0.12.8 cannot import nnx on JAX 0.12, and Flax 0.12.12 needs Python 3.12.
-    f"jax>=0.10,<0.11.1; {BEFORE_PYTHON_312}",
+    f"jax>=0.10,!=0.10.2,<0.11.1; {BEFORE_PYTHON_312}",
     f"jax>=0.11.1,<0.13; {FROM_PYTHON_312}",
     f"flax>=0.12.8,<0.12.12; {BEFORE_PYTHON_312}",
     f"flax>=0.12.12,<0.13; {FROM_PYTHON_312}",
@@ -88,6 +89,8 @@ EXTRAS = {
         # Who may import whom; 2.13 and 2.17 read the contracts in pyproject.toml alike.
         "import-linter>=2.13,<3",
         "pytest>=8,<10",
+        # What an editable install puts on the path.
+        "setuptools>=77",
         "pytest-xdist>=3.6,<4",
         # One minor version: every newer one may format differently.
         "ruff>=0.17.5,<0.18",
@@ -105,15 +108,15 @@ EXTRAS = {
     "gcs": ["etils[epath-gcs]>=1.12,<2"],
     # "gpu" is CUDA 13; "gpu-cuda12" is for drivers that are too old for it.
     "gpu": [
-        f"jax[cuda13]>=0.10,<0.11.1; {BEFORE_PYTHON_312}",
+        f"jax[cuda13]>=0.10,!=0.10.2,<0.11.1; {BEFORE_PYTHON_312}",
         f"jax[cuda13]>=0.11.1,<0.13; {FROM_PYTHON_312}",
     ],
     "gpu-cuda12": [
-        f"jax[cuda12]>=0.10,<0.11.1; {BEFORE_PYTHON_312}",
+        f"jax[cuda12]>=0.10,!=0.10.2,<0.11.1; {BEFORE_PYTHON_312}",
         f"jax[cuda12]>=0.11.1,<0.13; {FROM_PYTHON_312}",
     ],
     "tpu": [
-        f"jax[tpu]>=0.10,<0.11.1; {BEFORE_PYTHON_312}",
+        f"jax[tpu]>=0.10,!=0.10.2,<0.11.1; {BEFORE_PYTHON_312}",
         f"jax[tpu]>=0.11.1,<0.13; {FROM_PYTHON_312}",
     ],
     # Compilers for machines that are not there (benchmarks/compile_for.py), one to an environment.
@@ -136,6 +139,9 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",
+    # Said although it is the default: an editable install then puts this folder on the path, where
+    # Python finds the package even next to a clone, a folder of the same name without one.
+    package_dir={"": "."},
     packages=find_packages(include=["avit_jax", "avit_jax.*"]),
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["avit-jax = avit_jax.main:run"]},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from avit_jax.errors import UserError
 from avit_jax.pretrained.torch_writer import save_torch
 from avit_jax.pretrained.weights import load_torch
+from avit_jax.runtime import known_faults
 from avit_jax.types import Gates, Output, Usage
 from avit_jax.version import __version__
 from avit_jax.zoo import create_model, list_models
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from avit_jax.prediction.load_run import load_run
     from avit_jax.prediction.loaded_run import LoadedRun, Prediction
     from avit_jax.prediction.preprocessing import preprocess
+
+known_faults.avoid()  # JAX starts with its first array, and the imports above make none
 
 __all__ = [
     "Gates",

@@ -1,8 +1,7 @@
-"""Values of command-line flags, and one sentence for whatever is wrong with a command line."""
+"""What a command line says, and one sentence for whatever is wrong with it."""
 
 from __future__ import annotations
 
-import ast
 import logging
 import os
 import re
@@ -10,7 +9,6 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -21,28 +19,6 @@ from avit_jax.runtime.files import is_local
 PROBLEMS = (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError)
 _SHIMS = Path(__file__).parent / "config"  # config files that are no experiment
 _SUGGESTION = re.compile(r'Did you mean "([^"]+)"')
-
-
-class LiteralOrText(flags.ArgumentParser):
-    """For settings that are a name or a list: text that looks like a Python list becomes one.
-
-    ml_collections' own parser would make a boolean flag of them, and `--flag value` would not work.
-    """
-
-    def parse(self, argument: Any) -> Any:
-        """The value that `argument` stands for."""
-        if not isinstance(argument, str) or not argument.lstrip().startswith(("[", "(")):
-            return argument
-        try:
-            return ast.literal_eval(argument)
-        except (SyntaxError, ValueError):
-            raise ValueError(
-                "that is no list: write such as \"[{'name': 'gaussian'}, {'name': 'uniform'}]\"."
-            ) from None
-
-    def flag_type(self) -> str:
-        """What `--help` says about the values."""
-        return "text or a Python list"
 
 
 class PlainLines(logging.Formatter):
@@ -100,7 +76,7 @@ def _of_run(argv: Sequence[str]) -> str | None:
     """The config of the run that is used; `None` where there is none, or it is to train."""
     mode = _value(argv, "mode") or "train"
     source, workdir = _value(argv, "input"), _value(argv, "workdir")
-    place = source if mode == "convert" and source else workdir
+    place = os.path.expanduser(source if mode == "convert" and source else workdir)
     return f"{_SHIMS / 'file_of_run.py'}:{place}" if mode != "train" and place else None
 
 
@@ -192,7 +168,7 @@ def refuse_other_model(parsed: flags.FlagValues) -> None:
 
 
 def local_path(flag: str, path: str) -> Path:
-    """The value of a flag as a path.
+    """The value of a flag as a path; `~` is the home of the user, which not every shell says.
 
     Raises:
         UserError: it lies in an object store.
@@ -202,7 +178,7 @@ def local_path(flag: str, path: str) -> Path:
             f"{flag} {path} lies in an object store: write a local path, such as that of a mounted "
             "bucket."
         )
-    return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 def refuse_unwritable(flag: str, folder: Path) -> None:
@@ -218,3 +194,20 @@ def refuse_unwritable(flag: str, folder: Path) -> None:
         raise UserError(
             f"{flag} {folder} cannot be written to ({error.strerror}): write another path."
         ) from error
+
+
+def missing_config(mode: str) -> str:
+    """What to write where neither a config nor a run was named."""
+    if mode == "train":
+        return "there is no --config: write --config avit_digits, or the path of another file."
+    return (
+        f"there is no --workdir: --mode {mode} uses a trained run, which knows its config, "
+        "such as --workdir runs/avit_digits; write --config FILE or --model NAME for anything else."
+    )
+
+
+def default_workdir(config: str, model: str | None) -> str:
+    """`runs/<name>`: the model if it is named, or the config file with its variant (`:debug`)."""
+    file, _, variant = config.partition(":")
+    name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
+    return os.path.join("runs", model or name)

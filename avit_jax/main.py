@@ -2,7 +2,7 @@
 
 A run that is there knows its config: `--mode eval --workdir runs/avit_digits`. Every setting can be
 changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something the user has to put
-right (one sentence says what), 75 stopped by SIGTERM; then the same command again goes on.
+right (one sentence says what), 75 stopped by SIGTERM or Ctrl-C: the same command goes on.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from avit_jax import command_line
+from avit_jax import command_line, flag_values
 from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub, spelling
+from avit_jax.runtime import environment
 from avit_jax.runtime.compilation_cache import use_compilation_cache
-from avit_jax.runtime.environment import start_again_prepared
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
 
-EXIT_USAGE, EXIT_PREEMPTED = 2, 75
+EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 2, 75, 130
 
-# Of settings that are text or a structure, such as a depth prior.
-config_flags.register_flag_parser_for_type(object, command_line.LiteralOrText())
+for kind, parser in flag_values.PARSERS.items():
+    config_flags.register_flag_parser_for_type(kind, parser)
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 MODEL = flags.DEFINE_string(
     "model", None, "A named model with all settings as they are by default, instead of --config."
@@ -79,7 +79,7 @@ def run_predict(config: ConfigDict, workdir: Path) -> None:
     from avit_jax.prediction.run import predict_run
 
     stop = preemption_notice()
-    predict_run(config, workdir, source=INPUT.value, output=_output(), stop=stop)
+    predict_run(config, workdir, source=_input(), output=_output(), stop=stop)
 
 
 def run_benchmark(config: ConfigDict, workdir: Path) -> None:
@@ -105,7 +105,7 @@ def run_visualize(config: ConfigDict, workdir: Path) -> None:
     """A page of pictures."""
     from avit_jax.viz.visualize import visualize_run
 
-    visualize_run(config, workdir, source=INPUT.value, output=_output(), limit=LIMIT.value)
+    visualize_run(config, workdir, source=_input(), output=_output(), limit=LIMIT.value)
 
 
 def run_export(config: ConfigDict, workdir: Path) -> None:
@@ -119,7 +119,8 @@ def run_convert(config: ConfigDict, workdir: Path) -> None:
     """Weights between our checkpoints and the files of others."""
     from avit_jax.export.convert import convert_run
 
-    convert_run(config, workdir, source=INPUT.value, output=OUTPUT.value, layout=LAYOUT.value)
+    output = OUTPUT.value and os.path.expanduser(OUTPUT.value)
+    convert_run(config, workdir, source=_input(), output=output, layout=LAYOUT.value)
 
 
 MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
@@ -137,6 +138,7 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 
 def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
+    environment.print_anything(sys.stdout, sys.stderr)
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
     logging.get_absl_handler().setFormatter(command_line.PlainLines())
     python_logging.getLogger("avit_jax").setLevel(python_logging.INFO)
@@ -144,11 +146,13 @@ def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: every setting is a --flag.")
         if CONFIG.value is None:
-            raise UserError(missing_config())
+            raise UserError(command_line.missing_config(MODE.value))
         workdir = checked_workdir()
         if MODE.value in ("benchmark", "calibrate"):
-            start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
+            environment.start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
+        environment.use_own_dtypes()
         initialise_processes(os.environ)
+        environment.require_device()
         use_compilation_cache()
         MODES[MODE.value](chosen_config(workdir), workdir)
     except Preempted as notice:
@@ -156,16 +160,9 @@ def main(argv: list[str]) -> None:
         sys.exit(EXIT_PREEMPTED)
     except UserError as error:
         refuse(str(error))
-
-
-def missing_config() -> str:
-    """What to write where neither a config nor a run was named."""
-    if MODE.value == "train":
-        return "there is no --config: write --config avit_digits, or the path of another file."
-    return (
-        f"there is no --workdir: --mode {MODE.value} uses a trained run, which knows its config, "
-        "such as --workdir runs/avit_digits; write --config FILE or --model NAME for anything else."
-    )
+    except KeyboardInterrupt:
+        print("avit_jax: interrupted; what was saved is safe.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def chosen_config(workdir: Path) -> ConfigDict:
@@ -197,9 +194,9 @@ def checked_workdir() -> Path:
     Raises:
         UserError: a path in an object store, or one that cannot be written to.
     """
-    workdir = command_line.local_path("--workdir", WORKDIR.value or default_workdir())
-    if INPUT.value and not (MODE.value == "convert" and INPUT.value.startswith(hub.PREFIX)):
-        command_line.local_path("--input", INPUT.value)
+    default = command_line.default_workdir(flags.FLAGS["config"].config_filename, MODEL.value)
+    workdir = command_line.local_path("--workdir", WORKDIR.value or default)
+    _input()
     output = _output()
     if output is None or MODE.value in ("train", "eval", "calibrate"):
         command_line.refuse_unwritable("--workdir", workdir)
@@ -210,17 +207,27 @@ def checked_workdir() -> Path:
     return workdir
 
 
+def _input() -> str | None:
+    """The value of `--input`; of all modes `convert` alone takes weights from the hub."""
+    if not INPUT.value or (MODE.value == "convert" and INPUT.value.startswith(hub.PREFIX)):
+        return INPUT.value
+    return str(command_line.local_path("--input", INPUT.value))
+
+
 def _output() -> Path | None:
     return command_line.local_path("--output", OUTPUT.value) if OUTPUT.value else None
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Flags of the command line; what is wrong with them becomes one sentence and status 2."""
+    argv = flag_values.joined(argv)
+    sys.argv[:] = flag_values.joined(sys.argv)  # where ml_collections looks for overrides
     try:
         argv = command_line.with_config(argv)
         remaining = flags.FLAGS(argv)
         if CONFIG.value is not None:
             CONFIG.value.seed  # noqa: B018  a file that could not be loaded says so only here
+            flag_values.unset_tuples(flags.FLAGS["config"])
             command_line.refuse_other_model(flags.FLAGS)
         return remaining
     except command_line.PROBLEMS as error:
@@ -231,14 +238,6 @@ def refuse(sentence: str) -> NoReturn:
     """End with what the user has to put right."""
     print(f"avit_jax: {sentence}", file=sys.stderr)
     sys.exit(EXIT_USAGE)
-
-
-def default_workdir() -> str:
-    """`runs/<name of the config file>`, with its variant (`:debug`) in the name."""
-    file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
-    name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
-    name = MODEL.value or name
-    return os.path.join("runs", name)
 
 
 def run() -> None:

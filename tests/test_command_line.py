@@ -5,36 +5,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl.testing import flagsaver
 
-from avit_jax import command_line, main
+from avit_jax import command_line
 from avit_jax import config as configs
 from avit_jax.errors import UserError
 from tests import tiny_runs
+from tests.parsing import DIGITS, parser, refusal
 
 # ml_collections loads config files by a method that Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-DIGITS = str(Path(__file__).parents[1] / "configs" / "avit_digits.py")
 
 
 @pytest.fixture
 def parse(monkeypatch):
-    """Parses flags as the program would, and leaves the program's own flags as they were."""
-
-    def parsed(*arguments):
-        monkeypatch.setattr(sys, "argv", ["main", *arguments])
-        main.parse_flags(sys.argv)
-        return main.CONFIG.value
-
-    with flagsaver.flagsaver():
+    with parser(monkeypatch) as parsed:
         yield parsed
-
-
-def refusal(parse, capsys, *arguments) -> str:
-    with pytest.raises(SystemExit) as end:
-        parse(*arguments)
-    assert end.value.code == main.EXIT_USAGE
-    return capsys.readouterr().err
 
 
 NO_FILE = (
@@ -168,8 +153,7 @@ def test_what_does_not_say_its_model_is_refused(arguments, sentence, parse, caps
     [("train", "there is no --config: write --config avit_digits"), ("eval", "no --workdir:")],
 )
 def test_what_is_missing_is_asked_for(mode, sentence):
-    with flagsaver.flagsaver(mode=mode):
-        assert sentence in main.missing_config()
+    assert sentence in command_line.missing_config(mode)
 
 
 def test_the_models_own_name_may_be_repeated(parse):

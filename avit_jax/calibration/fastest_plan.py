@@ -42,6 +42,7 @@ from avit_jax.methods.base import Model
 from avit_jax.models import costs
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import platform_of
+from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.paired_timing import Timing, race, speedup
 from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.tables import columns, table
@@ -55,10 +56,16 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
     """Choose plan and execution for `config.inference.batch_size`; store `workdir/plans.json`.
 
     Raises:
-        UserError: there is nothing to calibrate, or batch and devices do not fit.
+        UserError: there is nothing to calibrate, batch and devices do not fit, or another run is
+            writing in the workdir.
     """
     experiment = Experiment(config, workdir)
     refuse_unless_adaptive(experiment, "calibrate")
+    with only_writer(workdir, "calibrate"):
+        return _calibrated(experiment)
+
+
+def _calibrated(experiment: Experiment) -> Plan:
     model, mesh = experiment.model, experiment.mesh
     params = experiment.weights().params
     batch_size = experiment.settings.inference.batch_size
@@ -70,7 +77,7 @@ def calibrate_run(config: ConfigDict, workdir: Path) -> Plan:
         found = capacities(usage[0].tokens, model.shape.num_prefix_tokens)
         plan = dataclasses.replace(plan, capacities=found)
         record["capped"] = capped_report(experiment, params, plan, usage)
-    file = save_plan(workdir, situation(model.shape, batch_size), plan, record)
+    file = save_plan(experiment.workdir, situation(model.shape, batch_size), plan, record)
     _print(plan, record, usage[0].tokens, file, changes=experiment.changes)
     return plan
 

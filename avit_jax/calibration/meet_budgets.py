@@ -21,6 +21,7 @@ from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.errors import UserError
 from avit_jax.evaluation import report
 from avit_jax.experiment import Experiment
+from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.tables import columns
 from avit_jax.types import Dial
@@ -46,11 +47,17 @@ def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[
 
     Raises:
         UserError: a budget that is none or cannot be met, a method without a dial, several
-            processes, or no weights.
+            processes, no weights, or another run that is writing in the workdir.
     """
     asked = [parse_budget(text) for text in budgets]
     experiment = Experiment(config, workdir)
     dial = _dial(experiment)
+    with only_writer(workdir, "calibrate"):
+        return _dialled(experiment, dial, asked)
+
+
+def _dialled(experiment: Experiment, dial: Dial, asked: Sequence[Budget]) -> list[OperatingPoint]:
+    config, workdir = experiment.config, experiment.workdir
     params = experiment.weights().params
     measured = measured_with(config, workdir)  # of the checkpoint just read, which was sound
     dialled = DialledModel(experiment, dial, params)

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from avit_jax import validators
 from avit_jax.config.inference import Benchmark, Eval, Inference
-from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable
+from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable, expand_home
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
@@ -27,6 +27,7 @@ from avit_jax.pretrained.pixels import PIXELS
 
 
 def _check_source(source: Init | Teacher, name: str, why: str) -> None:
+    expand_home(source, "workdir", "weights")
     if source.workdir and source.weights:
         raise UserError(
             f"config.{name}.workdir is {source.workdir!r} and config.{name}.weights "
@@ -106,6 +107,7 @@ class Data:
     mix: Mix = dataclasses.field(default_factory=Mix)
 
     def __post_init__(self):
+        expand_home(self, "dir")
         validators.share_below_one(self, "max_bad_share", prefix="config.data.")
 
 
@@ -211,6 +213,7 @@ class Settings:
     dense_twin: str | None = changeable(None)
 
     def __post_init__(self):
+        expand_home(self, "dense_twin")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"config.seed is {self.seed}: write a number from 0 to 4294967295.")
         if self.eval.weights == "ema" and not self.train.ema_decay:

@@ -14,6 +14,7 @@ whose leaves are `Setting`s.
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -57,6 +58,14 @@ RETIRED = {
 def changeable(default: Any) -> Any:
     """A field that may change between two parts of one run."""
     return dataclasses.field(default=default, metadata=CHANGEABLE)
+
+
+def expand_home(settings: Any, *names: str) -> None:
+    """Makes paths that begin with `~` begin with the user's home, as not every shell does."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None:
+            object.__setattr__(settings, name, os.path.expanduser(value))
 
 
 def of_dataclass(

@@ -20,6 +20,8 @@ from avit_jax.errors import UserError
 KINDS = ("inception", "affine", "none")
 DECODERS = ("pillow", "opencv")
 CROP_TRIES = 10
+# Pixels of a resized image that memory is spent on; of a longer and thinner one only the crop is.
+LARGEST_RESIZED = 2**25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,8 +114,13 @@ def eval_image(image: bytes | np.ndarray, *, size: int, augment: Augment) -> np.
     shorter = round(size / augment.crop_ratio)
     scale = shorter / min(decoded.size)
     width, height = (max(shorter, int(side * scale)) for side in decoded.size)
-    resized = decoded.resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - size) / 2), round((height - size) / 2)
+    if width * height > LARGEST_RESIZED:
+        shares = decoded.width / width, decoded.height / height
+        corners = (left, top, left + size, top + size)
+        box = [place * share for place, share in zip(corners, shares * 2, strict=True)]
+        return np.asarray(decoded.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    resized = decoded.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 

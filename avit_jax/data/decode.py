@@ -9,11 +9,30 @@ for training.
 import io
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from avit_jax.data.example import BadExample, message_of
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+# How files begin that often lie where an image should be, and what to say of them.
+NO_IMAGES = {
+    b"version https://git-lfs": "it is a pointer of Git LFS and not the file itself: git lfs pull",
+    b"<!doctype html": "it is a web page and not an image: download it anew",
+    b"<html": "it is a web page and not an image: download it anew",
+    b"<svg": "it is an SVG drawing, which has no pixels",
+}
+HEIF_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
+# What turns an image upright, by its EXIF orientation; 1 is upright already.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+MAX_SIDE = 65_535  # pixels: what a JPEG can have; anything longer is no picture
 
 
 def decode(image: bytes | np.ndarray | Image.Image) -> Image.Image:
@@ -27,21 +46,23 @@ def decode(image: bytes | np.ndarray | Image.Image) -> Image.Image:
             [H, W, 1 | 3 | 4].
 
     Raises:
-        BadExample: the bytes are not an image, are truncated, or hold values without a known white.
+        BadExample: the bytes are not an image, are truncated, hold values without a known white,
+            or a side has no or more than `MAX_SIDE` pixels.
     """
     if isinstance(image, np.ndarray):
         return to_rgb(_from_pixels(image))
     try:
         opened = image if isinstance(image, Image.Image) else Image.open(io.BytesIO(image))
+        refuse_size(*opened.size)
         opened.load()
-        upright = _turn_upright(opened)
-    except MemoryError:
+        upright = turned(opened, orientation(opened))
+    except (MemoryError, BadExample):
         raise
     # On broken files Pillow raises OSError, SyntaxError, ValueError, zlib.error and others.
     except Exception as error:
         detail = message_of(error)
         if isinstance(error, Image.UnidentifiedImageError):
-            detail = f"no known image format in its {len(image)} bytes"
+            detail = _what_it_is(image)
         raise BadExample(f"cannot be decoded: {detail}") from error
     return to_rgb(upright)
 
@@ -61,22 +82,52 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _what_it_is(content: bytes) -> str:
+    """What is known of a file that is no image to Pillow."""
+    start = content[:512].lstrip().lower()
+    said = next((said for mark, said in NO_IMAGES.items() if start.startswith(mark)), None)
+    if start[4:12] in HEIF_BRANDS:
+        said = "it is a HEIC photograph, which has to be converted to JPEG or PNG"
+    return said or f"no known image format in its {len(content)} bytes"
+
+
 def _from_pixels(pixels: np.ndarray) -> Image.Image:
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise BadExample(
             f"has pixels {pixels.dtype} {list(pixels.shape)}, not uint8 [H, W] or [H, W, 1 | 3 | 4]"
         )
+    refuse_size(pixels.shape[1], pixels.shape[0])
     return Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and channels == 1 else pixels)
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
+def refuse_size(width: int, height: int) -> None:
+    """Raises BadExample, before anything is decoded, for a side too long for any picture, or 0."""
+    if not width or not height:
+        raise BadExample(f"is {width} x {height} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise BadExample(
+            f"is {width} x {height} pixels, too long and thin to be resized: a side has at most "
+            f"{MAX_SIDE}"
+        )
+
+
+def orientation(image: Image.Image) -> int:
+    """How an image lies, as EXIF numbers it: 1 is upright, and so is whatever is not known.
+
+    Where EXIF says nothing, Pillow also looks into XMP, which some editors write alone.
+    """
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
     # Malformed EXIF blocks raise many kinds of error; a viewer then shows the pixels as they lie.
     except Exception:
-        return image
-    return image if orientation == 1 else ImageOps.exif_transpose(image)
+        return 1
+    return value if value in TURNS else 1
+
+
+def turned(image: Image.Image, lies: int) -> Image.Image:
+    """An image upright that lies as `orientation` says."""
+    return image.transpose(TURNS[lies]) if lies in TURNS else image
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ threads or worker processes, and a broken file is found where it can be replaced
 """
 
 import os
+import stat
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -41,16 +42,23 @@ class Source(Protocol):
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Returns the content of a file.
+    """Returns the content of a regular file.
 
     Raises:
-        BadExample: it cannot be read.
+        BadExample: it cannot be read, or is a pipe or device, whose reading might wait for ever.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadExample("cannot be read: it is no regular file")
             return file.read()
     except OSError as error:
         raise BadExample(f"cannot be read: {error.strerror or error}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe although nobody writes into it; Windows has no such pipes."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def message_of(error: Exception) -> str:

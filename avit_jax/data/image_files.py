@@ -8,10 +8,11 @@ images in the same places today, tomorrow and on every host.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from avit_jax.data.example import Example, read_file
+from avit_jax.data.listing import composed, files_below, tell_left_out
 from avit_jax.errors import UserError
 
 
@@ -19,7 +20,8 @@ class FileSource:
     """Image files, each of the class that the innermost folder around it is named after.
 
     Args:
-        path: of a file or folder. Hidden files and folders are left out, links are followed.
+        path: of a file or folder; see `listing.py` for what of a folder is left out. Links are
+            followed.
         class_names: of the model.
 
     Raises:
@@ -30,7 +32,7 @@ class FileSource:
 
     def __init__(self, path: str | os.PathLike[str], *, class_names: Sequence[str]):
         self.class_names = tuple(class_names)
-        self._classes = {name: label for label, name in enumerate(self.class_names)}
+        self._classes = {composed(name): label for label, name in enumerate(self.class_names)}
         path = Path(path)
         if not path.exists():
             raise UserError(
@@ -39,7 +41,8 @@ class FileSource:
             )
         self._root = os.fspath(path if path.is_dir() else path.parent)
         # Paths below the root; no more, because there may be millions.
-        self._files = list(files_below(path)) if path.is_dir() else [path.name]
+        self._files, others = files_below(path) if path.is_dir() else ([path.name], [])
+        tell_left_out(others, path)
         if not self._files:
             raise UserError(
                 f"there is no image in {path}: write a folder with images in it or in its "
@@ -65,46 +68,6 @@ class FileSource:
     def _label(self, index: int) -> int | None:
         folders = os.path.dirname(self._files[index]).split(os.sep)[::-1]
         for folder in (*folders, os.path.basename(os.path.abspath(self._root))):
-            if folder in self._classes:
-                return self._classes[folder]
+            if composed(folder) in self._classes:
+                return self._classes[composed(folder)]
         return None
-
-
-def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Paths, relative to `folder`, of the files in it, then of those in its subfolders by name.
-
-    A link to a folder that it lies in is left out, for it has no bottom. A link that leads nowhere
-    counts as a file, which cannot be read; pipes and devices, whose reading may wait for ever, do
-    not.
-
-    Raises:
-        UserError: a folder cannot be listed.
-    """
-    yield from _files_below(os.fspath(folder), "", ())
-
-
-def _files_below(root: str, below: str, outer: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    folder = os.path.join(root, below) if below else root
-    try:
-        status = os.stat(folder)
-        with os.scandir(folder) as entries:
-            visible = sorted(
-                (entry for entry in entries if not entry.name.startswith(".")),
-                key=lambda entry: entry.name,
-            )
-    except OSError as error:
-        raise UserError(
-            f"folder {folder!r} cannot be listed ({error.strerror}): make it readable, or move it "
-            "out of the input."
-        ) from error
-    identity = status.st_dev, status.st_ino
-    if identity in outer:
-        return
-    yield from (os.path.join(below, entry.name) for entry in visible if _is_file(entry))
-    for entry in visible:
-        if entry.is_dir():
-            yield from _files_below(root, os.path.join(below, entry.name), (*outer, identity))
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))

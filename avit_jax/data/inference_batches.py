@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import io
 import math
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
 
 from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.example import BadExample, Source, read_example
 from avit_jax.runtime.environment import MAX_THREADS, usable_cores
-
-# Of an image after its shorter side was resized and before the crop: a long, thin image would need
-# more memory than there is.
-LARGEST_PIXELS = 2**27
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,18 +99,5 @@ def _load(source: Source, index: int, image: np.ndarray, augment: Augment) -> in
     """Fills `image` and returns its class."""
     example = read_example(source, index)
     size = image.shape[0]
-    if isinstance(example.image, bytes):
-        _refuse_thin(example.image, round(size / augment.crop_ratio))
     image[:] = eval_image(example.image, size=size, augment=augment)
     return example.label
-
-
-def _refuse_thin(encoded: bytes, shorter: int) -> None:
-    """Raises BadExample for an image too large once its shorter side is `shorter` pixels."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as opened:
-            width, height = opened.size
-    except Exception:
-        return  # the decoder will say what is wrong with it
-    if shorter * shorter * max(width, height) > LARGEST_PIXELS * min(width, height):
-        raise BadExample(f"is {width} x {height} pixels, too long and thin to be resized")

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from avit_jax.data.decode import decode as decode_with_pillow
+from avit_jax.data.decode import orientation, turned
 from avit_jax.errors import UserError
 
 
@@ -32,12 +33,16 @@ def decode(image: bytes | np.ndarray) -> np.ndarray:
     Raises:
         BadExample: as `avit_jax.data.decode.decode`.
     """
-    if isinstance(image, bytes) and _is_plain_jpeg(image):
+    lies = _orientation_of_plain_jpeg(image) if isinstance(image, bytes) else None
+    if lies is not None:
         import cv2
 
-        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+        # OpenCV turns images by EXIF alone.
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), flags)
         if pixels is not None:
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+            return pixels if lies == 1 else np.asarray(turned(Image.fromarray(pixels), lies))
     return np.asarray(decode_with_pillow(image))
 
 
@@ -55,12 +60,14 @@ def resized_crop(
     return cv2.flip(resized, 1) if mirrored else resized
 
 
-def _is_plain_jpeg(image: bytes) -> bool:
+def _orientation_of_plain_jpeg(image: bytes) -> int | None:
+    """How a JPEG that both decoders read alike lies; `None` for all else."""
     # The end marker is missing from a truncated file.
     if not image.startswith(b"\xff\xd8") or b"\xff\xd9" not in image[-64:]:
-        return False
+        return None
     try:
         with Image.open(io.BytesIO(image)) as header:
-            return header.format == "JPEG" and header.mode in ("RGB", "L")
+            plain = header.format == "JPEG" and header.mode in ("RGB", "L")
+            return orientation(header) if plain else None
     except Exception:
-        return False
+        return None

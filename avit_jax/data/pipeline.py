@@ -12,6 +12,7 @@ to be stacked.
 """
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 
 import grain.python as grain
@@ -209,7 +210,8 @@ def _iterate(batches: grain.MapDataset, *, workers: int, threads: int | None) ->
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
+            worker_init_fn=_ignore_interrupt,
         )
     iterator = iter(dataset)
     try:
@@ -218,3 +220,8 @@ def _iterate(batches: grain.MapDataset, *, workers: int, threads: int | None) ->
             yield {name: np.array(value) for name, value in batch.items()} if workers else batch
     finally:
         iterator.close()
+
+
+def _ignore_interrupt(number: int, count: int) -> None:
+    """In a worker: Ctrl-C reaches all processes of a terminal, and the run still needs batches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

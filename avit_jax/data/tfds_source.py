@@ -5,7 +5,10 @@ of TFDS, does not. The images stay encoded until the pipeline decodes them. TFDS
 when such a dataset is opened, so that models run on machines without it.
 """
 
+import re
 from typing import Any
+
+from etils import epath
 
 from avit_jax.data.example import BadExample, Example, message_of
 from avit_jax.errors import UserError
@@ -60,7 +63,7 @@ def _open_builder(name: str, *, data_dir: str | None) -> Any:
 
     place = data_dir or "~/tensorflow_datasets (no data.dir and no TFDS_DATA_DIR given)"
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = _builder_of_any_version(name, data_dir)
     except tfds.core.DatasetNotFoundError as error:
         raise UserError(
             f"there is no dataset {name!r} in TFDS or prepared under {place}; write 'digits', "
@@ -74,17 +77,19 @@ def _open_builder(name: str, *, data_dir: str | None) -> Any:
         raise UserError(
             f"dataset {name!r} is not prepared under {place}; run {prepare_command(name, data_dir)}"
         ) from error
+    except UserError:
+        raise
     except ValueError as error:
         # TFDS puts its own call before the reason, and a list of every configuration after it.
         reason = str(error).rpartition('}": ')[2].partition("\n")[0].partition(". ")[0]
         raise UserError(
-            f"TFDS cannot open dataset {name!r} ({reason}); write a configuration and version "
-            "that it has"
+            f"TFDS cannot open dataset {name!r} ({reason}); {_what_is_there(name, data_dir)}write "
+            "a configuration and version that it has"
         ) from error
     if not builder.info.splits:
         raise UserError(
-            f"dataset {builder.info.full_name!r} is not prepared under {place}; run "
-            f"{prepare_command(name, data_dir)}"
+            f"dataset {builder.info.full_name!r} is not prepared under {place}; "
+            f"{_what_is_there(name, data_dir)}run {prepare_command(name, data_dir)}"
         )
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
@@ -93,6 +98,53 @@ def _open_builder(name: str, *, data_dir: str | None) -> Any:
             f"{prepare_command(name, None)}"
         )
     return builder
+
+
+def _builder_of_any_version(name: str, data_dir: str | None) -> Any:
+    """The builder of a name, also of a version that was prepared before TFDS's code changed.
+
+    Raises:
+        UserError: neither the code nor a folder is of the version that the name asks for.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except AssertionError as error:  # how TFDS says that its code has no such version
+        folder = prepared(name, data_dir).get(name)
+        if folder is not None:
+            return tfds.builder_from_directory(folder)
+        known = str(error).rpartition("only: ")[2].rstrip(". ")
+        raise UserError(
+            f"dataset {name!r} has no such version (TFDS knows {known}); "
+            f"{_what_is_there(name, data_dir)}leave the version out"
+        ) from error
+
+
+def prepared(name: str, data_dir: str | None) -> dict[str, str]:
+    """Folders of what is prepared of the dataset that `name` is of, by the names to open them with.
+
+    Args:
+        name: such as `imagenette/160px-v2:1.0.0`; what stands behind the dataset's own name may be
+            wrong.
+        data_dir: where to look; TFDS's own place if unset.
+    """
+    import tensorflow_datasets as tfds
+
+    dataset = re.split("[/:]", name)[0]
+    root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / dataset
+    found = {}
+    for depth in ("*", "*/*"):
+        for file in root.glob(f"{depth}/dataset_info.json"):
+            *config, version = file.parent.relative_to(root).parts
+            found["/".join([dataset, *config]) + f":{version}"] = str(file.parent)
+    return dict(sorted(found.items()))
+
+
+def _what_is_there(name: str, data_dir: str | None) -> str:
+    """The beginning of an advice, where anything of the dataset is prepared."""
+    names = list(prepared(name, data_dir))
+    return f"write {' or '.join(names[:3])}, which is prepared there, or " if names else ""
 
 
 def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:

@@ -6,23 +6,24 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
+from avit_jax.data.given_images import given_images
 from avit_jax.errors import UserError
+from avit_jax.execution.compiled import compile_on
 from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.image_groups import map_images
 from avit_jax.execution.plan import Plan
 from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
 from avit_jax.runtime.compilation_cache import cache_hits
-from avit_jax.runtime.device_mesh import AXES, replicated
+from avit_jax.runtime.device_mesh import batch_sharding, replicated
 from avit_jax.types import Output
 
 logger = logging.getLogger(__name__)
@@ -77,23 +78,29 @@ class Predictor:
         self.plan, self.batch_size, self.execution = plan, batch_size, execution
         self.batches = self.overflows = 0
         self._warned = False
-        self._mesh, self._images = mesh, NamedSharding(mesh, P(AXES))
-        self._size = (shape.image_size, shape.image_size, 3)
+        self._images, self._size = batch_sharding(mesh), shape.image_size
         self._params = jax.device_put(params, replicated(mesh))
         self._fallback, self._sized = fallback, sized
+        self._compile = functools.partial(
+            compile_on, mesh, params=self._params, batch_size=batch_size, size=self._size
+        )
         self._program: jax.stages.Compiled | None = None
         self.compile_seconds, self.compile_cached = 0.0, False
         if program is not None:
             self._take(program)
 
     def put(self, images: Any) -> tuple[Array, Array]:
-        """Images `[b <= batch_size, H, W, 3]` as the program's arguments, on the devices."""
-        size = self._size[0]
-        if images.ndim != 4 or images.shape[1:] != self._size:
+        """Images `[b <= batch_size, H, W, 3]` as the program's arguments, on the devices.
+
+        Raises:
+            UserError: more images than that, or other ones than `given_images` takes.
+        """
+        if isinstance(images, jax.core.Tracer):
             raise UserError(
-                f"images have shape {tuple(images.shape)}, but this model takes "
-                f"[B, {size}, {size}, 3]: resize them or create the model with another image_size."
+                "a compiled predictor cannot be called inside of jit, grad or vmap: call "
+                "model.apply(params, images) there."
             )
+        images = given_images(images, self._size)
         count = images.shape[0]
         if count > self.batch_size:
             raise UserError(
@@ -176,18 +183,27 @@ class Predictor:
         return self.finish(self.start(images, exists), images, exists)
 
     def __call__(self, images: Any) -> Output:
-        """Answers for normalised images `[b <= batch_size, H, W, 3]`; a smaller batch is filled up.
+        """Answers for images `[b <= batch_size, H, W, 3]`; a smaller batch is filled up.
+
+        Args:
+            images: normalised, or uint8 pixels, see `given_images`.
 
         Returns:
             `logits` `[b, C]`, `usage`, and per-image arrays in `aux` (`depth` `[b, N]`: layers that
             each token was executed for).
         """
-        count = images.shape[0]
-        output = self.run(*self.put(images))
+        output, count = self.run(*self.put(images)), len(images)
         if count == self.batch_size:
             return output
         return map_images(
             output, lambda leaf, axis: jax.lax.slice_in_dim(leaf, 0, count, axis=axis)
+        )
+
+    def __reduce__(self) -> NoReturn:
+        """Raises UserError: a compiled program belongs to its process and cannot be pickled."""
+        raise UserError(
+            "a compiled predictor cannot be copied or sent to another process: pickle the model "
+            "and its params, and call model.compile(params, batch_size=...) there."
         )
 
     def memory_analysis(self) -> Any:
@@ -197,42 +213,15 @@ class Predictor:
     @functools.cached_property
     def _fallback_program(self) -> jax.stages.Compiled:
         """Compiled when it is first needed, which may be never."""
-        return self._compiled(self._fallback)
+        return self._compile(self._fallback)
 
     def _take(self, program: Program) -> None:
         """Compile what is to answer from now on."""
         began = time.perf_counter()
         with cache_hits() as hits:
-            self._program = self._compiled(program)
+            self._program = self._compile(program)
         self.compile_seconds = time.perf_counter() - began
         self.compile_cached = bool(hits)
-
-    def _compiled(self, program: Program) -> jax.stages.Compiled:
-        images, exists = (self.batch_size, *self._size), (self.batch_size,)
-        local = self.batch_size // self._mesh.size
-        abstract = jax.eval_shape(
-            program,
-            self._params,
-            jax.ShapeDtypeStruct((local, *self._size), jnp.float32),
-            jax.ShapeDtypeStruct((local,), bool),
-        )
-        # Gathers and scatters stay inside each device's shard: no communication.
-        sharded = jax.shard_map(
-            program,
-            mesh=self._mesh,
-            in_specs=(P(), P(AXES), P(AXES)),
-            out_specs=map_images(abstract, lambda leaf, axis: P(*([None] * axis), AXES)),
-            check_vma=False,
-        )
-        return (
-            jax.jit(sharded)
-            .lower(
-                self._params,
-                jax.ShapeDtypeStruct(images, jnp.float32, sharding=self._images),
-                jax.ShapeDtypeStruct(exists, bool, sharding=self._images),
-            )
-            .compile()
-        )
 
 
 def _everywhere(fits: Array, exists: Array) -> bool:

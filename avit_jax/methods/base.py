@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jax import Array
 
+from avit_jax.data.given_images import given_images
 from avit_jax.errors import UserError
 from avit_jax.methods.compilable import Compilable
 from avit_jax.methods.forward import Call, LiveRows
@@ -67,7 +68,7 @@ class Model(Compilable):
 
         Args:
             params: from `init` or `from_torch`.
-            images: `[B, H, W, 3]`, normalised.
+            images: `[B, H, W, 3]`, normalised, or uint8 pixels, which are normalised here.
             train: training mode; needs `key` where the model draws anything at random.
             key: randomness of this call.
             noise: a method's random draws, injected (for parity tests).
@@ -82,8 +83,8 @@ class Model(Compilable):
                 so that one compiled program serves all positions.
 
         Raises:
-            UserError: unknown execution, images of another size, a missing key, or a model that
-                does not learn on rows.
+            UserError: unknown execution, no images or those of another size or type, a missing
+                key, or a model that does not learn on rows.
         """
         if execution not in EXECUTIONS:
             raise UserError(
@@ -105,6 +106,9 @@ class Model(Compilable):
             features=features,
             rows=rows,
         )
+        images = given_images(images, self.stages[0].image_size)
+        if isinstance(images.shape[0], int) and not images.shape[0]:  # it may be a symbol in export
+            raise UserError("there is no image in the batch: pass at least one.")
         network = functional.bind(self.build, params)  # by the model itself, which can be hashed
         model = self if settings is None else self._changed(settings)
         return model.forward(network, images, call)

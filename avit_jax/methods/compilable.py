@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import numbers
 from typing import Any, ClassVar, Self
 
 import jax
@@ -176,6 +177,8 @@ class Compilable(Parameterized):
         Raises:
             UserError: unknown execution, sizes that do not fit, or a method that cannot run so.
         """
+        if not isinstance(batch_size, numbers.Integral) or isinstance(batch_size, bool):
+            raise UserError(f"batch_size is {batch_size!r}: write a whole number of images.")
         mesh = mesh or make_mesh()
         platform = platform_of(mesh)
         execution = executions.find(execution or executions.fastest(self, platform))

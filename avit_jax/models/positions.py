@@ -19,7 +19,8 @@ from jax import Array
 # Embedded patches start with a standard deviation of about 1, a table of sinusoids has a root mean
 # square of 0.7: learnt positions and prefix tokens start with half of that spread, so that they are
 # neither lost among the patches nor drown them.
-token_initializer = nnx.initializers.truncated_normal(0.5)
+# The dtype is said here: JAX takes float64 otherwise, where its wide types are on.
+token_initializer = nnx.initializers.truncated_normal(0.5, dtype=jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,7 +60,7 @@ class TokenPerformer(nnx.Module):
         self.norm2 = layer_norm(width, eps=NORM_EPS, dtype=dtype, rngs=rngs)
         self.mlp = Mlp(_mlp_shape(width, dtype), rngs=rngs)
         num_features = width // 2
-        orthogonal = nnx.initializers.orthogonal(num_features**0.5)
+        orthogonal = nnx.initializers.orthogonal(num_features**0.5, dtype=jnp.float32)
         self.w = nnx.Param(orthogonal(rngs.params(), (num_features, width)))
 
     def __call__(self, x: Array, *, rate: float, key: Array | None) -> Array:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
+import logging
 import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TextIO
 
 import jax
+
+from avit_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # glibc hands temporaries above 32 MB back to the kernel and faults them in again at every call.
 MALLOC = (
@@ -17,12 +24,61 @@ MALLOC = (
 )
 
 
+PLAIN = {"│": "|", "─": "-", "–": "-", "—": "-", "×": "x", "±": "+-", "²": "2"} | dict.fromkeys(
+    "┌┐└┘├┤", "+"
+)
 MAX_THREADS = 16  # that decode images, unless more are asked for
 
 
 def usable_cores() -> int:
     """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_own_dtypes() -> None:
+    """Undoes settings of JAX under which programs have other dtypes than a config says, or none."""
+    wanted = {
+        "jax_enable_x64": False,
+        "jax_numpy_dtype_promotion": "standard",
+        "jax_numpy_rank_promotion": "allow",
+    }
+    for name, value in wanted.items():
+        found = getattr(jax.config, name)
+        if found != value:
+            logger.info("%s is %s: set to %s, for the config says the dtypes", name, found, value)
+            jax.config.update(name, value)
+
+
+def require_device() -> None:
+    """Starts JAX.
+
+    Raises:
+        UserError: there is no device of the kind that JAX_PLATFORMS asks for.
+    """
+    try:
+        jax.devices()
+    # What is missing is said by RuntimeError, AssertionError or an error of a plug-in.
+    except Exception as error:
+        wanted = os.environ.get("JAX_PLATFORMS")
+        why = " ".join(str(error).split("(set JAX_PLATFORMS")[0].split()).rstrip(". ")
+        raise UserError(
+            f"JAX finds no device with JAX_PLATFORMS={wanted!r}"
+            f"{f' ({why[:200]})' if why else ''}: install JAX for that device (pip install "
+            "'avit_jax[gpu]' or '[tpu]'), or leave JAX_PLATFORMS unset."
+        ) from error
+
+
+def print_anything(*streams: TextIO) -> None:
+    """Lets streams print text that their encoding lacks, drawn with the characters it has."""
+
+    def plainly(error: UnicodeError) -> tuple[str, int]:
+        lacking = error.object[error.start : error.end]
+        return "".join(PLAIN.get(character, "?") for character in lacking), error.end
+
+    codecs.register_error("avit_jax.plainly", plainly)
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):  # what replaces it in a notebook or test may lack it
+            stream.reconfigure(errors="avit_jax.plainly")
 
 
 def start_again_prepared(command: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import plain, write_json_atomic
+from avit_jax.runtime.locks import is_taken
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,11 @@ class JsonLines:
         except OSError as error:
             raise self._unwritable(error) from error
         try:
-            _lock(self._file.fileno(), path)
+            if is_taken(self._file.fileno(), path):
+                raise UserError(
+                    f"another process is writing {os.fspath(path)!r}: wait for it, or write "
+                    "another --output."
+                )
             self._check_identity(plain(identity))
             self.count = self._recover(check)
             self._synced = clock()
@@ -179,23 +184,6 @@ def _read_identity(path: Path) -> Line:
             "are about: write another --output, or remove both."
         ) from error
     return saved if isinstance(saved, dict) else {}
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    """Keeps a second process out until this one closes the file or dies."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"another process is writing {os.fspath(path)!r}: wait for it, or write another "
-            "--output."
-        ) from error
-    except OSError:
-        logger.info("%s lies where files cannot be locked: start one process only", path)
 
 
 def _short(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -70,15 +70,23 @@ def refuse_several_processes(mode: str) -> None:
 
 
 def preemption_notice() -> Callable[[int], bool]:
-    """A function that says, after each step, whether SIGTERM has asked the run to stop.
+    """A function that says, after each step, whether SIGTERM or Ctrl-C has asked the run to stop.
 
-    Several processes must stop after the same step: JAX's own preemption service agrees on one.
+    A second Ctrl-C does not wait for the step. Several processes must stop after the same step:
+    JAX's own preemption service agrees on one, for SIGTERM.
     """
     if jax.process_count() > 1:
         return multihost_utils.reached_preemption_sync_point
 
     asked: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"stopping after this step; press Ctrl-C again to stop at once\n")
+
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    signal.signal(signal.SIGINT, interrupt)
     return lambda step: bool(asked)
 
 

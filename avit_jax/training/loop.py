@@ -28,6 +28,7 @@ from avit_jax.evaluation.evaluate import evaluate, last_logged, make_eval_step
 from avit_jax.experiment import Experiment
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import shard_batch
+from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.metrics_log import MetricsWriter
 from avit_jax.runtime.progress import Progress
 from avit_jax.runtime.training_clock import Effort, TrainingClock
@@ -52,33 +53,29 @@ def train(
         stop: asked after every step whether the machine is about to be taken away.
 
     Raises:
-        UserError: a contradictory config, unreadable data, another config in the same workdir, or a
-            loss that is not finite.
+        UserError: a contradictory config, unreadable data, another config in the same workdir or
+            another run that is writing there, or a loss that is not finite.
         Preempted: `stop` said so; the state is saved.
     """
-    clock = TrainingClock()
-    experiment = Experiment(config, workdir)
-    timetable = Timetable.of(experiment)
-    anew = refuse_other_run(config, workdir)
-    if anew:
-        description.forget(workdir)
-    skipped = SkippedSteps(workdir, anew=anew)
-    report.print_model(experiment)
-
-    run = Run(experiment, timetable, skipped, clock)
-    try:
-        write_config(config, workdir)
-        experiment.describe(workdir)
-        skipped.write()
-        while not run.is_done():
-            try:
-                with contextlib.closing(experiment.train_batches(run.step)) as batches:
-                    run.through(batches, stop)
-            except step.NonFinite as problem:
-                run.roll_back(problem)
-    finally:
-        run.close()
-    return report.finish(experiment, run.weights(), run.results, step=run.step, effort=run.effort)
+    clock, experiment = TrainingClock(), Experiment(config, workdir)
+    with only_writer(workdir, "train"):
+        timetable = Timetable.of(experiment)
+        if anew := refuse_other_run(config, workdir):
+            description.forget(workdir)
+        skipped = SkippedSteps(workdir, anew=anew)
+        report.print_model(experiment)
+        with contextlib.closing(Run(experiment, timetable, skipped, clock)) as run:
+            write_config(config, workdir)
+            experiment.describe(workdir)
+            skipped.write()
+            while not run.is_done():
+                try:
+                    with contextlib.closing(experiment.train_batches(run.step)) as batches:
+                        run.through(batches, stop)
+                except step.NonFinite as problem:
+                    run.roll_back(problem)
+        weights, done = run.weights(), {"step": run.step, "effort": run.effort}
+        return report.finish(experiment, weights, run.results, **done)
 
 
 class Run:

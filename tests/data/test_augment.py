@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avit_jax.data import augment as augment_module
 from avit_jax.data import opencv
 from avit_jax.data.augment import Augment, eval_image, random_box, train_image
+from avit_jax.data.decode import decode
+from avit_jax.data.example import BadExample
 from avit_jax.errors import UserError
 
 
@@ -125,6 +128,22 @@ def test_shrinking_for_evaluation_is_antialiased():
     assert np.abs(result.astype(int) - 127).max() <= 2
 
 
+@pytest.mark.parametrize("size", [(2, 3000), (3000, 2)])
+def test_of_a_long_thin_image_only_the_crop_is_resized(monkeypatch, size):
+    pixels = np.random.default_rng(0).integers(0, 256, size[::-1], dtype=np.uint8)
+    whole = eval_image(pixels, size=8, augment=Augment()).astype(int)
+    monkeypatch.setattr(augment_module, "LARGEST_RESIZED", 1)
+    assert np.abs(eval_image(pixels, size=8, augment=Augment()) - whole).max() <= 3
+
+
+def test_an_image_longer_than_any_picture_is_bad_in_training_and_evaluation_alike():
+    stream = io.BytesIO()
+    Image.new("1", (1, 100_000)).save(stream, "PNG")
+    for transform in (train, lambda image: eval_image(image, size=224, augment=Augment())):
+        with pytest.raises(BadExample, match="is 1 x 100000 pixels, too long and thin"):
+            transform(stream.getvalue())
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -163,17 +182,33 @@ def test_opencv_leaves_hard_files_to_pillow(photograph):
     cmyk = jpeg(photograph().convert("CMYK"))
     png = io.BytesIO()
     photograph().save(png, "PNG")
-    plain = [opencv._is_plain_jpeg(data) for data in (truncated, cmyk, png.getvalue(), b"\xff\xd8")]
-    assert plain == [False] * 4 and opencv._is_plain_jpeg(jpeg(photograph()))
+    hard = (truncated, cmyk, png.getvalue(), b"\xff\xd8")
+    assert [opencv._orientation_of_plain_jpeg(data) for data in hard] == [None] * 4
+
+
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description '
+    b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize(
+    "options, lies", [({}, 1), ({"exif": EXIF}, 6), ({"xmp": XMP}, 6)], ids=["no", "exif", "xmp"]
+)
+def test_both_decoders_turn_an_image_by_the_same_number(photograph, options, lies):
+    data = jpeg(photograph(), **options)
+    assert opencv._orientation_of_plain_jpeg(data) == lies
+    assert decode(data).size == ((40, 30) if lies == 1 else (30, 40))
 
 
 def test_opencv_decodes_as_pillow_does(photograph):
     pytest.importorskip("cv2", reason="OpenCV, an optional decoder, is not installed")
-    exif = Image.Exif()
-    exif[0x0112] = 6
     for data in (
         jpeg(photograph()),
-        jpeg(photograph(), exif=exif),
+        jpeg(photograph(), exif=EXIF),
+        jpeg(photograph(), xmp=XMP),
         jpeg(photograph().convert("L")),
     ):
         expected = np.asarray(opencv.decode_with_pillow(data)).astype(int)

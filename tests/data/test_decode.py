@@ -134,10 +134,30 @@ def test_a_png_with_a_flipped_byte_is_bad(photograph):
         decode(bytes(data))
 
 
-@pytest.mark.parametrize("data", [b"", b"just some text", b"\xff\xd8\xff", b"<html></html>" * 50])
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC photograph"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>404</html>", "it is a web page"),
+        (b"<html></html>" * 50, "it is a web page"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
+    ],
+)
+def test_what_often_lies_in_an_images_place_is_named(data, said):
+    with pytest.raises(BadExample, match=f"cannot be decoded: .*{said}"):
+        decode(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"just some text", b"\xff\xd8\xff"])
 def test_what_is_not_an_image_is_bad(data):
     with pytest.raises(BadExample, match=f"no known image format in its {len(data)} bytes"):
         decode(data)
+
+
+def test_an_image_without_pixels_is_bad():
+    with pytest.raises(BadExample, match="is 5 x 0 pixels"):
+        decode(np.zeros((0, 5, 3), np.uint8))
 
 
 def test_pixels_of_another_shape_are_bad():

@@ -15,6 +15,62 @@ def test_files_are_listed_by_class_without_hidden_ones(folder):
     assert source[4].image == (folder / "train" / "zebra" / "1.png").read_bytes()
 
 
+def test_images_in_subfolders_of_a_class_are_of_that_class(folder):
+    inner = folder / "train" / "ant" / "images" / "2026"
+    inner.mkdir(parents=True)
+    (folder / "train" / "ant" / "0.png").rename(inner / "0.png")
+    (inner / "gone.png").symlink_to(folder / "nowhere.png")
+    source = FolderSource(split="train", data_dir=str(folder))
+    assert [source[index].label for index in (0, 1, 2, 4)] == [0, 0, 0, 1]
+    assert source.describe(2) == str(inner / "0.png")
+    with pytest.raises(BadExample, match="cannot be read: No such file"):
+        source[3]
+
+
+def test_a_link_back_to_all_classes_gives_a_class_no_images_of_another(folder):
+    (folder / "train" / "ant" / "all").symlink_to(folder / "train")
+    assert len(FolderSource(split="train", data_dir=str(folder))) == 6
+
+
+def test_a_class_folder_that_is_a_link_to_nowhere_is_named(folder):
+    (folder / "train" / "bee").symlink_to(folder / "gone")
+    with pytest.raises(UserError, match=r"train/bee is a link to '.*gone', which is not there"):
+        FolderSource(split="train", data_dir=str(folder))
+
+
+def test_files_beside_the_class_folders_are_left_out_and_named(folder, caplog):
+    for name in ("x.jpg", "labels.csv", "Thumbs.db"):
+        (folder / "train" / name).touch()
+    assert len(FolderSource(split="train", data_dir=str(folder))) == 6
+    (line,) = caplog.messages
+    assert line.startswith("left out what lies beside") and line.endswith("train (1: x.jpg)")
+
+
+def test_notes_in_class_folders_are_left_out_and_told_once(folder, caplog):
+    for class_name in ("ant", "zebra"):
+        (folder / "train" / class_name / "labels.txt").touch()
+    caplog.set_level("INFO", "avit_jax")
+    assert len(FolderSource(split="train", data_dir=str(folder))) == 6
+    (line,) = caplog.messages
+    assert line.endswith("train (2: ant/labels.txt, zebra/labels.txt)")
+
+
+def test_class_names_that_only_look_alike_are_one_class(folder):
+    (folder / "val" / "zebra").rename(folder / "val" / "z\u00e9bra")
+    (folder / "train" / "zebra").rename(folder / "train" / "ze\u0301bra")
+    sources = [FolderSource(split=split, data_dir=str(folder)) for split in ("train", "validation")]
+    assert sources[0].class_names == sources[1].class_names
+    assert "z\u00e9bra" in sources[0].class_names
+    assert [len(source) for source in sources] == [6, 4]
+
+
+def test_folders_of_splits_may_have_capitals(folder):
+    (folder / "train").rename(folder / "Train")
+    (folder / "val").rename(folder / "VAL")
+    assert len(FolderSource(split="train", data_dir=str(folder))) == 6
+    assert len(FolderSource(split="validation", data_dir=str(folder))) == 4
+
+
 @pytest.mark.parametrize("name", ["val", "validation", "valid", "test"])
 def test_validation_is_found_under_its_usual_names(folder, name):
     (folder / "val").rename(folder / name)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from avit_jax.data import image_files
+from avit_jax.data import image_files, listing
 from avit_jax.data.example import BadExample
 from avit_jax.errors import UserError
 
@@ -19,7 +19,7 @@ def described(source):
 def folder(tmp_path):
     for path in (
         "b.png",
-        "a.txt",
+        "a.tiff",
         ".hidden",
         "bee/x.png",
         "bee/deep/z",
@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 def test_a_folder_is_walked_to_the_bottom_files_first_and_hidden_ones_never(folder):
     source = image_files.FileSource(folder, class_names=NAMES)
-    assert described(source) == ["a.txt", "b.png", "bee/x.png", "bee/deep/z", "wasp/x.png"]
+    assert described(source) == ["a.tiff", "b.png", "bee/x.png", "bee/deep/z", "wasp/x.png"]
     labelled = [source.labelled(index) for index in range(len(source))]
     assert labelled == [False, False, True, True, False]
     assert source[3] == (b"bee/deep/z", 1)
@@ -73,13 +73,51 @@ def test_folders_that_are_linked_are_walked_and_a_loop_of_links_ends(tmp_path):
     (tmp_path / "input").mkdir()
     (tmp_path / "input" / "bee").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "up").symlink_to(tmp_path / "input")
-    assert list(image_files.files_below(tmp_path / "input")) == ["bee/x.png"]
+    assert listing.files_below(tmp_path / "input")[0] == ["bee/x.png"]
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_link_to_a_folder_around_the_input_is_left_out(tmp_path):
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant" / "x.png").touch()
+    (tmp_path / "ant" / "up").symlink_to(tmp_path)
+    assert listing.files_below(tmp_path / "ant")[0] == ["x.png"]
+
+
+def test_what_is_no_regular_file_is_a_bad_example_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    source = image_files.FileSource(tmp_path, class_names=NAMES)
+    assert described(source) == ["pipe.png", "zero.png"]
+    for index in range(2):
+        with pytest.raises(BadExample, match="cannot be read: it is no regular file"):
+            source[index]
+
+
+@pytest.mark.parametrize(
+    "name", ["Thumbs.db", "desktop.ini", "ehthumbs_vista.db", "Icon\r", "__MACOSX", "@eaDir", "._x"]
+)
+def test_what_operating_systems_leave_is_hidden(tmp_path, name, caplog):
     (tmp_path / "x.png").touch()
-    assert list(image_files.files_below(tmp_path)) == ["x.png"]
+    (tmp_path / name).touch()
+    assert listing.files_below(tmp_path) == (["x.png"], [])
+    assert not caplog.messages
+
+
+def test_notes_and_annotations_beside_images_are_left_out_and_named(tmp_path, caplog):
+    for name in ("x.png", "labels.txt", "x.XML", "IMG_1.AAE", "old.zip", "z"):
+        (tmp_path / name).touch()
+    caplog.set_level("INFO", "avit_jax")
+    assert described(image_files.FileSource(tmp_path, class_names=NAMES)) == ["x.png", "z"]
+    (line,) = caplog.messages
+    assert line.endswith("(4: IMG_1.AAE, labels.txt, old.zip and 1 more)")
+    named = image_files.FileSource(tmp_path / "labels.txt", class_names=NAMES)
+    assert described(named) == ["labels.txt"]
+
+
+def test_a_folders_name_is_a_class_however_its_accents_are_written(tmp_path):
+    (tmp_path / "cafe\u0301").mkdir()
+    (tmp_path / "cafe\u0301" / "x.png").touch()
+    assert image_files.FileSource(tmp_path, class_names=("ant", "caf\u00e9"))[0].label == 1
 
 
 def test_a_link_that_leads_nowhere_is_a_bad_example_with_its_reason(tmp_path):
@@ -107,4 +145,4 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(UserError, match=r"locked' cannot be listed \(Permission denied\)"):
-        list(image_files.files_below(tmp_path))
+        listing.files_below(tmp_path)

@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import numpy as np
@@ -71,6 +72,38 @@ def test_an_unknown_configuration_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="BuilderConfig 1px not found") as caught:
         TfdsSource("imagenette/1px", split="train", data_dir=str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def older(prepare_tiny, tmp_path):
+    """A dataset that TFDS's code knows, prepared at a version that this code no longer has."""
+    data_dir = prepare_tiny()
+    folder = tmp_path / "tfds" / "cifar10" / "1.0.0"
+    (tmp_path / "tfds" / "tiny").rename(folder.parent)
+    info = json.loads((folder / "dataset_info.json").read_text()) | {"name": "cifar10"}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    (file,) = folder.glob("*array_record*")
+    file.rename(folder / file.name.replace("tiny", "cifar10"))
+    return data_dir
+
+
+def test_a_version_that_is_not_there_names_the_one_that_is(older):
+    for name in ("cifar10:9.9.9", "cifar10", "cifar10/32px"):
+        with pytest.raises(
+            UserError, match=r"write cifar10:1\.0\.0, which is prepared there"
+        ) as said:
+            TfdsSource(name, split="train", data_dir=older)
+        assert "\n" not in str(said.value) and len(str(said.value)) < 400
+
+
+def test_a_prepared_version_is_read_after_the_code_of_tfds_has_moved_on(older):
+    source = TfdsSource("cifar10:1.0.0", split="train", data_dir=older)
+    assert (len(source), source[1].label) == (3, 1)
+
+
+def test_a_version_that_nobody_has_names_those_that_tfds_has(tmp_path):
+    with pytest.raises(UserError, match=r"has no such version \(TFDS knows 3\.0\.2.*leave the v"):
+        TfdsSource("cifar10:9.9.9", split="train", data_dir=str(tmp_path))
 
 
 def test_remote_paths_reach_tfds_unchanged(monkeypatch):

@@ -1,14 +1,19 @@
 """Compiled inference refuses what it was not compiled for, in one sentence."""
 
+import copy
 import dataclasses
+import pickle
 import types
 
 import jax
 import numpy as np
 import pytest
 from jax import export
+from PIL import Image
 
 import avit_jax
+from avit_jax.data.mix import normalise
+from avit_jax.errors import UserError
 from avit_jax.execution.executions import EXECUTIONS, fastest
 
 
@@ -48,6 +53,44 @@ def test_answers_come_back_for_the_images_that_were_given(predict):
     whole, part = predict(images), predict(images[:3])
     np.testing.assert_allclose(part.logits, whole.logits[:3], atol=1e-6)
     assert part.usage[0].tokens.shape[1] == 3
+
+
+def test_pixels_are_normalised_on_the_way_in_compiled_or_not(model, predict):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    params = model.init(jax.random.key(0))
+    wanted = predict(np.asarray(normalise(pixels))).logits
+    np.testing.assert_allclose(predict(pixels).logits, wanted, atol=1e-6)
+    np.testing.assert_allclose(predict(list(pixels)).logits, wanted, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, pixels).logits, wanted, atol=1e-5)
+    for answer in (predict, lambda images: model.apply(params, images)):
+        with pytest.raises(UserError, match="images are int64"):
+            answer(pixels.astype(np.int64))
+
+
+def test_an_image_of_pillow_is_refused(predict):
+    with pytest.raises(UserError, match="images are of Pillow"):
+        predict(Image.new("RGB", (32, 32)))
+
+
+@pytest.mark.parametrize("batch_size", ["8", 8.0, True, None])
+def test_a_batch_size_that_is_no_number_of_images_is_refused(model, batch_size):
+    with pytest.raises(UserError, match="write a whole number of images"):
+        model.compile(model.abstract_params(), batch_size=batch_size)
+
+
+def test_no_images_have_no_answers(model, predict):
+    none = np.zeros((0, 32, 32, 3), np.uint8)
+    assert predict(none).logits.shape == (0, 5)
+    with pytest.raises(UserError, match="there is no image in the batch"):
+        model.apply(model.abstract_params(), none)
+
+
+def test_a_predictor_says_where_it_cannot_go(predict):
+    for pickled in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(UserError, match="pickle the model and its params"):
+            pickled(predict)
+    with pytest.raises(UserError, match=r"call model.apply\(params, images\) there"):
+        jax.jit(lambda images: predict(images).logits)(np.zeros((8, 32, 32, 3), np.float32))
 
 
 @pytest.mark.parametrize("execution", ["compact", "capped", "dense"])

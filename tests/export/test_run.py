@@ -47,7 +47,18 @@ def same(found, expected):
 def test_a_compact_program_answers_as_the_model_for_any_number_of_images(folder, images, expected):
     answer = load.load(folder)
     same(answer(images), expected)
-    same(answer(images[:1]), {name: values[:1] for name, values in expected.items()})
+    for count in (1, 0):
+        same(answer(images[:count]), {name: values[:count] for name, values in expected.items()})
+    same(answer(list(images)), expected)
+    for wrong, said in (
+        (images / 255.0, r"images are float64 \[5, 32, 32, 3\], but this program takes pixels"),
+        (images[0], r"images are uint8 \[32, 32, 3\]"),
+        (images[:, :8], r"images are uint8 \[5, 8, 32, 3\]"),
+        ([images[0], images[0, :8]], "images of a list have several shapes"),
+        ("cat.jpg", "images are"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            answer(wrong)
 
 
 def test_the_folder_says_all_that_its_user_needs_and_nothing_about_this_machine(folder, run):
@@ -82,7 +93,9 @@ def test_a_masked_program_takes_any_number_of_images_at_once(run, images, expect
     config.inference.execution = "masked"
     target = export.export_run(config, run[1], output=tmp_path / "masked")
     assert json.loads((target / "export.json").read_text())["batch_size"] is None
-    same(load.load(target)(images), expected)
+    for count in (5, 0):
+        wanted = {name: values[:count] for name, values in expected.items()}
+        same(load.load(target)(images[:count]), wanted)
 
 
 def test_a_taken_place_is_refused_and_left_alone(run, folder, tmp_path):

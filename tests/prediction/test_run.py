@@ -26,7 +26,7 @@ def folder(tmp_path):
         path = tmp_path / "input" / place / f"{index} é.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(source[index].image).save(path)
-    (tmp_path / "input" / "notes.txt").write_text("no image")
+    (tmp_path / "input" / "notes").write_text("no image")
     (tmp_path / "input" / "3" / "gone.png").symlink_to(tmp_path / "nowhere")
     return tmp_path / "input"
 
@@ -64,7 +64,7 @@ def test_a_folder_gives_a_line_per_file_and_a_bad_file_its_reason(run, folder, t
     assert [line["image"] for line in lines] == [
         "0 é.png",
         "4 é.png",
-        "notes.txt",
+        "notes",
         "3/1 é.png",
         "3/3 é.png",
         "3/gone.png",
@@ -87,7 +87,7 @@ def test_a_folder_gives_a_line_per_file_and_a_bad_file_its_reason(run, folder, t
 
 def test_nothing_but_bad_files_is_no_failure(run, tmp_path, capsys):
     (tmp_path / "input").mkdir()
-    (tmp_path / "input" / "notes.txt").touch()
+    (tmp_path / "input" / "notes").touch()
     path = predict_run(*run[:2], source=str(tmp_path / "input"), output=tmp_path / "lines.jsonl")
     (line,) = read(path)
     assert line["error"].startswith("cannot be decoded")

@@ -1,5 +1,7 @@
 """Parts of the work are contiguous and complete, and nobody waits for who could not begin."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -82,3 +84,20 @@ def test_half_an_address_of_the_others_is_refused(changes, sentence):
     environment = {key: value for key, value in (JAX | changes).items() if value is not None}
     with pytest.raises(UserError, match=sentence):
         processes.initialise_processes(environment)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_hears_of_sigterm_and_of_ctrl_c_after_its_step(number, capfd):
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        asked = processes.preemption_notice()
+        assert not asked(1)
+        signal.raise_signal(number)
+        assert asked(1)
+        if number == signal.SIGINT:
+            assert capfd.readouterr().err.count("\n") == 1
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
