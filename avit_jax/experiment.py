@@ -126,8 +126,7 @@ class Experiment:
         Raises:
             UserError: there are none, they do not fit, or the run was trained with other settings.
         """
-        mesh, weights = mesh or self.mesh, self.settings.eval.weights
-        changes = self.changes
+        mesh, weights, changes = mesh or self.mesh, self.settings.eval.weights, self.changes
         found = weights_of_run(self.workdir, self.model, mesh, weights=weights)
         if found is None:
             found = initial_weights(self.settings.init, self.model, mesh, weights=weights)

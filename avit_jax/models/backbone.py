@@ -230,9 +230,7 @@ class Backbone(nnx.Module):
                 f"[B, {size}, {size}, 3]: resize them or create the model with another image_size."
             )
         patches = self.patches(images.astype(self.shape.dtype), key).astype(jnp.float32)
-        prefix = [self.cls_token[...]]
-        if self.shape.distilled:
-            prefix.append(self.dist_token[...])
+        prefix = [self.cls_token[...], *([self.dist_token[...]] if self.shape.distilled else [])]
         prefix = [jnp.broadcast_to(token, (images.shape[0], *token.shape[1:])) for token in prefix]
         tokens = jnp.concatenate([*prefix, patches], axis=1)
         if hasattr(self, "pos_embed"):

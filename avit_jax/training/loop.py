@@ -228,11 +228,8 @@ class Run:
                 self.state = self.stepping.fit(self.state)
             self.writer.flush()
             self.effort = self.clock.effort(self.before)
-            extra = {
-                "effort": dataclasses.asdict(self.effort),
-                "teacher": self.teacher_origin,
-                "rows": self.stepping.stored(),
-            }
+            extra = {"effort": dataclasses.asdict(self.effort), "rows": self.stepping.stored()}
+            extra["teacher"] = self.teacher_origin
             self.checkpoints.save(self.step, self.state, extra=extra)
 
     def roll_back(self, problem: step.NonFinite) -> None:
