@@ -45,7 +45,7 @@ class Init:
 
     workdir: str | None = None  # of a run of this project: its newest checkpoint
     weights: str | None = None  # of somebody else: .pth, .safetensors, .npz, or hf://owner/name
-    # What `weights` expects of pixels, see pretrained/pixels.py: "imagenet" (DeiT, timm's rule) or
+    # What `weights` expects of pixels: "imagenet" (DeiT, timm's rule) or
     # "symmetric" (AugReg). Unset: symmetric for google-research's .npz files.
     pixels: str | None = None
     # Whether training may start from random weights; False in recipes for fine-tuning.
@@ -62,9 +62,9 @@ class Teacher(Distillation):
     What the student is held to, and how much that weighs, are fields of `Distillation`.
     """
 
-    workdir: str | None = None
-    weights: str | None = None
-    pixels: str | None = None
+    workdir: str | None = None  # as in `init`
+    weights: str | None = None  # as in `init`
+    pixels: str | None = None  # as in `init`
     # Which model `weights` are of, by its name; this one's backbone where unset.
     model: str | None = None
 
@@ -95,10 +95,12 @@ class Teacher(Distillation):
 class Data:
     """What is trained and evaluated on."""
 
+    # "digits" (in the package), "folder" (one folder of images a class), or a TFDS dataset.
     name: str = "imagenet2012"
-    dir: str | None = changeable(None)  # or the environment variable TFDS_DATA_DIR
-    train_split: str = "train"
-    eval_split: str = "validation"
+    # Where it lies; unset, of a TFDS dataset, the environment variable TFDS_DATA_DIR.
+    dir: str | None = changeable(None)
+    train_split: str = "train"  # of a TFDS dataset also a part, "train[:50%]"
+    eval_split: str = "validation"  # likewise
     # Processes that decode; 0 decodes in threads of this process.
     workers: int = changeable(0)
     # Unreadable examples, as a share of those seen, that end a run.
@@ -116,16 +118,17 @@ class Train:
     """How long a training lasts and what a step is."""
 
     batch_size: int = 1024  # images per step, over all devices and processes
-    epochs: float = 100.0
+    epochs: float = 100.0  # passes over the training images
     steps: int | None = None  # instead of epochs
     accumulation: int = 1  # microbatches per step; penalties are means over microbatches
-    # Or "live": tokens that have halted are left out of a step, with the same gradients.
+    # "all", or "live": tokens that have halted are left out of a step, with the same gradients.
     rows: str = "all"
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.1  # share of a label that goes to all classes alike
     ema_decay: float = 0.0  # 0: no moving average of the parameters
-    # Or "rollback": back to the last checkpoint, skip the step.
+    # At a loss or gradient that is not finite: "stop", or "rollback": back to the last checkpoint,
+    # and that step is skipped.
     on_nonfinite: str = changeable("stop")
-    max_rollbacks: int = changeable(3)
+    max_rollbacks: int = changeable(3)  # then the run stops all the same
 
     def __post_init__(self):
         prefix = "config.train."
@@ -145,15 +148,15 @@ class Train:
 class Optim:
     """AdamW and its learning rate."""
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 5e-4  # the peak, for `reference_batch_size` images a step
     reference_batch_size: int = 512  # the learning rate is scaled by batch_size / this
     warmup: float = 0.05  # share of the training
     min_learning_rate: float = 0.01  # share of the peak
-    weight_decay: float = 0.05
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    clip_norm: float = 0.0  # 0: no clipping
+    weight_decay: float = 0.05  # of weights, times the learning rate
+    b1: float = 0.9  # decay of the mean of gradients
+    b2: float = 0.999  # decay of the mean of their squares
+    eps: float = 1e-8  # added to the root of the latter
+    clip_norm: float = 0.0  # largest norm of a step's gradients; 0: no clipping
 
     def __post_init__(self):
         prefix = "config.optim."
@@ -165,10 +168,10 @@ class Optim:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """How the devices are arranged, see `runtime.device_mesh.make_mesh`."""
+    """How the devices of all processes are arranged: images are split over both axes."""
 
-    data: int = -1
-    fsdp: int = 1
+    data: int = -1  # rows of the mesh; -1: as many as the devices make
+    fsdp: int = 1  # columns, over which parameters are split, too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,7 +190,7 @@ class Log:
     """What a training says on its way."""
 
     every: int = 50  # steps
-    tensorboard: bool = changeable(True)
+    tensorboard: bool = changeable(True)  # also write events, into WORKDIR/tensorboard
 
     def __post_init__(self):
         validators.positive(self, "every", prefix="config.log.")
@@ -195,9 +198,9 @@ class Log:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All sections but `model` and `method`, which `model.make_model` makes a model of."""
+    """All settings but those in `config.model` and `config.method`, which say what model it is."""
 
-    seed: int = 0
+    seed: int = 0  # of all that is random: weights, order, augmentation, mixing, dropout
     init: Init = dataclasses.field(default_factory=Init)
     teacher: Teacher = dataclasses.field(default_factory=Teacher)
     data: Data = dataclasses.field(default_factory=Data, metadata=OF_USE)

@@ -17,10 +17,10 @@ PEER_MODES = ("eager", "compile", "graphs", "autotune")
 class Eval:
     """When and with which weights a model is evaluated."""
 
-    batch_size: int = changeable(256)
+    batch_size: int = changeable(256)  # images that are evaluated together
     # Epochs; also saves a checkpoint. The last step always does both.
     every: float = changeable(5.0)
-    weights: str = "auto"  # "auto": EMA where there is one; "ema"; "raw". Of files too
+    weights: str = "auto"  # "auto": the EMA where there is one; "ema"; "raw". Of files, too
 
     def __post_init__(self):
         validators.positive(self, "batch_size", "every", prefix="config.eval.")
@@ -35,13 +35,13 @@ class Inference:
     # "auto": the fastest exact one that --mode calibrate found, else compact on CPUs, static on
     # GPUs and (A-ViT) TPUs; or "compact", "static", "masked", "dense", "capped".
     execution: str = "auto"
-    # Static sizes of the program, see execution/plan.py; those of --mode calibrate, or sensible
-    # ones, where unset.
+    # Sizes of the program, which no answer depends on; where unset, those of --mode calibrate, or
+    # sensible ones. Images that compact execution packs together:
     images: int | None = None
-    row_sizes: tuple[int, ...] | None = None
-    attention_images: int | None = None
-    lengths: tuple[int, ...] | None = None
-    dense_images: int | None = None
+    row_sizes: tuple[int, ...] | None = None  # token rows that linear layers are compiled for
+    attention_images: int | None = None  # images whose attention is computed together
+    lengths: tuple[int, ...] | None = None  # tokens of an image that attention is compiled for
+    dense_images: int | None = None  # images that dense execution treats together
     fused_attention: bool | None = None  # cuDNN's kernel, on NVIDIA GPUs: bfloat16
     ragged_attention: bool | None = None  # dense and static execution by our kernel, on TPUs
     unrolled: bool | None = None  # layers one by one instead of a loop: for GPUs
@@ -70,7 +70,7 @@ class Benchmark:
     profiles: tuple[str, ...] | None = None
     executions: tuple[str, ...] | None = None  # unset: all; on accelerators all but compact
     training: bool = False  # also race training steps
-    turns: int = 9
+    turns: int = 9  # how often everything is timed, one after the other
     # Calls that are begun in a row and waited for once. Unset: 1 on CPUs, 10 on accelerators, whose
     # own time is asked for and not the host's.
     calls: int | None = None

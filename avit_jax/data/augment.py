@@ -29,6 +29,7 @@ class Augment:
     """Settings of the image transforms; each says which kind reads it."""
 
     kind: str = "inception"
+    """"inception" (random resized crop and flip), "affine" or "none", in training."""
     min_scale: float = 0.08
     """Smallest share of the image's area that a crop covers (inception)."""
     max_scale: float = 1.0

@@ -33,9 +33,9 @@ class Distillation:
     """Weights of the parts; the defaults are the published ones, and 0 leaves a part out.
 
     Attributes:
-        attention: of `attention_distance`.
-        hidden: of `hidden_distance`.
-        logits: of `logits_distance`.
+        attention: weight of the L1 distance of what the class tokens attend to.
+        hidden: weight of the squared distance of the class tokens behind each block.
+        logits: weight of the cross-entropy of the softened answers.
         temperature: by which both models' logits are divided.
     """
 
