@@ -31,6 +31,8 @@ nitpicky = True
 html_theme = "furo"
 html_title = f"avit_jax {version}"
 html_math_renderer = "mathml"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_copyright = False
 html_copy_source = False
 
