@@ -27,6 +27,7 @@ extensions = ["myst_parser", "sphinx_copybutton"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nitpicky = True
+highlight_language = "text"  # of blocks that do not say theirs: commands, tables, what is printed
 
 html_theme = "furo"
 html_title = f"avit_jax {version}"
