@@ -41,7 +41,7 @@ from avit_jax.execution.execution import executed_gmacs
 from avit_jax.execution.executions import find
 from avit_jax.losses import classification
 from avit_jax.methods.base import Model
-from avit_jax.methods.forward import LiveRows
+from avit_jax.methods.forward import RowCapacities
 from avit_jax.models import costs
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.tables import columns
@@ -88,7 +88,7 @@ def inference(
     return model.program(execution, plan), ran / needed
 
 
-def gradients(model: Model, platform: str, rows: LiveRows | None = None) -> Callable:
+def gradients(model: Model, platform: str, rows: RowCapacities | None = None) -> Callable:
     """Loss and gradients of a training step without its optimiser, on all rows or live ones."""
     model = model.on(platform)
 
@@ -104,7 +104,7 @@ def gradients(model: Model, platform: str, rows: LiveRows | None = None) -> Call
     return jax.value_and_grad(loss)
 
 
-def live_rows(model: Model, usage: tuple[Usage, ...], batch_size: int) -> LiveRows:
+def live_rows(model: Model, usage: tuple[Usage, ...], batch_size: int) -> RowCapacities:
     """The rows that a training takes after an evaluation which saw such a batch."""
     shape = model.shape
     everything = RowSizes.everything(
@@ -112,7 +112,7 @@ def live_rows(model: Model, usage: tuple[Usage, ...], batch_size: int) -> LiveRo
     )
     fitted = everything.fitted(np.asarray(usage[0].tokens).sum((1, 2)))
     mesh = make_mesh(devices=jax.devices()[:1])
-    return LiveRows(capacities=fitted.capacities, mesh=mesh)
+    return RowCapacities(capacities=fitted.capacities, mesh=mesh)
 
 
 def inputs(model: Model, batch_size: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:

@@ -49,7 +49,8 @@ def test_an_evaluation_does_not_open_the_training_data(config, tmp_path):
 def test_synthetic_cases_of_a_benchmark_open_no_data(config, tmp_path):
     config.data.update(name="folder", dir=str(tmp_path / "nowhere"))
     config.benchmark.update(batch_sizes=(8,), profiles=("half",))
-    (case,) = cases(Experiment(config, tmp_path))
+    experiment = Experiment(config, tmp_path)
+    (case,) = cases(experiment, experiment.settings.benchmark)
     assert case.images.shape == (8, 32, 32, 3)
 
 

@@ -35,7 +35,7 @@ from avit_jax.runtime.paired_timing import race
 from avit_jax.training.optimization import Optimization
 from avit_jax.training.row_sizes import RowSizes
 from avit_jax.training.step import TrainStep
-from avit_jax.training.stepping import AllRows, LiveRows
+from avit_jax.training.stepping import StepsOnAllRows, StepsOnLiveRows
 from avit_jax.types import Usage
 
 DENSE = "dense step"
@@ -46,6 +46,7 @@ TOTAL_STEPS = 10_000
 
 def ways(model: Model, settings: Settings) -> dict[str, tuple[Model, Settings]]:
     """What trains in the race by name, each a model and its settings; a new way is a line here."""
+    model = as_learnt(model)
     found = {
         DENSE: (plain.Model(model.shape, plain.Settings()), settings),
         "masked step": (model, settings),
@@ -58,6 +59,14 @@ def ways(model: Model, settings: Settings) -> dict[str, tuple[Model, Settings]]:
         live = dataclasses.replace(settings.train, rows="live")
         found["live step"] = (model, dataclasses.replace(settings, train=live))
     return found
+
+
+def as_learnt(model: Model) -> Model:
+    """The model as at the end of its training: halting fully on, nothing left to chance."""
+    shape = dataclasses.replace(model.shape, drop_path_rate=0.0, dropout_rate=0.0)
+    gradual = {field.name for field in dataclasses.fields(model.settings)} & {"dense_until", "ramp"}
+    settings = dataclasses.replace(model.settings, **dict.fromkeys(gradual, 0.0))
+    return dataclasses.replace(model, shape=shape, settings=settings)
 
 
 def train_figures(
@@ -159,13 +168,13 @@ def _ours(
         figures["compile_seconds"] = time.perf_counter() - began  # of the last one, which is raced
         return step
 
-    stepping: AllRows | LiveRows
-    if optimization.recipe.live_rows:
+    stepping: StepsOnAllRows | StepsOnLiveRows
+    if optimization.recipe.on_live_rows:
         shape, images = model.shape, optimization.images // mesh.size
         tokens = {"depth": shape.depth, "num_tokens": shape.num_tokens}
-        stepping = LiveRows(step_of, RowSizes.everything(images=images, **tokens), None)
+        stepping = StepsOnLiveRows(step_of, RowSizes.everything(images=images, **tokens), None)
     else:
-        stepping = AllRows(step_of(None), None)
+        stepping = StepsOnAllRows(step_of(None), None)
     number = 0
 
     def run() -> Any:
@@ -179,7 +188,7 @@ def _ours(
     run()
     state = stepping.fit(state)  # as a training does at an evaluation: the rows that are needed
     jax.block_until_ready(run())
-    if isinstance(stepping, LiveRows):
+    if isinstance(stepping, StepsOnLiveRows):
         figures["rows_run"] = stepping.sizes.share
     return run, figures
 

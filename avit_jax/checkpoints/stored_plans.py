@@ -103,7 +103,15 @@ def chosen_execution(settings: Inference, model: Model, workdir: Path) -> str:
 
 def _entry(settings: Inference, shape: Shape, workdir: Path) -> dict[str, Any] | None:
     where = situation(shape, settings.batch_size)
-    return next((entry for entry in _read(workdir) if entry["situation"] == where), None)
+    found = next((entry for entry in _read(workdir) if entry["situation"] == where), None)
+    if found and where["platform"] == "tpu" and "ragged_attention" not in found["plan"]:
+        logger.warning(
+            "%s is from before there were kernels for TPUs, and left out: run --mode calibrate "
+            "again.",
+            workdir / FILE,
+        )
+        return None
+    return found
 
 
 def _read(workdir: Path) -> list[dict[str, Any]]:

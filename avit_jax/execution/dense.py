@@ -70,7 +70,7 @@ def _in_rows(network: Backbone, images: Array, plan: Plan) -> Array:
 
 def _answered(network: Backbone, prefix: Array) -> Output:
     shape = network.shape
-    everything = jnp.ones((shape.depth, len(prefix), shape.num_tokens), bool)
+    everything = jnp.ones((shape.depth, prefix.shape[0], shape.num_tokens), bool)
     return Output(logits=network.readout(prefix).mean(0), usage=(Usage(tokens=everything),))
 
 

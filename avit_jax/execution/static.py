@@ -48,10 +48,12 @@ def _rows(model: Any, plan: Plan, batch: int) -> tuple[int, ...]:
             f"the plan has {len(found)} static_rows, but this model wants {model.static_parts}: "
             "calibrate again for this model, or set config.inference.static_rows."
         )
-    tokens = model.shape.num_tokens
+    everything = room = batch * model.shape.num_tokens
     if plan.ragged_attention:
-        tokens, found = aligned(tokens), tuple(map(aligned, found))
-    rows = tuple(min(rows, batch * tokens) for rows in found)
+        room = batch * aligned(model.shape.num_tokens)
+        # As many rows as there are tokens mean all of them, wherever images may begin.
+        found = tuple(room if rows >= everything else aligned(rows) for rows in found)
+    rows = tuple(min(rows, room) for rows in found)
     if not model.tokens_return and any(b > a for a, b in itertools.pairwise(rows)):
         raise UserError(
             f"static_rows of the plan are {list(found)}: they may not rise from one layer to the "

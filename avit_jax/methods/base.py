@@ -23,7 +23,7 @@ from jax import Array
 from avit_jax.data.given_images import given_images
 from avit_jax.errors import UserError
 from avit_jax.methods.compilable import Compilable
-from avit_jax.methods.forward import Call, LiveRows
+from avit_jax.methods.forward import Call, RowCapacities
 from avit_jax.models import costs, functional
 from avit_jax.types import Dial, Output
 
@@ -61,7 +61,7 @@ class Model(Compilable):
         execution: str = "masked",
         progress: Array | float = 1.0,
         features: bool = False,
-        rows: LiveRows | None = None,
+        rows: RowCapacities | None = None,
         settings: Mapping[str, Array | float] | None = None,
     ) -> Output:
         """Run the model on a batch with static shapes: skipped work is masked, not left out.

@@ -149,8 +149,7 @@ class Compilable(Parameterized):
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
         """Plans for calibration to race, "default" among them, for a batch on one device."""
         plan = self.default_plan(batch_size)
-        plans = candidates(plan, self.shape.num_tokens, batch_size)
-        return plans
+        return candidates(plan, self.shape.num_tokens, batch_size)
 
     def compile(
         self,

@@ -17,7 +17,7 @@ from avit_jax.models.layers import dropout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LiveRows:
+class RowCapacities:
     """What a training on live rows alone runs on, see `Model.check_learns_on_rows`.
 
     Attributes:
@@ -47,7 +47,7 @@ class Call:
     train: bool = struct.field(pytree_node=False, default=False)
     dense: bool = struct.field(pytree_node=False, default=False)
     features: bool = struct.field(pytree_node=False, default=False)
-    rows: LiveRows | None = struct.field(pytree_node=False, default=None)
+    rows: RowCapacities | None = struct.field(pytree_node=False, default=None)
     key: Array | None = None
     noise: Any = None
     progress: Array | float = 1.0

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
-from avit_jax.training.loss import Room
+from avit_jax.training.loss import RowsFound
 
 
 def accumulated(gradient: Callable, count: int, mesh: Mesh) -> Callable:
@@ -31,7 +31,7 @@ def accumulated(gradient: Callable, count: int, mesh: Mesh) -> Callable:
 
     def over_microbatches(
         params: Params, data: tuple[Array, Array], key: Array, progress: Array
-    ) -> tuple[Params, dict[str, Array], Room | None]:
+    ) -> tuple[Params, dict[str, Array], RowsFound | None]:
         def body(sums: Any, inputs: Any):
             index, images, targets = inputs
             images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
@@ -45,7 +45,7 @@ def accumulated(gradient: Callable, count: int, mesh: Mesh) -> Callable:
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, logged))
         sums, room = jax.lax.scan(body, zeros, inputs)
         if room is not None:
-            room = Room(fits=room.fits.all(), live_rows=room.live_rows.max(0))
+            room = RowsFound(fits=room.fits.all(), live_rows=room.live_rows.max(0))
         return *jax.tree.map(lambda leaf: leaf / count, sums), room
 
     return over_microbatches

@@ -11,12 +11,12 @@ from jax import Array
 from avit_jax.losses import classification
 from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
-from avit_jax.methods.forward import LiveRows
+from avit_jax.methods.forward import RowCapacities
 from avit_jax.methods.per_image import token_depth
 
 
 @struct.dataclass(kw_only=True)
-class Room:
+class RowsFound:
     """Whether a batch found room in a step on live rows.
 
     Attributes:
@@ -30,13 +30,13 @@ class Room:
 
 
 def loss_function(
-    model: Model, teacher: Teacher | None = None, rows: LiveRows | None = None
+    model: Model, teacher: Teacher | None = None, rows: RowCapacities | None = None
 ) -> Callable:
     """Task loss (summed over all exits of a cascade) plus the penalties of model and teacher.
 
     The function returned takes `(params, images, targets, key, progress)`, and with a teacher
     `teacher_params=` its parameters; it returns the loss, and beside it what to log of it and the
-    `Room` of a step on live rows (`None` without `rows`).
+    `RowsFound` of a step on live rows (`None` without `rows`).
     """
     features = teacher is not None and teacher.distillation.features
 
@@ -58,7 +58,7 @@ def loss_function(
             logged["mean_depth"] = token_depth(model, output).mean(dtype=jnp.float32)
         if rows is None:
             return total, (logged, None)
-        room = Room(fits=output.fits.all(), live_rows=output.aux["live_rows"])
+        room = RowsFound(fits=output.fits.all(), live_rows=output.aux["live_rows"])
         return total, (logged, room)
 
     return loss

@@ -26,7 +26,7 @@ from avit_jax.training.step import (
     make_skip_step,
     make_train_step,
 )
-from avit_jax.training.stepping import AllRows, LiveRows
+from avit_jax.training.stepping import StepsOnAllRows, StepsOnLiveRows
 from avit_jax.training.teacher import make_teacher, refuse_attention
 
 
@@ -56,12 +56,13 @@ class Optimization:
             log_every=settings.log.every,
             mix=settings.data.mix,
             teacher=make_teacher(settings.teacher, model),
-            live_rows=train.rows == "live",
+            on_live_rows=train.rows == "live",
         )
-        if self.recipe.live_rows:
+        if self.recipe.on_live_rows:
             model.check_learns_on_rows()
             refuse_attention(self.recipe.teacher)
         self.images = train.batch_size // train.accumulation
+        self._steps: dict[tuple[Mesh, tuple[int, ...] | None], TrainStep] = {}
         self.schedule: optax.Schedule = optimizers.learning_rate(
             optim, batch_size=train.batch_size, total_steps=total_steps
         )
@@ -78,13 +79,16 @@ class Optimization:
         return abstract_on(mesh, self._shapes)
 
     def compiled_step(self, mesh: Mesh, capacities: tuple[int, ...] | None = None) -> TrainStep:
-        """A training step, on so many live rows or on all; takes over the memory of its state."""
-        return self._compiled(
-            make_train_step(
+        """A training step, on so many live rows or on all; takes over the memory of its state.
+
+        Asked for again, as after a rollback, it is the same one.
+        """
+        if (mesh, capacities) not in self._steps:
+            step = make_train_step(
                 self.model, self.optimizer, self.schedule, self.recipe, mesh, capacities
-            ),
-            mesh,
-        )
+            )
+            self._steps[mesh, capacities] = self._compiled(step, mesh)
+        return self._steps[mesh, capacities]
 
     def compiled_skip(self, mesh: Mesh) -> SkipStep:
         """A step that is left out; takes over the memory of its state."""
@@ -97,24 +101,24 @@ class Optimization:
         teacher: Params | None = None,
         stored: Mapping[str, Any] | None = None,
         compiling: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
-    ) -> AllRows | LiveRows:
+    ) -> StepsOnAllRows | StepsOnLiveRows:
         """What makes the steps of a training.
 
         Args:
             mesh: of its devices.
             teacher: parameters of one, on the mesh.
             stored: what the checkpoint says that the training goes on from.
-            compiling: see `LiveRows`.
+            compiling: see `StepsOnLiveRows`.
         """
-        if not self.recipe.live_rows:
-            return AllRows(self.compiled_step(mesh), teacher)
+        if not self.recipe.on_live_rows:
+            return StepsOnAllRows(self.compiled_step(mesh), teacher)
         shape, images = self.model.shape, self.images // mesh.size
         sizes = RowSizes.everything(images=images, depth=shape.depth, num_tokens=shape.num_tokens)
         before = stored and RowSizes.of_json(stored)
         if before and before.images == images:
             sizes = before
         step_of = functools.partial(self.compiled_step, mesh)
-        return LiveRows(step_of, sizes, teacher, compiling=compiling)
+        return StepsOnLiveRows(step_of, sizes, teacher, compiling=compiling)
 
     def _compiled(self, step: Callable, mesh: Mesh) -> Any:
         placed = (self._places(mesh), replicated(mesh))

@@ -64,6 +64,8 @@ class RowSizes:
         """
         if not np.any(live_rows):
             return self
+        # More than everything are those of a device that had more images, before this resumed.
+        live_rows = np.minimum(live_rows, self.sizes[0])
         wanted = that_hold(np.asarray(live_rows) * HEADROOM, self.sizes[0][0])
         holding = [size for size in self.sizes if np.all(np.less_equal(live_rows, size))]
         least, sizes = min(holding, key=sum), self.sizes

@@ -24,7 +24,7 @@ from avit_jax.data.mix import Mix, mix, normalise
 from avit_jax.losses import classification
 from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
-from avit_jax.methods.forward import LiveRows
+from avit_jax.methods.forward import RowCapacities
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import platform_of
 from avit_jax.training.accumulation import accumulated
@@ -60,10 +60,10 @@ class LiveTrainState(TrainState):
     """That of a training on live rows.
 
     Attributes:
-        live_rows: `[L]` int32, the most of one device in a step since the last evaluation.
+        most_live_rows: `[L]` int32, of one device in a step since the last evaluation.
     """
 
-    live_rows: Array
+    most_live_rows: Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Recipe:
     `teacher` looks at the images of every step as they are mixed and cut; its parameters never
     change, so they are no part of the state and come with every call.
 
-    `live_rows` says that steps leave out tokens that have halted.
+    `on_live_rows` says that steps leave out tokens that have halted.
     """
 
     total_steps: int
@@ -88,7 +88,7 @@ class Recipe:
     log_every: int
     mix: Mix
     teacher: Teacher | None = None
-    live_rows: bool = False
+    on_live_rows: bool = False
 
 
 class NonFinite(Exception):
@@ -123,9 +123,9 @@ def init_state(
         window=_empty_window(model, recipe),
         nonfinite=jnp.int32(NEVER),
     )
-    if not recipe.live_rows:
+    if not recipe.on_live_rows:
         return state
-    return LiveTrainState(**vars(state), live_rows=jnp.zeros(model.shape.depth, jnp.int32))
+    return LiveTrainState(**vars(state), most_live_rows=jnp.zeros(model.shape.depth, jnp.int32))
 
 
 def make_train_step(
@@ -151,7 +151,7 @@ def make_train_step(
     model = model.on(platform_of(mesh))
     teacher = recipe.teacher and recipe.teacher.on(platform_of(mesh))
 
-    rows = capacities and LiveRows(capacities=capacities, mesh=mesh)
+    rows = capacities and RowCapacities(capacities=capacities, mesh=mesh)
 
     def train_step(
         state: TrainState,
@@ -201,7 +201,7 @@ def make_train_step(
         )
         if rows is None:
             return after, _averages(after)
-        after = after.replace(live_rows=jnp.maximum(state.live_rows, room.live_rows))
+        after = after.replace(most_live_rows=jnp.maximum(state.most_live_rows, room.live_rows))
         # A step behind one that was not made would be made on the wrong state.
         made = room.fits & (state.step == number)
         after = jax.tree.map(lambda new, old: jnp.where(made, new, old), after, state)

@@ -26,7 +26,7 @@ Averages = dict[str, Array]
 Batch = Mapping[str, Array]
 
 
-class AllRows:
+class StepsOnAllRows:
     """Steps that run every token."""
 
     def __init__(self, step: TrainStep, teacher: Params | None):
@@ -55,7 +55,7 @@ class _InFlight(NamedTuple):
     fits: Array
 
 
-class LiveRows:
+class StepsOnLiveRows:
     """Steps that leave out tokens that have halted."""
 
     def __init__(
@@ -80,24 +80,24 @@ class LiveRows:
         self._in_flight: list[_InFlight] = []
 
     def advance(self, state: TrainState, number: int, batch: Batch) -> tuple[TrainState, Averages]:
-        """As `AllRows.advance`; the step before it is sure to have been made."""
+        """As `StepsOnAllRows.advance`; the step before it is sure to have been made."""
         state, averages = self._make(state, number, batch)
         return self._settle(state, averages, leave=1)
 
     def settle(self, state: TrainState, averages: Averages) -> tuple[TrainState, Averages]:
-        """As `AllRows.settle`; waits for the device."""
+        """As `StepsOnAllRows.settle`; waits for the device."""
         return self._settle(state, averages, leave=0)
 
     def fit(self, state: TrainState) -> TrainState:
-        """As `AllRows.fit`; the most live rows are counted anew from here."""
+        """As `StepsOnAllRows.fit`; the most live rows are counted anew from here."""
         before = self.sizes
-        self.sizes = before.fitted(np.asarray(state.live_rows))
+        self.sizes = before.fitted(np.asarray(state.most_live_rows))
         if self.sizes != before:
             logger.info("steps run %.0f %% of all rows from here on", 100 * self.sizes.share)
-        return state.replace(live_rows=jnp.zeros_like(state.live_rows))
+        return state.replace(most_live_rows=jnp.zeros_like(state.most_live_rows))
 
     def stored(self) -> dict[str, Any]:
-        """As `AllRows.stored`."""
+        """As `StepsOnAllRows.stored`."""
         return self.sizes.to_json()
 
     def _make(self, state: TrainState, number: int, batch: Batch) -> tuple[TrainState, Averages]:

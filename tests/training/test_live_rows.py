@@ -13,7 +13,7 @@ from avit_jax import create_model
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
 from avit_jax.losses.distillation import Distillation, Teacher
-from avit_jax.methods.forward import LiveRows
+from avit_jax.methods.forward import RowCapacities
 from avit_jax.runtime.device_mesh import make_mesh, replicated
 from avit_jax.training import optimizers
 from avit_jax.training import step as steps
@@ -59,7 +59,7 @@ def draw(model, seed=0):
 def losses(model, params, *, capacities, mesh=ONE, teacher=None):
     """Value, what was told beside it, and gradients on a batch."""
     targets = jax.nn.one_hot(jnp.arange(BATCH), 5)
-    rows = capacities and LiveRows(capacities=capacities, mesh=mesh)
+    rows = capacities and RowCapacities(capacities=capacities, mesh=mesh)
     function = functools.partial(
         loss_function(model, teacher, rows), teacher_params=teacher and draw(teacher.model, 2)
     )
@@ -132,7 +132,7 @@ def test_a_teacher_that_compares_answers_and_class_tokens_teaches_the_same():
     teacher = Teacher(plain_model(model.shape), Distillation(attention=0.0))
     params = draw(model)
     theirs = losses(model, params, capacities=None, teacher=teacher)
-    ours = losses(model, params, capacities=EVERYTHING, teacher=teacher)
+    ours = losses(model, params, capacities=enough(live_rows(model, params)), teacher=teacher)
     assert "teacher_hidden_penalty" in ours[1][0] and ours[1][0]["teacher_hidden_penalty"] > 0
     assert_same(ours, theirs)
 
@@ -150,7 +150,7 @@ def trained():
         return jax.jit(made, out_shardings=replicated(ONE))
 
     def start(*, live):
-        chosen = dataclasses.replace(recipe, live_rows=live)
+        chosen = dataclasses.replace(recipe, on_live_rows=live)
         state = steps.init_state(model, optimizer, chosen).replace(params=draw(model))
         return jax.device_put(state, replicated(ONE))
 
@@ -167,14 +167,14 @@ def test_a_step_is_that_of_masked_execution_and_counts_its_rows(trained):
     assert averages.pop("fits") and int(state.step) == 1
     chex.assert_trees_all_close(state.params, wanted.params, atol=1e-6)
     chex.assert_trees_all_close(averages, logs, rtol=1e-4, atol=1e-6)
-    assert state.live_rows[0] == MICROBATCH[0] and 0 < state.live_rows[-1] < MICROBATCH[0]
+    assert state.most_live_rows[0] == MICROBATCH[0] and 0 < state.most_live_rows[-1] < MICROBATCH[0]
 
 
 def test_a_step_without_room_and_those_behind_it_return_the_state_they_were_given(trained):
     step, start = trained
     state, _ = step(MICROBATCH)(start(live=True), batch(0), None, 0)
     # The fullest microbatch does not fit, the other one does.
-    tight = (*MICROBATCH[:2], int(state.live_rows[-1]) - 1)
+    tight = (*MICROBATCH[:2], int(state.most_live_rows[-1]) - 1)
     for capacities, number in ((tight, 0), (MICROBATCH, 1)):
         after, averages = step(capacities)(start(live=True), batch(0), None, number)
         assert not averages["fits"]
@@ -193,6 +193,6 @@ def test_a_step_without_room_and_those_behind_it_return_the_state_they_were_give
 def test_what_learns_from_halted_tokens_is_refused(name, changes, word):
     method = METHOD | changes.pop("method", {}) if name.startswith("avit") else None
     model = create_model(name, method=method, **SIZES | changes)
-    rows = LiveRows(capacities=EVERYTHING, mesh=ONE)
+    rows = RowCapacities(capacities=EVERYTHING, mesh=ONE)
     with pytest.raises(UserError, match=word):
         model.apply(model.abstract_params(), jnp.zeros((1, 32, 32, 3)), rows=rows)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from avit_jax.training.row_sizes import MOST_SIZES, RowSizes
-from avit_jax.training.stepping import LiveRows
+from avit_jax.training.stepping import StepsOnLiveRows
 
 IMAGES, TOKENS, DEPTH = 32, 16, 3
 START = RowSizes.everything(images=IMAGES, depth=DEPTH, num_tokens=TOKENS)
@@ -38,6 +38,10 @@ def test_there_are_few_sizes_and_the_largest_always_holds_everything():
         assert len(sizes.sizes) <= MOST_SIZES and sizes.sizes[0] == START.capacities
     assert len(sizes.sizes) == MOST_SIZES
     assert sizes.fitted(np.full(DEPTH, 512)).capacities == START.capacities
+
+
+def test_counts_of_a_device_that_had_more_images_take_all_the_room_there_is():
+    assert START.fitted(np.array([1024, 900, 700])) == START
 
 
 def test_sizes_survive_a_checkpoint():
@@ -90,7 +94,7 @@ SMALL, MIDDLE, LARGE = (10,), (20,), (30,)
 def run(batches):
     steps = Steps()
     sizes = RowSizes(images=1, sizes=(LARGE, MIDDLE, SMALL), current=2)
-    stepping, state, averages = LiveRows(steps, sizes, None), State(), None
+    stepping, state, averages = StepsOnLiveRows(steps, sizes, None), State(), None
     for number, batch in enumerate(batches):
         state, averages = stepping.advance(state, number, batch)
     assert not steps.flags[-1].is_read  # the loop never waits for the step it has just started

@@ -67,7 +67,7 @@ def capped(
             tokens = block.attend(tokens, gates=gates, positions=index)
             tokens = block.feed(tokens, gates=gates)
             state, weight = halting.step(state.replace(live=live), score(tokens), eps=eps)
-            answer = answer + halting.spoken(live, weight, tokens[:, :prefix])
+            answer = answer + halting.contribution(live, weight, tokens[:, :prefix])
             return (tokens, state.replace(live=state.live & live), answer), live
 
         (tokens, state, answer), live = jax.lax.scan(
@@ -81,7 +81,7 @@ def capped(
     block = layer_at(network.blocks, shape.depth - 1)
     states = last_block(block, tokens, prefix=prefix, live=live, positions=index)
     _, weight = halting.step(state.replace(live=live), jnp.ones(live.shape), eps=eps)
-    answer = answer + halting.spoken(live, weight, states)
+    answer = answer + halting.contribution(live, weight, states)
     lives = jnp.concatenate([*lives, _spread(live[None], index, shape.num_tokens)])
     heads = network.readout(answer)
     return Output(

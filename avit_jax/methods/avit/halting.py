@@ -84,7 +84,7 @@ def step(halting: Halting, score: Array, *, eps: float) -> tuple[Halting, Array]
     return after, weight
 
 
-def spoken(live: Array, weight: Array, states: Array) -> Array:
+def contribution(live: Array, weight: Array, states: Array) -> Array:
     """What one layer adds to the prefix tokens' outputs, `[B, prefix, D]` float32.
 
     A token that does not run adds nothing, whatever lies in its place: not even NaN may come

@@ -21,7 +21,7 @@ from jax import Array
 from avit_jax.errors import UserError
 from avit_jax.execution.row_block import StochasticDepth
 from avit_jax.methods.avit import halting, live_rows
-from avit_jax.methods.forward import Call, LiveRows, embed, layer_inputs
+from avit_jax.methods.forward import Call, RowCapacities, embed, layer_inputs
 from avit_jax.models.backbone import Backbone, Shape
 from avit_jax.models.block import kept_updates
 from avit_jax.runtime.device_mesh import images_at, on_each_device
@@ -48,7 +48,9 @@ def check(model: Any) -> None:
         )
 
 
-def forward(model: Any, network: Backbone, images: Array, call: Call, rows: LiveRows) -> Output:
+def forward(
+    model: Any, network: Backbone, images: Array, call: Call, rows: RowCapacities
+) -> Output:
     """As `Model.forward`, on live rows; see `base.Model.apply`."""
     shape, settings = model.shape, model.settings
     tokens = embed(network, images, call, dtype=halting.STREAM)

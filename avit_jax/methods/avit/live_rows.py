@@ -105,8 +105,8 @@ def run(
             front = layouts.front_tokens(rows, layout, prefix)
         state, weight = halting.step(state.replace(live=live), spent, eps=eps)
         state = state.replace(live=state.live & live)
-        answer = answer + halting.spoken(live, weight, front)
-        fronts.append(front)
+        answer = answer + halting.contribution(live, weight, front)
+        fronts.append(jnp.where(live[:, :prefix, None], front, 0))
         lives.append(live)
         weights.append(weight)
     return Ran(

@@ -54,7 +54,7 @@ def compact(
         state: halting.Halting, live: Array, spent: Array, prefix_states: Array, answer: Array
     ) -> tuple[halting.Halting, Array]:
         state, weight = halting.step(state.replace(live=live), spent, eps=eps)
-        return state, answer + halting.spoken(live, weight, prefix_states)
+        return state, answer + halting.contribution(live, weight, prefix_states)
 
     def running(state: halting.Halting) -> Array:
         live = state.live & everything

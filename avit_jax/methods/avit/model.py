@@ -79,7 +79,7 @@ class Model(base.Model):
             score = self.score(x)
             spent = jnp.where(inputs["last"], 1.0, strength * score)
             after, weight = halting.step(state, spent, eps=self.settings.eps)
-            answer = answer + halting.spoken(state.live, weight, x[:, :prefix])
+            answer = answer + halting.contribution(state.live, weight, x[:, :prefix])
             record = {
                 "mask": state.live,
                 "halting_scores": score,

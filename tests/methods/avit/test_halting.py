@@ -178,6 +178,6 @@ def test_a_score_that_is_nan_does_not_halt_a_live_token_nor_wake_a_halted_one(cu
 def test_what_runs_adds_whatever_it_is_and_what_does_not_adds_nothing(value, weight):
     live = jnp.array([[True, True], [False, True]])
     weights, states = jnp.full((2, 2), weight), jnp.full((2, 1, 3), value)
-    added = jax.jit(halting.spoken)(live, weights, states)
+    added = jax.jit(halting.contribution)(live, weights, states)
     assert not np.isfinite(added[0]).any()
     np.testing.assert_array_equal(added[1], 0)
