@@ -13,6 +13,7 @@ from avit_jax.evaluation.evaluate import evaluate, make_eval_step
 from avit_jax.experiment import Experiment
 from avit_jax.models.functional import Params
 from avit_jax.models.skippable_parts import PARTS
+from avit_jax.runtime.device_mesh import platform_of
 from avit_jax.runtime.files import write_json_atomic
 from avit_jax.runtime.tables import table
 from avit_jax.runtime.training_clock import Effort
@@ -22,7 +23,8 @@ from avit_jax.viz import depth_maps
 def print_model(experiment: Experiment) -> None:
     """Print what is going to be trained: sizes, parameters, cost, data, steps."""
     model, settings = experiment.model, experiment.settings
-    shape = model.shape
+    shape, trained = model.shape, model.trained_on(platform_of(experiment.mesh)).shape
+    dtype = trained.dtype + (f" for {shape.dtype}" if trained.dtype != shape.dtype else "")
     rows = [
         ("model", experiment.name),
         ("blocks x width x heads", f"{shape.depth} x {shape.embed_dim} x {shape.num_heads}"),
@@ -32,7 +34,7 @@ def print_model(experiment: Experiment) -> None:
         ("training images", f"{len(experiment.train_source):,} of {experiment.train_source.name}"),
         ("evaluation images", f"{len(experiment.eval_source):,}"),
         ("steps", f"{experiment.total_steps:,} of {settings.train.batch_size} images"),
-        ("devices", f"{jax.device_count()} x {jax.devices()[0].device_kind}, {shape.dtype}"),
+        ("devices", f"{jax.device_count()} x {jax.devices()[0].device_kind}, {dtype}"),
         ("workdir", str(experiment.workdir)),
     ]
     teacher = settings.teacher.origin

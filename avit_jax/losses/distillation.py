@@ -90,8 +90,8 @@ class Teacher:
     distillation: Distillation
 
     def on(self, platform: str) -> Teacher:
-        """The teacher with what is fast on a platform, see `Model.on`."""
-        return dataclasses.replace(self, model=self.model.on(platform))
+        """The teacher with what is fast on a platform, see `Model.trained_on`."""
+        return dataclasses.replace(self, model=self.model.trained_on(platform))
 
     def penalties(self, params: Params, images: Array, student: Output) -> dict[str, Array]:
         """`Distillation.penalties` on images `[B, H, W, 3]` that `student` is the output for."""

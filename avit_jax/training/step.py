@@ -148,7 +148,7 @@ def make_train_step(
     `batch` holds `image` uint8 `[B, H, W, 3]`, `label` int32 `[B]` and `substituted` bool `[B]`
     (rows that stand in for an unreadable example; only counted), sharded over the mesh.
     """
-    model = model.on(platform_of(mesh))
+    model = model.trained_on(platform_of(mesh))
     teacher = recipe.teacher and recipe.teacher.on(platform_of(mesh))
 
     rows = capacities and RowCapacities(capacities=capacities, mesh=mesh)

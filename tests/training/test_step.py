@@ -123,3 +123,11 @@ def test_the_moving_average_follows_its_formula(accumulating):
         expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, expected, state.params)
         chex.assert_trees_all_close(state.ema, expected, atol=1e-6)
     assert not np.allclose(states[-1].ema["head"]["kernel"], states[-1].params["head"]["kernel"])
+
+
+def test_a_cpu_trains_in_float32_whatever_the_dtype():
+    model = make_model(dtype="bfloat16")
+    loss = loss_function(model.trained_on("cpu"))
+    arguments = (model.abstract_params(), batch(0)["image"], jnp.zeros((4, 5)), None, 1.0)
+    assert "bf16" not in str(jax.make_jaxpr(loss)(*arguments))
+    assert model.trained_on("tpu").shape.dtype == "bfloat16"
