@@ -1,5 +1,6 @@
 """Experiments as typed, locked configs: defaults, what they may not say, how they are saved."""
 
+from avit_jax.config.classes_of_folder import ClassesOfFolder
 from avit_jax.config.defaults import Settings
 from avit_jax.config.model import base, make_model
 from avit_jax.config.saved import (
@@ -19,6 +20,7 @@ from avit_jax.config.variants import debug, parse_arg
 
 __all__ = [
     "EXPORTED",
+    "ClassesOfFolder",
     "Settings",
     "base",
     "beside",

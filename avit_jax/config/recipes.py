@@ -43,6 +43,34 @@ def _imagenet(config: ConfigDict, *, epochs: int, learning_rate: float) -> None:
     config.model.update(drop_path_rate=0.1, dtype="bfloat16")
 
 
+def few_photographs(config: ConfigDict, *, learning_rate: float) -> None:
+    """Published weights taught other classes by some hundred photographs, in a folder of them.
+
+    Early layers move least, the patch embedding not at all, and an average of the weights is used.
+    Crops keep at least a third of a photograph: few enough to be learnt by heart, they need not be
+    as varied as ImageNet's.
+
+    Args:
+        config: to change. It then refuses to start from random weights.
+        learning_rate: the peak, of the classifier, for 32 images per step.
+    """
+    config.init.scratch = False
+    config.data.name = "folder"
+    config.data.augment.min_scale = 0.35
+    config.train.update(batch_size=32, epochs=20.0, ema_decay=0.998, ema_warmup=True)
+    config.optim.update(
+        learning_rate=learning_rate,
+        reference_batch_size=32,
+        warmup=0.1,
+        clip_norm=1.0,
+        freeze=("patch_embed*",),
+        layer_decay=0.75,
+    )
+    config.eval.update(every=5.0, batch_size=64)
+    config.checkpoint.every = 5.0
+    config.log.every = 10
+
+
 def imagenette(config: ConfigDict, *, epochs: float, learning_rate: float) -> None:
     """Imagenette at 128 px, ten easy classes of ImageNet, in batches of 64."""
     config.model.update(num_classes=10, image_size=128)

@@ -41,12 +41,7 @@ class FolderSource:
                 folder is empty or a link that leads nowhere, or validation has a class that
                 training lacks.
         """
-        if not os.path.isdir(data_dir):
-            raise UserError(
-                f"data.dir {data_dir!r} is not a local folder; write the root of a folder laid out "
-                f"as {LAYOUT}"
-            )
-        self.class_names = tuple(_class_folders(_split_folder(data_dir, "train")))
+        self.class_names = class_names(data_dir)
         root = _split_folder(data_dir, split)
         folders = _class_folders(root)
         unknown = sorted(folders.keys() - set(self.class_names))
@@ -83,6 +78,20 @@ class FolderSource:
     def describe(self, index: int) -> str:
         """Returns the file's path."""
         return self._paths[index]
+
+
+def class_names(data_dir: str) -> tuple[str, ...]:
+    """Names of the classes of a folder, sorted: those of its training images.
+
+    Raises:
+        UserError: there is no such folder, or none of training images in it.
+    """
+    if not os.path.isdir(data_dir):
+        raise UserError(
+            f"data.dir {data_dir!r} is not a local folder; write the root of a folder laid out "
+            f"as {LAYOUT}"
+        )
+    return tuple(_class_folders(_split_folder(data_dir, "train")))
 
 
 def _split_folder(data_dir: str, split: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from flax import struct
@@ -13,6 +13,7 @@ from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
 from avit_jax.methods.forward import RowCapacities
 from avit_jax.methods.per_image import token_depth
+from avit_jax.training.parameter_groups import held_fixed
 
 
 @struct.dataclass(kw_only=True)
@@ -30,17 +31,22 @@ class RowsFound:
 
 
 def loss_function(
-    model: Model, teacher: Teacher | None = None, rows: RowCapacities | None = None
+    model: Model,
+    teacher: Teacher | None = None,
+    rows: RowCapacities | None = None,
+    freeze: Sequence[str] = (),
 ) -> Callable:
     """Task loss (summed over all exits of a cascade) plus the penalties of model and teacher.
 
     The function returned takes `(params, images, targets, key, progress)`, and with a teacher
     `teacher_params=` its parameters; it returns the loss, and beside it what to log of it and the
-    `RowsFound` of a step on live rows (`None` without `rows`).
+    `RowsFound` of a step on live rows (`None` without `rows`). Parameters that a pattern of `freeze`
+    matches get no gradient.
     """
     features = teacher is not None and teacher.distillation.features
 
     def loss(params, images, targets, key, progress, teacher_params=None):
+        params = held_fixed(params, freeze)
         output = model.apply(
             params, images, train=True, key=key, progress=progress, features=features, rows=rows
         )

@@ -15,7 +15,7 @@ from avit_jax.config import Settings
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import abstract_on, replicated
-from avit_jax.training import optimizers
+from avit_jax.training import optimizers, parameter_groups
 from avit_jax.training.row_sizes import RowSizes
 from avit_jax.training.step import (
     Recipe,
@@ -40,12 +40,14 @@ class Optimization:
         optimizer: of optax.
 
     Raises:
-        UserError: `config.teacher` names no usable model, or model or teacher do not learn on live
-            rows where `config.train.rows` asks for them.
+        UserError: `config.teacher` names no usable model, `config.optim.freeze` no parameter or all
+            of them, or model or teacher do not learn on live rows where `config.train.rows` asks
+            for them.
     """
 
     def __init__(self, settings: Settings, model: Model, total_steps: int):
         train, optim = settings.train, settings.optim
+        freeze = tuple(map(str, optim.freeze or ()))
         self.model = model
         self.recipe = Recipe(
             total_steps=total_steps,
@@ -53,6 +55,8 @@ class Optimization:
             accumulation=train.accumulation,
             label_smoothing=train.label_smoothing,
             ema_decay=train.ema_decay,
+            ema_warmup=train.ema_warmup,
+            freeze=freeze,
             log_every=settings.log.every,
             mix=settings.data.mix,
             teacher=make_teacher(settings.teacher, model),
@@ -67,7 +71,12 @@ class Optimization:
             optim, batch_size=train.batch_size, total_steps=total_steps
         )
         self.optimizer: optax.GradientTransformationExtraArgs = optimizers.build(
-            optim, self.schedule, trainable=model.trainable(model.abstract_params())
+            optim,
+            self.schedule,
+            trainable=parameter_groups.trainable(model, freeze),
+            factors=None
+            if optim.layer_decay == 1
+            else parameter_groups.rate_factors(model, optim.layer_decay),
         )
 
     def init_state(self, mesh: Mesh) -> TrainState:

@@ -54,11 +54,15 @@ def scale_by_rate_at_step(schedule: optax.Schedule) -> optax.GradientTransformat
 
 
 def build(
-    settings: Optim, schedule: optax.Schedule, *, trainable: Any
+    settings: Optim, schedule: optax.Schedule, *, trainable: Any, factors: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     """The optimiser of `config.optim`: `update(grads, state, params, step=step)`.
 
-    Parameters that `trainable` excludes never move.
+    Args:
+        settings: of AdamW and clipping.
+        schedule: learning rate by step.
+        trainable: tree of bools; parameters that are False never move and need no memory here.
+        factors: tree of factors on the learning rate, and so on the weight decay; `None` for ones.
     """
     transforms = []
     if settings.clip_norm > 0:
@@ -69,6 +73,13 @@ def build(
         scale_by_rate_at_step(schedule),
     ]
     labels = jax.tree.map(lambda flag: "train" if flag else "freeze", trainable)
-    return optax.partition(
+    optimizer = optax.partition(
         {"train": optax.chain(*transforms), "freeze": optax.set_to_zero()}, labels
     )
+    if factors is None:  # a state as it was before there were any
+        return optimizer
+
+    def scaled(updates: Any, params: Any) -> Any:
+        return jax.tree.map(lambda leaf, factor: leaf * factor, updates, factors)
+
+    return optax.chain(optimizer, optax.stateless(scaled))

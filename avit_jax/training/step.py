@@ -28,7 +28,9 @@ from avit_jax.methods.forward import RowCapacities
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import platform_of
 from avit_jax.training.accumulation import accumulated
+from avit_jax.training.log_window import averages_of, empty_window, running_window
 from avit_jax.training.loss import loss_function
+from avit_jax.training.moving_average import followed
 
 NEVER = -1
 COUNTS = ("nonfinite", "count")  # beside the averages of a step, which are what is logged
@@ -77,7 +79,8 @@ class Recipe:
     `teacher` looks at the images of every step as they are mixed and cut; its parameters never
     change, so they are no part of the state and come with every call.
 
-    `on_live_rows` says that steps leave out tokens that have halted.
+    `on_live_rows` says that steps leave out tokens that have halted, `ema_warmup` that the average
+    moves faster in the beginning, `freeze` which parameters get no gradient.
     """
 
     total_steps: int
@@ -89,6 +92,8 @@ class Recipe:
     mix: Mix
     teacher: Teacher | None = None
     on_live_rows: bool = False
+    ema_warmup: bool = False
+    freeze: tuple[str, ...] = ()
 
 
 class NonFinite(Exception):
@@ -120,7 +125,7 @@ def init_state(
         params=params,
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, params) if recipe.ema_decay else None,
-        window=_empty_window(model, recipe),
+        window=empty_window(model, recipe.teacher),
         nonfinite=jnp.int32(NEVER),
     )
     if not recipe.on_live_rows:
@@ -167,7 +172,7 @@ def make_train_step(
         )
         images, targets = mix(normalise(batch["image"]), targets, recipe.mix, mix_key)
 
-        loss = loss_function(model, teacher, rows)
+        loss = loss_function(model, teacher, rows, recipe.freeze)
         loss = functools.partial(loss, teacher_params=teacher_params)
         gradient = jax.value_and_grad(loss, has_aux=True)
         if recipe.accumulation == 1:
@@ -187,25 +192,23 @@ def make_train_step(
         # All three, or parameters could be poisoned and saved one step before the loss shows it.
         sizes = [logged["loss"], logged["grad_norm"], optax.tree.norm(updates)]
         finite = jnp.isfinite(jnp.stack(sizes)).all()
-        window = _running_window(state, recipe)
+        window = running_window(state.window, state.step, every=recipe.log_every)
         window = {name: window[name] + logged.get(name, 1.0) for name in window}
         after = state.replace(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            ema=optax.incremental_update(params, state.ema, 1.0 - recipe.ema_decay)
-            if recipe.ema_decay
-            else None,
+            ema=followed(state.ema, params, state.step, recipe.ema_decay, recipe.ema_warmup),
             window=window,
             nonfinite=jnp.where(finite | (state.nonfinite >= 0), state.nonfinite, state.step),
         )
         if rows is None:
-            return after, _averages(after)
+            return after, averages_of(after.window, after.nonfinite)
         after = after.replace(most_live_rows=jnp.maximum(state.most_live_rows, room.live_rows))
         # A step behind one that was not made would be made on the wrong state.
         made = room.fits & (state.step == number)
         after = jax.tree.map(lambda new, old: jnp.where(made, new, old), after, state)
-        return after, _averages(after) | {"fits": made}
+        return after, averages_of(after.window, after.nonfinite) | {"fits": made}
 
     return train_step
 
@@ -214,36 +217,10 @@ def make_skip_step(recipe: Recipe) -> SkipStep:
     """Like a train step that changes nothing: for steps that a rollback leaves out."""
 
     def skip_step(state: TrainState):
-        after = state.replace(step=state.step + 1, window=_running_window(state, recipe))
-        return after, _averages(after)
+        after = state.replace(
+            step=state.step + 1,
+            window=running_window(state.window, state.step, every=recipe.log_every),
+        )
+        return after, averages_of(after.window, after.nonfinite)
 
     return skip_step
-
-
-def _running_window(state: TrainState, recipe: Recipe) -> dict[str, Array]:
-    """The sums so far, or zeros where a new line of the log begins."""
-    fresh = state.step % recipe.log_every == 0
-    return {name: jnp.where(fresh, 0.0, value) for name, value in state.window.items()}
-
-
-def _averages(state: TrainState) -> dict[str, Array]:
-    """Averages over the `count` steps of the window; they mean nothing where `count` is 0."""
-    count = state.window["count"]
-    averages = {name: value / jnp.maximum(count, 1.0) for name, value in state.window.items()}
-    return averages | {"count": count, "nonfinite": state.nonfinite}
-
-
-def _empty_window(model: Model, recipe: Recipe) -> dict[str, Array]:
-    """A zero for everything that is logged; its names come from tracing the loss once."""
-    size = model.shape.image_size
-    _, (logged, _) = jax.eval_shape(
-        loss_function(model, recipe.teacher),
-        model.abstract_params(),
-        jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32),
-        jax.ShapeDtypeStruct((2, model.shape.num_classes), jnp.float32),
-        jax.eval_shape(lambda: jax.random.key(0)),
-        jax.ShapeDtypeStruct((), jnp.float32),
-        None if recipe.teacher is None else recipe.teacher.model.abstract_params(),
-    )
-    names = [*logged, "grad_norm", "learning_rate", "substituted", "count"]
-    return {name: jnp.float32(0.0) for name in names}

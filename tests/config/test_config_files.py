@@ -39,7 +39,8 @@ def test_every_config_is_valid_and_describes_a_model(name, arg):
     config = load(name, arg)
     configs.Settings.of(config)
     model = configs.make_model(config)
-    assert config.model.name in list_models(f"{name.split('_')[0]}_*")
+    family = "avit" if name == "finetune" else name.split("_")[0]
+    assert config.model.name in list_models(f"{family}_*")
     for key, value in config.model.items():
         if key != "name":
             assert getattr(model.shape, key) == value
@@ -107,6 +108,14 @@ def test_fine_tuning_has_the_published_hyperparameters(name, gate, rate):
     assert (config.optim.learning_rate, config.optim.reference_batch_size) == (rate, 512)
     assert config.train.epochs == 100
     assert config.optim.warmup * config.train.epochs == pytest.approx(5)
+
+
+@pytest.mark.parametrize(("size", "center"), [("tiny", 30), ("small", 75)])
+def test_photographs_are_learnt_from_published_weights_with_the_gate_made_for_them(size, center):
+    config = load("finetune", None if size == "tiny" else size)
+    assert config.model.name == f"avit_{size}_patch16_224"
+    assert (config.method.gate_scale, config.method.gate_center) == (10, center)
+    assert not config.init.scratch
 
 
 def test_the_published_weights_come_with_their_pixels_and_their_crop():

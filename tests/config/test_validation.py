@@ -16,7 +16,7 @@ POSITIVE = [
 SHARES = [
     ("train__ema_decay", 1.0), ("train__label_smoothing", -0.1), ("optim__warmup", 1.5),
     ("optim__min_learning_rate", 1.0), ("data__max_bad_share", float("nan")),
-    ("optim__b1", 2.0), ("optim__b2", 1.0),
+    ("optim__b1", 2.0), ("optim__b2", 1.0), ("optim__layer_decay", 1.5),
 ]  # fmt: skip
 
 

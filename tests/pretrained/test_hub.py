@@ -2,7 +2,6 @@
 
 import json
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -10,42 +9,14 @@ import pytest
 from avit_jax.errors import UserError
 from avit_jax.pretrained.torch_writer import save_torch
 from avit_jax.pretrained.weights import load_torch
+from tests.hub import LocalEntryNotFoundError, RepositoryNotFoundError, stand_in
 
 NAME = "hf://owner/name"
 
 
-class EntryNotFoundError(Exception):
-    pass
-
-
-class LocalEntryNotFoundError(EntryNotFoundError):
-    pass
-
-
-class RepositoryNotFoundError(Exception):
-    pass
-
-
 @pytest.fixture
 def hub(monkeypatch):
-    """A hub whose files, or errors, a test puts in `there`; `asked` is what was downloaded."""
-    hub = types.ModuleType("huggingface_hub")
-    hub.errors = types.ModuleType("huggingface_hub.errors")
-    for error in (EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError):
-        setattr(hub.errors, error.__name__, error)
-    hub.there, hub.asked = {}, []
-
-    def hf_hub_download(repo_id, filename):
-        hub.asked.append((repo_id, filename))
-        found = hub.there.get(filename, EntryNotFoundError())
-        if isinstance(found, Exception):
-            raise found
-        return str(found)
-
-    hub.hf_hub_download = hf_hub_download
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", hub.errors)
-    return hub
+    return stand_in(monkeypatch)
 
 
 @pytest.fixture
