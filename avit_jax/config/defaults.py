@@ -125,7 +125,7 @@ class Train:
     rows: str = "all"
     label_smoothing: float = 0.1  # share of a label that goes to all classes alike
     ema_decay: float = 0.0  # 0: no moving average of the parameters
-    ema_warmup: bool = False  # min(ema_decay, (1 + step) / (10 + step)): for few steps
+    ema_warmup: bool = False  # decay is min(ema_decay, (1 + step) / (10 + step)), for few steps
     # At a loss or gradient that is not finite: "stop", or "rollback": back to the last checkpoint,
     # and that step is skipped.
     on_nonfinite: str = changeable("stop")
@@ -158,8 +158,8 @@ class Optim:
     b2: float = 0.999  # decay of the mean of their squares
     eps: float = 1e-8  # added to the root of the latter
     clip_norm: float = 0.0  # largest norm of a step's gradients; 0: no clipping
-    freeze: tuple[str, ...] | None = None  # patterns on paths of what stays: "patch_embed*"
-    layer_decay: float = 1.0  # of a layer's rate, to the number of layers above; 1: all alike
+    freeze: tuple[str, ...] | None = None  # patterns on paths of what stays fixed: "blocks.mlp.*"
+    layer_decay: float = 1.0  # a layer's rate times this ** (number of layers above)
 
     def __post_init__(self):
         prefix = "config.optim."

@@ -40,8 +40,8 @@ def loss_function(
 
     The function returned takes `(params, images, targets, key, progress)`, and with a teacher
     `teacher_params=` its parameters; it returns the loss, and beside it what to log of it and the
-    `RowsFound` of a step on live rows (`None` without `rows`). Parameters that a pattern of `freeze`
-    matches get no gradient.
+    `RowsFound` of a step on live rows (`None` without `rows`). What a pattern of `freeze` matches
+    gets no gradient.
     """
     features = teacher is not None and teacher.distillation.features
 
