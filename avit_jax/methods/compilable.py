@@ -147,16 +147,10 @@ class Compilable(Parameterized):
         )
 
     def trained_on(self, platform: str) -> Self:
-        """As `on`, for the steps of a training, whose parameters are float32 whatever the dtype.
-
-        On a CPU so is the arithmetic: XLA has no products of bfloat16 there, and takes a quarter
-        longer to convert what goes into them and comes out.
-        """
+        """As `on`, for training steps: in float32 on a CPU, where XLA converts to it and back."""
         model = self.on(platform)
-        if platform != "cpu":
-            return model
-        shape = dataclasses.replace(model.shape, dtype="float32")
-        return dataclasses.replace(model, shape=shape)
+        dtype = "float32" if platform == "cpu" else model.shape.dtype
+        return dataclasses.replace(model, shape=dataclasses.replace(model.shape, dtype=dtype))
 
     def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
         """Plans for calibration to race, "default" among them, for a batch on one device."""
