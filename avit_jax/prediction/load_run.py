@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax.checkpoints import description
 from avit_jax.checkpoints.operating_points import at_operating_point
+from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.checkpoints.weights import Weights, weights_of_export, weights_of_file
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
@@ -130,6 +131,12 @@ def _weights(source: str, place: Path, experiment: Experiment) -> Weights:
     """On one device; `predict` puts them where it needs them."""
     mesh = make_mesh(devices=jax.local_devices()[:1])
     if _is_run(place):
+        # A training may start from other weights, with a new classifier, which knows nothing yet.
+        if not Checkpoints(place / "checkpoints").steps():
+            raise UserError(
+                f"{place} holds no checkpoint yet: write the workdir of a run that has been "
+                "trained, or the weight file that this one starts from."
+            )
         return experiment.weights(mesh)
     if (place / configs.EXPORTED).is_file():
         return weights_of_export(place, experiment.model, mesh)

@@ -158,6 +158,17 @@ def test_a_run_knows_itself(run, arguments, sentence):
         avit_jax.load_run(run.workdir, **arguments)
 
 
+def test_a_run_without_a_checkpoint_does_not_answer_from_what_it_would_start_from(run, tmp_path):
+    file = tmp_path / "start.pth"
+    avit_jax.save_torch(file, run.model.to_torch(run.params))
+    config = run.config.copy_and_resolve_references()
+    config.init.weights, config.model.num_classes = str(file), 7
+    (tmp_path / "config.json").write_text(configs.to_json(config))
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="holds no checkpoint yet"):
+        avit_jax.load_run(tmp_path)
+
+
 def test_what_cannot_be_loaded_is_said_in_one_sentence(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"")
     for source, sentence in (
