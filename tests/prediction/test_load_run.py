@@ -1,6 +1,9 @@
 """A trained run from Python: it answers as --mode predict does, wherever its weights have gone."""
 
+import io
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -14,6 +17,8 @@ from avit_jax.data.digits import DigitsSource
 from avit_jax.errors import UserError
 from avit_jax.export.convert import convert_run
 from avit_jax.export.program import named
+from avit_jax.prediction import loaded_run
+from avit_jax.prediction.inputs import GivenImages
 from avit_jax.prediction.run import predict_run
 from avit_jax.runtime.files import write_json_atomic
 from tests.prediction.lines import read
@@ -86,6 +91,8 @@ def test_model_and_preprocessing_give_the_same_by_hand(loaded):
         ("missing.jpg", "there is no file or folder 'missing.jpg'"),
         (3, "image 0 is a int: pass a path"),
         ([SOURCE[0].image, np.zeros((8, 8, 3))], "image 1 has pixels float64 .* as uint8"),
+        (np.array(["a.png", "b.png"]), r"image 0 is an array of <U5, .*: pass \.tolist\(\)"),
+        (io.StringIO("x"), "image 0 is a file opened for text"),
         (np.zeros((2, 8, 8, 2), np.uint8), r"image 0\[0\] has pixels uint8 \[8, 8, 2\]"),
     ],
 )
@@ -94,6 +101,33 @@ def test_what_is_no_image_is_refused_before_anything_is_computed(loaded, images,
         loaded.predict(images)
     with pytest.raises(UserError, match=sentence):
         loaded.preprocess(images)
+
+
+def test_bytes_and_opened_files_are_one_image(loaded, tmp_path):
+    path = tmp_path / "0.png"
+    Image.fromarray(SOURCE[0].image).save(path)
+    content, expected = path.read_bytes(), loaded.preprocess(path)
+    written = io.BytesIO()
+    written.write(content)
+    with path.open("rb") as opened:
+        for image in (bytearray(content), memoryview(content), written, opened):
+            np.testing.assert_array_equal(loaded.preprocess(image), expected)
+            np.testing.assert_array_equal(loaded.preprocess([image] * 2)[1], expected)
+        assert GivenImages(opened, class_names=NAMES).describe(0) == str(path)
+
+
+def test_threads_that_ask_at_once_share_a_program(run, monkeypatch):
+    built = []
+
+    def build(*_, **arguments):
+        time.sleep(0.05)
+        built.append(arguments["batch_size"])
+
+    monkeypatch.setattr(loaded_run, "Answerer", build)
+    fresh = avit_jax.load_run(run.workdir, execution="masked")
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(fresh._answerer, [3] * 4))
+    assert len(built) == 1
 
 
 def test_no_images_are_no_error(loaded):
