@@ -16,7 +16,8 @@ from avit_jax.data.image_files import FileSource
 from avit_jax.errors import UserError
 
 Bytes = bytes | bytearray | memoryview
-# Bytes are those of a file, which may also be open (or an `io.BytesIO`). Arrays are uint8 `[H, W]` or `[H, W, 1 | 3 | 4]`, or `[B, H, W, C]`.
+# Bytes are those of a file, which may also be open (or an `io.BytesIO`). Arrays are uint8 `[H, W]`
+# or `[H, W, 1 | 3 | 4]`, or `[B, H, W, C]`.
 ImageLike = str | os.PathLike[str] | Bytes | IO[bytes] | Image.Image | np.ndarray
 
 _PATH = str | os.PathLike
