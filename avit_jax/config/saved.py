@@ -20,6 +20,7 @@ from avit_jax.config.model import base, declared
 from avit_jax.errors import UserError
 
 EXPORTED = "export.json"  # in an exported folder, all that there is to say about it
+SECTIONS = ("model", "method", "train")  # that every config has had
 
 
 def to_json(config: ConfigDict) -> str:
@@ -41,7 +42,7 @@ def read(file: Path) -> ConfigDict:
     try:
         text = file.read_text(encoding="utf-8")
         saved = json.loads(text)
-        if not all(isinstance(saved[part], dict) for part in ("model", "method", "train")):
+        if not all(isinstance(saved[part], dict) for part in SECTIONS):
             raise ValueError("a part is no section")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -53,23 +54,54 @@ def read(file: Path) -> ConfigDict:
 def kept_at(place: Path) -> ConfigDict | None:
     """The config that a workdir, an exported folder or a converted weight file keeps, if any.
 
-    What weights elsewhere were trained from is not kept with them.
+    What weights elsewhere were trained from, and after whom, is not kept with them.
 
     Raises:
         UserError: it is damaged.
     """
-    if (place / "config.json").exists():
-        return read(place / "config.json")
-    file = next((file for file in (place / EXPORTED, beside(place)) if file.is_file()), None)
-    if file is None:
+    file = place / "config.json"
+    if file.exists() and not is_of_others(file):
+        return read(file)
+    for file in (place / EXPORTED, beside(place)):
+        kept = described(file)
+        if kept is not None:
+            try:
+                return from_json(json.dumps(kept["config"] | {"init": {}, "teacher": {}}))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise damaged(file, error) from error
+    return None
+
+
+def is_of_others(file: Path) -> bool:
+    """Whether a `config.json` is of another library, as folders from elsewhere have one."""
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(saved, dict) and saved.keys().isdisjoint(SECTIONS)
+
+
+def described(file: Path) -> dict[str, Any] | None:
+    """What a file of this project says of weights; `None` where there is none, or one of others.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if not file.is_file():
         return None
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))["config"]
-        return from_json(json.dumps(kept | {"init": {}}))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{file} is damaged ({error!r}): put a sound copy in its place, or move it away."
-        ) from error
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(file, error) from error
+    is_ours = isinstance(content, dict) and isinstance(content.get("format"), int)
+    return content if is_ours else None
+
+
+def damaged(file: Path, error: Exception) -> UserError:
+    """What to raise where a file that describes weights cannot be understood."""
+    return UserError(
+        f"{file} is damaged ({error!r}): put a sound copy in its place, or move it away."
+    )
 
 
 def beside(weights: Path) -> Path:

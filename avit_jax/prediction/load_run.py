@@ -89,7 +89,9 @@ def _class_names(
 
 
 def _is_run(place: Path) -> bool:
-    return (place / "config.json").is_file() and (place / "checkpoints").is_dir()
+    file = place / "config.json"  # which folders of others have as well
+    is_ours = file.is_file() and not configs.is_of_others(file)
+    return is_ours and (place / "checkpoints").is_dir()
 
 
 def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
@@ -99,7 +101,7 @@ def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
             f"{source} is a program for other software, which answers without this package "
             "(docs/export.md): load the run or the folder that it was exported from."
         )
-    # Folders of others have a config.json as well.
+    # A run that has not begun to train has no weights yet.
     is_ours = _is_run(place) or not (place / "config.json").exists()
     itself = configs.kept_at(place) if is_ours else None
     if itself is not None:

@@ -39,8 +39,9 @@ def described(run, tmp_path):
     workdir = shutil.copytree(run.workdir, tmp_path / "described")
     config = run.config.copy_and_resolve_references()
     config.data.update(name="folder", dir=str(tmp_path / "gone"))
+    config.teacher.workdir = "/home/me/teacher"
     (workdir / "config.json").write_text(configs.to_json(config))
-    write_json_atomic(workdir / "description.json", {"labels": NAMES})
+    write_json_atomic(workdir / "description.json", {"format": 1, "labels": NAMES})
     return config, workdir
 
 
@@ -152,6 +153,7 @@ def test_names_and_preprocessing_go_with_the_weights(run, described, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, found.params, run.params)
         assert found.predict(SOURCE[0].image)[0].label in NAMES
         assert configs.kept_at(place).data.augment.crop_ratio == 0.8
+    assert "/home/me" not in (tmp_path / "x.safetensors.json").read_text()
     assert (again / CONVERTED).exists()
     np.savez(exported / "weights.npz", **named(run.params["blocks"]))
     with pytest.raises(UserError, match=r"weights\.npz are not those that .* describes"):
@@ -159,13 +161,19 @@ def test_names_and_preprocessing_go_with_the_weights(run, described, tmp_path):
 
 
 def test_weights_of_others_need_the_name_of_their_model(run, tmp_path):
-    file = tmp_path / "theirs.pth"
+    folder = tmp_path / "theirs"
+    (folder / "checkpoints").mkdir(parents=True)
+    file = folder / "model.safetensors"
     avit_jax.save_torch(file, run.model.to_torch(run.params))
+    for name in ("config.json", "description.json", "model.safetensors.json"):
+        (folder / name).write_text('{"architectures": ["ViT"], "labels": ["cat"]}')
+    (tmp_path / "theirs.json").write_text("[1]")
     sizes = {f"model.{name}": run.config.model[name] for name in run.config.model if name != "name"}
     given = {"model": run.config.model.name, "config": sizes | {"method.gate_scale": 3.0}}
     found = avit_jax.load_run(file, **given)
     jax.tree.map(np.testing.assert_array_equal, found.params, run.params)
     assert found.class_names[3] == "class 3"
+    assert avit_jax.load_run(folder, **given).class_names == found.class_names
     assert avit_jax.load_run(file, **given, class_names=NAMES).class_names == NAMES
     for wrong, sentence in (
         ({}, r"does not say what model it is of: .* model=\"deit_tiny"),

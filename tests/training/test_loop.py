@@ -92,7 +92,9 @@ def test_rollbacks_come_to_an_end_and_where_nothing_is_saved_any_config_may_foll
         config = tiny_config(**{"train.on_nonfinite": "rollback", "train.max_rollbacks": 1})
         # Of an earlier try under the same settings, on other data.
         (tmp_path / "config.json").write_text(configs.to_json(config))
-        (tmp_path / "description.json").write_text(json.dumps({"labels": list("abcdefghij")}))
+        (tmp_path / "description.json").write_text(
+            json.dumps({"format": 1, "labels": list("abcdefghij")})
+        )
         with pytest.raises(UserError, match=r"after 1 rollbacks.*nothing is saved yet") as ended:
             train.train(config, tmp_path)
     assert description.kept_class_names(tmp_path) == tuple("0123456789")
