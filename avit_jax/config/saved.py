@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Mapping
 from operator import getitem
 from pathlib import Path
@@ -129,7 +130,11 @@ def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     copy = config.copy_and_resolve_references()
     for key, value in values.items():
         try:
-            copy.update_from_flattened_dict({key: value})
+            _refuse_section(copy, key)
+            plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+            copy.update_from_flattened_dict({key: plain})
+        except UserError:
+            raise
         except (AttributeError, KeyError) as error:
             raise UserError(
                 f"the config has no key {key!r}: avit_jax/config/defaults.py, and the fields of "
@@ -141,6 +146,15 @@ def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
                 f"config.{key} cannot be {value!r}: write a value like {kind!r}."
             ) from error
     return copy
+
+
+def _refuse_section(config: ConfigDict, key: str) -> None:
+    found = functools.reduce(getitem, str(key).split("."), config)
+    if isinstance(found, ConfigDict):
+        raise UserError(
+            f"config.{key} is a section: write each of its settings under a key of its own, such "
+            f"as '{key}.{next(iter(found))}'."
+        )
 
 
 def differences(config: ConfigDict, saved: str) -> dict[str, str]:

@@ -54,6 +54,15 @@ def load_run(
     Raises:
         UserError: nothing to load there, or what does not fit.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(
+            f"there is nothing to load from a {type(source).__name__}: write the path of a "
+            "workdir, an exported folder or a weight file."
+        )
+    if config is not None and not isinstance(config, Mapping):
+        raise UserError(
+            f'config is a {type(config).__name__}: write settings as {{"inference.batch_size": 8}}.'
+        )
     use_compilation_cache()
     place, values = Path(os.path.expanduser(source)), dict(config or {})
     if execution is not None:
@@ -80,6 +89,10 @@ def _class_names(
     """As given, as kept with the weights, or as the data of a run have them; else numbers."""
     classes = experiment.model.shape.num_classes
     if given is not None:
+        if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+            raise UserError(
+                f"class_names is {given!r:.60}: write a list of names, in the order of the logits."
+            )
         if len(given) != classes:
             raise UserError(f"{len(given)} class_names were given for {classes} classes: name all.")
         return tuple(given)

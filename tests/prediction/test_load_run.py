@@ -192,6 +192,11 @@ def test_weights_of_others_need_the_name_of_their_model(run, tmp_path):
         ({"config": {"model.depth": 2}}, r"trained with other settings \(model.depth: 3 -> 2\)"),
         ({"config": {"optim.rate": 2}}, "the config has no key 'optim.rate'"),
         ({"config": {"model.image_size": "x"}}, "image_size cannot be 'x': write a value like 32"),
+        ({"config": "x"}, "config is a str: write settings as"),
+        ({"config": {"inference": {"batch_size": 8}}}, "inference is a section: .*'inference\\."),
+        ({"config": {"model": None}}, "config.model is a section"),
+        ({"class_names": range(10)}, r"class_names is range\(0, 10\): write a list of names"),
+        ({"class_names": "abcdefghij"}, "class_names is 'abcdefghij': write a list of names"),
         ({"execution": "quick"}, "config.inference.execution is 'quick'"),
     ],
 )
@@ -215,6 +220,8 @@ def test_what_cannot_be_loaded_is_said_in_one_sentence(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"")
     for source, sentence in (
         (tmp_path, "holds no trained run"),
+        (None, "nothing to load from a NoneType"),
+        (5, "nothing to load from a int"),
         (tmp_path / "nowhere", "there is nothing at"),
         (tmp_path / "x.onnx", "load the run or the folder that it was exported from"),
     ):
@@ -234,3 +241,7 @@ def test_images_for_weights_of_others_are_normalised_as_these_were_published(mod
     assert avit_jax.preprocess([image] * 2, model, pixels="symmetric")[1].max() == -1.0
     with pytest.raises(UserError, match="pixels is 'x': write one of"):
         avit_jax.preprocess(image, model, pixels="x")
+    with pytest.raises(UserError, match="crop_ratio is 0"):
+        avit_jax.preprocess(image, model, crop_ratio=0)
+    with pytest.raises(UserError, match=r"model is a NoneType: .* run\.preprocess"):
+        avit_jax.preprocess(image, None)
