@@ -60,8 +60,7 @@ def train(
     clock, experiment = TrainingClock(), Experiment(config, workdir)
     with only_writer(workdir, "train"):
         anew = refuse_other_run(config, workdir)
-        if not Checkpoints(workdir / "checkpoints").steps():
-            # Perhaps of other data, which may have changed under the same settings.
+        if not Checkpoints(workdir / "checkpoints").steps():  # whose data may have been others
             description.forget(workdir)
         timetable = Timetable.of(experiment)
         skipped = SkippedSteps(workdir, anew=anew)
