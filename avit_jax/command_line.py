@@ -61,7 +61,7 @@ def _packaged(config: str) -> str:
     """A `--config` in which a name such as `avit_digits` has become the path of its file."""
     name, colon, variant = config.partition(":")
     file = config_folder() / f"{name.removesuffix('.py')}.py"
-    is_name = os.path.basename(name) == name and not os.path.exists(name)
+    is_name = os.path.basename(name) == name and not os.path.isfile(name)
     return f"{file}{colon}{variant}" if is_name and file.is_file() else config
 
 
@@ -211,3 +211,32 @@ def default_workdir(config: str, model: str | None) -> str:
     file, _, variant = config.partition(":")
     name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
     return os.path.join("runs", model or name)
+
+
+def workdir_path(path: str) -> Path:
+    """The value of `--workdir`.
+
+    Raises:
+        UserError: it lies in an object store, or is a file.
+    """
+    workdir = local_path("--workdir", path)
+    if workdir.is_file():
+        raise UserError(
+            f"--workdir {path} is a file: make a workdir of its weights with --mode convert "
+            f"--input {path} --output FOLDER, or use them with --config.init.weights {path}."
+        )
+    return workdir
+
+
+def output_of_convert(output: str | None, workdir: str | None) -> str | None:
+    """Where `--mode convert` writes; `None` for the workdir that was given.
+
+    Raises:
+        UserError: neither was given, and a path that nobody named is no place for weights.
+    """
+    if not output and not workdir:
+        raise UserError(
+            "there is no --output: write a weight file such as --output x.safetensors, or a "
+            "workdir to be, such as --output runs/x."
+        )
+    return os.path.expanduser(output) if output else None

@@ -2,7 +2,8 @@
 
 A run that is there knows its config: `--mode eval --workdir runs/avit_digits`. Every setting can be
 changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something the user has to put
-right (one sentence says what), 75 stopped by SIGTERM or Ctrl-C: the same command goes on.
+right (one sentence says what), 75 stopped by SIGTERM or Ctrl-C: the same command goes on, 130
+Ctrl-C in a mode that has nothing to go on with.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def run_convert(config: ConfigDict, workdir: Path) -> None:
     """Weights between our checkpoints and the files of others."""
     from avit_jax.export.convert import convert_run
 
-    output = OUTPUT.value and os.path.expanduser(OUTPUT.value)
+    output = command_line.output_of_convert(OUTPUT.value, WORKDIR.value)
     convert_run(config, workdir, source=_input(), output=output, layout=LAYOUT.value)
 
 
@@ -195,7 +196,7 @@ def checked_workdir() -> Path:
         UserError: a path in an object store, or one that cannot be written to.
     """
     default = command_line.default_workdir(flags.FLAGS["config"].config_filename, MODEL.value)
-    workdir = command_line.local_path("--workdir", WORKDIR.value or default)
+    workdir = command_line.workdir_path(WORKDIR.value or default)
     _input()
     output = _output()
     if output is None or MODE.value in ("train", "eval", "calibrate"):

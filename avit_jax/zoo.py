@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
 import functools
 import importlib
@@ -60,8 +61,10 @@ def named(name: str) -> Model:
     if ":" in name:
         return _imported(name)
     if name not in _models():
+        close = difflib.get_close_matches(name, _models(), n=4, cutoff=0.6)
+        alike = f"choose one of {', '.join(close)}, or another, for " if close else ""
         raise UserError(
-            f"model {name!r} is unknown: choose one of {', '.join(list_models())}, or write "
+            f"model {name!r} is unknown: {alike}list_models() has all {len(_models())}; write "
             "my_package.my_module:NAME for a model of your own."
         )
     return _models()[name]

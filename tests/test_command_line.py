@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from avit_jax import command_line
+from avit_jax import command_line, main
 from avit_jax import config as configs
 from avit_jax.errors import UserError
 from tests import tiny_runs
@@ -216,3 +216,24 @@ def test_a_folder_that_cannot_be_made_is_refused():
 def test_a_folder_that_can_be_made_passes_and_is_not_made(tmp_path):
     command_line.refuse_unwritable("--workdir", tmp_path / "runs" / "x")
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_are_not_written_where_nobody_said(parse):
+    config = parse("--mode=convert", "--model=avit_micro_patch4_32", "--input=x.pth")
+    with pytest.raises(UserError, match="there is no --output: write a weight file"):
+        main.run_convert(config, Path("runs/avit_micro_patch4_32"))
+
+
+def test_a_file_is_no_workdir(parse, tmp_path):
+    (tmp_path / "x.safetensors").touch()
+    model = "--model=avit_micro_patch4_32"
+    parse("--mode=predict", model, f"--workdir={tmp_path / 'x.safetensors'}", "--output=y.jsonl")
+    with pytest.raises(UserError, match="is a file: make a workdir of its weights with --mode"):
+        main.checked_workdir()
+
+
+def test_a_folder_of_the_name_of_a_config_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "avit_digits").mkdir()
+    found = command_line.with_config(["main", "--config", "avit_digits"])
+    assert found == ["main", f"--config={DIGITS}"]

@@ -20,7 +20,6 @@ from avit_jax import config as configs
 from avit_jax.data.augment import Augment
 from avit_jax.data.example import Source
 from avit_jax.data.mix import MEAN, STD
-from avit_jax.errors import UserError
 from avit_jax.models.backbone import Shape
 from avit_jax.runtime.files import write_json_atomic
 
@@ -37,16 +36,14 @@ def kept_class_names(place: Path) -> tuple[str, ...] | None:
         UserError: the file that they stand in is damaged.
     """
     places = (place / RUN, place / configs.EXPORTED, configs.beside(place))
-    file = next((file for file in places if file.is_file()), None)
-    if file is None:
-        return None
-    try:
-        labels = json.loads(file.read_text(encoding="utf-8"))["labels"]
-        return None if labels is None else tuple(map(str, labels))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{file} is damaged ({error!r}): put a sound copy in its place, or move it away."
-        ) from error
+    for file in places:
+        said = configs.described(file)
+        if said is not None:
+            try:
+                return None if said["labels"] is None else tuple(map(str, said["labels"]))
+            except (KeyError, TypeError) as error:
+                raise configs.damaged(file, error) from error
+    return None
 
 
 def forget(workdir: Path) -> None:
@@ -112,6 +109,7 @@ def portable(config: ConfigDict) -> dict[str, Any]:
     shown = json.loads(configs.to_json(config))
     shown["data"]["dir"] = None
     shown["init"] = dict.fromkeys(shown["init"])
+    shown["teacher"].update(workdir=None, weights=None)
     shown["dense_twin"] = None
     return shown
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Mapping
 from operator import getitem
 from pathlib import Path
@@ -20,6 +21,7 @@ from avit_jax.config.model import base, declared
 from avit_jax.errors import UserError
 
 EXPORTED = "export.json"  # in an exported folder, all that there is to say about it
+SECTIONS = ("model", "method", "train")  # that every config has had
 
 
 def to_json(config: ConfigDict) -> str:
@@ -41,7 +43,7 @@ def read(file: Path) -> ConfigDict:
     try:
         text = file.read_text(encoding="utf-8")
         saved = json.loads(text)
-        if not all(isinstance(saved[part], dict) for part in ("model", "method", "train")):
+        if not all(isinstance(saved[part], dict) for part in SECTIONS):
             raise ValueError("a part is no section")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -53,23 +55,54 @@ def read(file: Path) -> ConfigDict:
 def kept_at(place: Path) -> ConfigDict | None:
     """The config that a workdir, an exported folder or a converted weight file keeps, if any.
 
-    What weights elsewhere were trained from is not kept with them.
+    What weights elsewhere were trained from, and after whom, is not kept with them.
 
     Raises:
         UserError: it is damaged.
     """
-    if (place / "config.json").exists():
-        return read(place / "config.json")
-    file = next((file for file in (place / EXPORTED, beside(place)) if file.is_file()), None)
-    if file is None:
+    file = place / "config.json"
+    if file.exists() and not is_of_others(file):
+        return read(file)
+    for file in (place / EXPORTED, beside(place)):
+        kept = described(file)
+        if kept is not None:
+            try:
+                return from_json(json.dumps(kept["config"] | {"init": {}, "teacher": {}}))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise damaged(file, error) from error
+    return None
+
+
+def is_of_others(file: Path) -> bool:
+    """Whether a `config.json` is of another library, as folders from elsewhere have one."""
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(saved, dict) and saved.keys().isdisjoint(SECTIONS)
+
+
+def described(file: Path) -> dict[str, Any] | None:
+    """What a file of this project says of weights; `None` where there is none, or one of others.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if not file.is_file():
         return None
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))["config"]
-        return from_json(json.dumps(kept | {"init": {}}))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{file} is damaged ({error!r}): put a sound copy in its place, or move it away."
-        ) from error
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(file, error) from error
+    is_ours = isinstance(content, dict) and isinstance(content.get("format"), int)
+    return content if is_ours else None
+
+
+def damaged(file: Path, error: Exception) -> UserError:
+    """What to raise where a file that describes weights cannot be understood."""
+    return UserError(
+        f"{file} is damaged ({error!r}): put a sound copy in its place, or move it away."
+    )
 
 
 def beside(weights: Path) -> Path:
@@ -97,7 +130,11 @@ def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     copy = config.copy_and_resolve_references()
     for key, value in values.items():
         try:
-            copy.update_from_flattened_dict({key: value})
+            _refuse_section(copy, key)
+            plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+            copy.update_from_flattened_dict({key: plain})
+        except UserError:
+            raise
         except (AttributeError, KeyError) as error:
             raise UserError(
                 f"the config has no key {key!r}: avit_jax/config/defaults.py, and the fields of "
@@ -109,6 +146,15 @@ def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
                 f"config.{key} cannot be {value!r}: write a value like {kind!r}."
             ) from error
     return copy
+
+
+def _refuse_section(config: ConfigDict, key: str) -> None:
+    found = functools.reduce(getitem, str(key).split("."), config)
+    if isinstance(found, ConfigDict):
+        raise UserError(
+            f"config.{key} is a section: write each of its settings under a key of its own, such "
+            f"as '{key}.{next(iter(found))}'."
+        )
 
 
 def differences(config: ConfigDict, saved: str) -> dict[str, str]:

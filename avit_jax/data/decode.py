@@ -7,6 +7,7 @@ for training.
 """
 
 import io
+import threading
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -32,6 +33,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Pillow decodes an opened image when it is first used, which two threads must not do to one.
+_LOADING = threading.Lock()
 MAX_SIDE = 65_535  # pixels: what a JPEG can have; anything longer is no picture
 
 
@@ -42,7 +45,8 @@ def decode(image: bytes | np.ndarray | Image.Image) -> Image.Image:
     greyscale is scaled by 1/257, so that 65535 becomes 255. Of animations the first frame counts.
 
     Args:
-        image: the bytes of an image file, one that Pillow has opened, or pixels uint8 [H, W] or
+        image: the bytes of an image file, one that Pillow has opened (several threads may have the
+            same one), or pixels uint8 [H, W] or
             [H, W, 1 | 3 | 4].
 
     Raises:
@@ -52,10 +56,11 @@ def decode(image: bytes | np.ndarray | Image.Image) -> Image.Image:
     if isinstance(image, np.ndarray):
         return to_rgb(_from_pixels(image))
     try:
-        opened = image if isinstance(image, Image.Image) else Image.open(io.BytesIO(image))
-        refuse_size(*opened.size)
-        opened.load()
-        upright = turned(opened, orientation(opened))
+        if isinstance(image, Image.Image):
+            with _LOADING:
+                upright = _loaded_upright(image)
+        else:
+            upright = _loaded_upright(Image.open(io.BytesIO(image)))
     except (MemoryError, BadExample):
         raise
     # On broken files Pillow raises OSError, SyntaxError, ValueError, zlib.error and others.
@@ -80,6 +85,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _loaded_upright(opened: Image.Image) -> Image.Image:
+    refuse_size(*opened.size)
+    opened.load()
+    return turned(opened, orientation(opened))
 
 
 def _what_it_is(content: bytes) -> str:

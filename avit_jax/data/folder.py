@@ -109,7 +109,11 @@ def _split_folder(data_dir: str, split: str) -> str:
 
 
 def _class_folders(root: str) -> dict[str, list[str]]:
-    """Paths of each class's folders by its name, sorted: names that only look alike are one."""
+    """Paths of each class's folders by its name: names that only look alike are one.
+
+    In the order of the names as they are on disk, of the first where several are one class: that of
+    a run is the meaning of its logits, and a composed name may have another place in the alphabet.
+    """
     found: dict[str, list[str]] = {}
     for entry in visible_entries(root):
         if entry.is_dir():
@@ -119,7 +123,7 @@ def _class_folders(root: str) -> dict[str, list[str]]:
                 f"{entry.path} is a link to {os.readlink(entry.path)!r}, which is not there, so a "
                 "class may be missing: mend the link or remove it"
             )
-    return dict(sorted(found.items()))
+    return found
 
 
 def _warn_of_files_beside(root: str) -> None:

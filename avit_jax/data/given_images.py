@@ -31,6 +31,11 @@ def given_images(images: Any, size: int) -> Array | np.ndarray:
         UserError: images of another type or shape; the message says how to make them.
     """
     array = images if isinstance(images, jax.Array) else _as_numpy(images)
+    if array.shape == (size, size, 3):
+        raise UserError(
+            f"images have shape {tuple(array.shape)}, that of one image, but this model takes a "
+            f"batch [B, {size}, {size}, 3]: write images[None]."
+        )
     if array.ndim != 4 or array.shape[1:] != (size, size, 3):
         raise UserError(
             f"images have shape {tuple(array.shape)}, but this model takes [B, {size}, {size}, 3]: "

@@ -41,8 +41,8 @@ def files_below(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     """Images in a folder and below, and the other files: paths relative to `folder`.
 
     Files of the folder itself come first, then those of its subfolders by name. A link to a folder
-    that it lies in is left out, for it has no bottom. Links that lead nowhere, pipes and devices
-    count as images, which cannot be read.
+    that it lies in is left out, for it has no bottom, and so is a second link to one folder. Links
+    that lead nowhere, pipes and devices count as images, which cannot be read.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -50,7 +50,7 @@ def files_below(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     around = Path(os.path.realpath(folder)).parents
     outer = tuple(_identity(outside) for outside in around)
     others: list[str] = []
-    return list(_files_below(os.fspath(folder), "", outer, others)), others
+    return list(_files_below(os.fspath(folder), "", outer, others, set())), others
 
 
 def tell_left_out(others: list[str], folder: str | os.PathLike[str]) -> None:
@@ -98,9 +98,22 @@ def shortened(names: list[str]) -> str:
 
 
 def _files_below(
-    root: str, below: str, outer: tuple[tuple[int, int], ...], others: list[str]
+    root: str,
+    below: str,
+    outer: tuple[tuple[int, int], ...],
+    others: list[str],
+    linked: set[tuple[int, int]],
 ) -> Iterator[str]:
-    """Yields images and adds other files to `others`; `outer` are the folders around this one."""
+    """Yields images and adds other files to `others`.
+
+    Args:
+        root: path of the folder that is walked.
+        below: path in it of the folder whose turn it is.
+        outer: the folders around that one.
+        others: grows.
+        linked: folders that a link has led to, which grows: folders that link to each other would
+            be walked on every way through them.
+    """
     folder = os.path.join(root, below) if below else root
     visible = visible_entries(folder)
     identity = _identity(folder)
@@ -116,7 +129,12 @@ def _files_below(
         else:
             yield path
     for path in inner:
-        yield from _files_below(root, path, (*outer, identity), others)
+        if os.path.islink(os.path.join(root, path)):
+            target = _identity(os.path.join(root, path))
+            if target in linked:
+                continue
+            linked.add(target)
+        yield from _files_below(root, path, (*outer, identity), others, linked)
 
 
 def _identity(folder: str | os.PathLike[str]) -> tuple[int, int]:

@@ -44,7 +44,9 @@ class Mix:
 
 def normalise(images: Array, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> Array:
     """uint8 `[B, H, W, 3]` to float32 with mean 0 and standard deviation 1 (over ImageNet)."""
-    return (images.astype(jnp.float32) / 255.0 - jnp.asarray(mean)) / jnp.asarray(std)
+    # float32 also under JAX_ENABLE_X64.
+    means, stds = (jnp.asarray(values, jnp.float32) for values in (mean, std))
+    return (images.astype(jnp.float32) / 255.0 - means) / stds
 
 
 def mix(images: Array, targets: Array, settings: Mix, key: Array) -> tuple[Array, Array]:

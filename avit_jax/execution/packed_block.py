@@ -69,7 +69,7 @@ def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: P
         live = jnp.arange(length) < after.counts[images][:, None]
         answer = attention.join(attention.mix(query, key, value, live=live))
         for first, update, exists in zip(firsts, answer, live, strict=True):
-            old = lax.dynamic_slice(mixed, (first, 0), update.shape)
+            old = lax.dynamic_slice(mixed, corner(first), update.shape)
             mixed = write(mixed, jnp.where(exists[:, None], update, old), first)
         return mixed
 
@@ -149,9 +149,14 @@ def gather(rows: Array, firsts: Array, length: int) -> Array:
 
 def read(rows: Array, first: Array, size: int) -> Array:
     """`size` rows from `first` on."""
-    return lax.dynamic_slice(rows, (first, 0), (size, rows.shape[1]))
+    return lax.dynamic_slice(rows, corner(first), (size, rows.shape[1]))
 
 
 def write(rows: Array, update: Array, first: Array) -> Array:
     """Rows with some of them replaced, from `first` on."""
-    return lax.dynamic_update_slice(rows, update.astype(rows.dtype), (first, 0))
+    return lax.dynamic_update_slice(rows, update.astype(rows.dtype), corner(first))
+
+
+def corner(first: Array, column: Array | int = 0) -> tuple[Array, Array]:
+    """Where a slice begins, in numbers of one type: a plain 0 is int64 under JAX_ENABLE_X64."""
+    return first, jnp.full_like(first, column)

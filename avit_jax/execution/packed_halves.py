@@ -12,7 +12,7 @@ from flax import struct
 from jax import Array, lax
 
 from avit_jax.execution.loops import for_images, for_rows
-from avit_jax.execution.packed_block import mix_for_prefix, read, write
+from avit_jax.execution.packed_block import corner, mix_for_prefix, read, write
 from avit_jax.execution.packing import Packing, pack
 from avit_jax.execution.plan import Plan
 from avit_jax.models.attention import without_dropped_heads
@@ -109,19 +109,19 @@ def attend(
         def part(number: int) -> Array:  # query, key or value of each pair, [g, length, 1, d]
             starts = zip(firsts, columns + number * dim, strict=True)
             return jnp.stack(
-                [lax.dynamic_slice(projected, start, (length, width)) for start in starts]
+                [lax.dynamic_slice(projected, corner(*start), (length, width)) for start in starts]
             )[:, :, None]
 
         live = jnp.arange(length) < counts[pairs][:, None]
         answer = attention.mix(part(0), part(1), part(2), live=live)[:, :, 0]
         for first, column, update, exists in zip(firsts, columns, answer, live, strict=True):
-            old = lax.dynamic_slice(mixed, (first, column), update.shape)
+            old = lax.dynamic_slice(mixed, corner(first, column), update.shape)
             new = jnp.where(exists[:, None], update, old)
-            mixed = lax.dynamic_update_slice(mixed, new, (first, column))
+            mixed = lax.dynamic_update_slice(mixed, new, corner(first, column))
         return mixed
 
     def finish(first: Array, size: int, updates: Array) -> Array:
-        kept = lax.dynamic_slice(rows.heads, (first, 0), (size, num_heads))
+        kept = lax.dynamic_slice(rows.heads, corner(first), (size, num_heads))
         (own,) = attention.split(read(mixed, first, size))
         value = attention.split(read(projected, first, size))[2]
         own = without_dropped_heads(own, value, kept, effect)
@@ -170,7 +170,7 @@ def feed(
 
     def treat(first: Array, size: int, updates: Array) -> Array:
         chosen = flat[lax.dynamic_slice(rows.source, (first,), (size,))]
-        kept = lax.dynamic_slice(rows.heads, (first, 0), (size, block.attention.num_heads))
+        kept = lax.dynamic_slice(rows.heads, corner(first), (size, block.attention.num_heads))
         return write(updates, mlp_update(block, chosen, kept, effect), first)
 
     updates = for_rows(treat, rows.packing.total, space.updates, plan)

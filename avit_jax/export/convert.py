@@ -70,7 +70,7 @@ def convert_run(
             f"--layout {layout} is for weight files, but --output {target} is a workdir: leave it "
             f"out, or write a file ({', '.join(ENDINGS)})."
         )
-    _refuse_existing(target)
+    _refuse_existing(target, *([configs.beside(target)] if to_file else []))
     experiment = Experiment(config, workdir if source is None else Path(source))
     model, mesh = experiment.model, make_mesh(devices=jax.devices()[:1])
     if from_file:
@@ -93,11 +93,10 @@ def is_weight_file(end: str) -> bool:
     return file or is_weight_folder(Path(end))
 
 
-def _refuse_existing(target: Path) -> None:
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    for path in (target, configs.beside(target)):
-        if path.exists():
+def _refuse_existing(*targets: Path) -> None:
+    for path in targets:
+        is_empty = path.is_dir() and not any(path.iterdir())
+        if path.exists() and not is_empty:
             raise UserError(
                 f"{path} exists and is not replaced: write another --output, or move it."
             )

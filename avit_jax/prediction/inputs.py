@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -15,11 +15,12 @@ from avit_jax.data.example import BadExample, Example
 from avit_jax.data.image_files import FileSource
 from avit_jax.errors import UserError
 
-# Bytes are those of a file. Arrays are uint8 `[H, W]` or `[H, W, 1 | 3 | 4]`, or `[B, H, W, C]`.
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+Bytes = bytes | bytearray | memoryview
+# Bytes are those of a file, which may also be open (or an `io.BytesIO`). Arrays are uint8 `[H, W]`
+# or `[H, W, 1 | 3 | 4]`, or `[B, H, W, C]`.
+ImageLike = str | os.PathLike[str] | Bytes | IO[bytes] | Image.Image | np.ndarray
 
-
-_ONE = (str, os.PathLike, bytes, Image.Image)
+_PATH = str | os.PathLike
 
 
 class GivenImages:
@@ -41,25 +42,35 @@ class GivenImages:
     def __init__(self, images: ImageLike | Iterable[ImageLike], *, class_names: Sequence[str]):
         self.class_names = tuple(class_names)
         self._images: list[tuple[str, Any]] = []
-        is_one = isinstance(images, _ONE) or hasattr(images, "__array__")
+        is_one = _is_one(images)
         several = [images] if is_one or not isinstance(images, Iterable) else images
         for position, image in enumerate(several):
             self._add(image, f"image {position}")
-        is_folder = isinstance(images, str | os.PathLike) and os.path.isdir(images)
+        is_folder = isinstance(images, _PATH) and os.path.isdir(images)
         self.is_single = is_one and not is_folder and getattr(images, "ndim", 0) < 4
 
     def _add(self, image: Any, name: str) -> None:
-        if isinstance(image, str | os.PathLike):
+        if isinstance(image, _PATH):
             files = FileSource(image, class_names=self.class_names)
             root = Path(image) if Path(image).is_dir() else Path(image).parent
             self._images += [
                 (os.fspath(root / files.describe(index)), (files, index))
                 for index in range(len(files))
             ]
-        elif isinstance(image, bytes | Image.Image):
+        elif isinstance(image, Image.Image):
             self._images.append((getattr(image, "filename", "") or name, image))
+        elif isinstance(image, Bytes):
+            self._images.append((name, bytes(image)))
+        elif _is_file(image):
+            path = getattr(image, "name", None)
+            self._images.append((path if isinstance(path, str) else name, _content(image, name)))
         elif hasattr(image, "__array__"):
             array = np.asarray(image)
+            if array.dtype.kind in "OSU":
+                raise UserError(
+                    f"{name} is an array of {array.dtype}, not of pixels: pass .tolist() of it, if "
+                    "it holds paths or images."
+                )
             parts = array if array.ndim == 4 else [array]
             names = [f"{name}[{row}]" for row in range(len(parts))] if array.ndim == 4 else [name]
             for part, part_name in zip(parts, names, strict=True):
@@ -89,6 +100,25 @@ class GivenImages:
     def labelled(self, index: int) -> bool:
         """Returns False: nobody has said what is on the images."""
         return False
+
+
+def _is_one(images: Any) -> bool:
+    is_known = isinstance(images, _PATH | Bytes | Image.Image)
+    return is_known or _is_file(images) or hasattr(images, "__array__")
+
+
+def _is_file(image: Any) -> bool:
+    return hasattr(image, "read") and not isinstance(image, os.PathLike)
+
+
+def _content(file: Any, name: str) -> bytes:
+    """All that an opened file holds, as Pillow takes it; of a stream what is left."""
+    if file.seekable():
+        file.seek(0)
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise UserError(f"{name} is a file opened for text: open it with mode 'rb'.")
+    return content
 
 
 def _refuse_other_arrays(array: np.ndarray, name: str) -> None:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from avit_jax import config as configs
 from avit_jax.checkpoints import description
 from avit_jax.checkpoints.operating_points import at_operating_point
+from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.checkpoints.weights import Weights, weights_of_export, weights_of_file
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
@@ -53,6 +54,15 @@ def load_run(
     Raises:
         UserError: nothing to load there, or what does not fit.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(
+            f"there is nothing to load from a {type(source).__name__}: write the path of a "
+            "workdir, an exported folder or a weight file."
+        )
+    if config is not None and not isinstance(config, Mapping):
+        raise UserError(
+            f'config is a {type(config).__name__}: write settings as {{"inference.batch_size": 8}}.'
+        )
     use_compilation_cache()
     place, values = Path(os.path.expanduser(source)), dict(config or {})
     if execution is not None:
@@ -79,6 +89,10 @@ def _class_names(
     """As given, as kept with the weights, or as the data of a run have them; else numbers."""
     classes = experiment.model.shape.num_classes
     if given is not None:
+        if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+            raise UserError(
+                f"class_names is {given!r:.60}: write a list of names, in the order of the logits."
+            )
         if len(given) != classes:
             raise UserError(f"{len(given)} class_names were given for {classes} classes: name all.")
         return tuple(given)
@@ -88,7 +102,9 @@ def _class_names(
 
 
 def _is_run(place: Path) -> bool:
-    return (place / "config.json").is_file() and (place / "checkpoints").is_dir()
+    file = place / "config.json"  # which folders of others have as well
+    is_ours = file.is_file() and not configs.is_of_others(file)
+    return is_ours and (place / "checkpoints").is_dir()
 
 
 def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
@@ -98,7 +114,7 @@ def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
             f"{source} is a program for other software, which answers without this package "
             "(docs/export.md): load the run or the folder that it was exported from."
         )
-    # Folders of others have a config.json as well.
+    # A run that has not begun to train has no weights yet.
     is_ours = _is_run(place) or not (place / "config.json").exists()
     itself = configs.kept_at(place) if is_ours else None
     if itself is not None:
@@ -130,6 +146,12 @@ def _weights(source: str, place: Path, experiment: Experiment) -> Weights:
     """On one device; `predict` puts them where it needs them."""
     mesh = make_mesh(devices=jax.local_devices()[:1])
     if _is_run(place):
+        # A training may start from other weights, with a new classifier, which knows nothing yet.
+        if not Checkpoints(place / "checkpoints").steps():
+            raise UserError(
+                f"{place} holds no checkpoint yet: write the workdir of a run that has been "
+                "trained, or the weight file that this one starts from."
+            )
         return experiment.weights(mesh)
     if (place / configs.EXPORTED).is_file():
         return weights_of_export(place, experiment.model, mesh)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import threading
 from collections.abc import Iterable
 
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ from avit_jax.prediction.preprocessing import prepare
 from avit_jax.viz.patches import on_grid
 
 logger = logging.getLogger(__name__)
+# Threads that ask one run at once wait for one program. No part of a run, which can be pickled.
+_BUILDING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,8 +102,9 @@ class LoadedRun:
         gets a `Prediction` with `error` and no label, and a warning; the others are answered.
 
         Args:
-            images: paths of images or folders (walked to the bottom), images of Pillow, arrays of
-                uint8 `[H, W, 3]`, `[H, W]`, `[H, W, 1 | 4]` or `[B, H, W, C]`; one, or several.
+            images: paths of images or folders (walked to the bottom), bytes of a file or one that
+                is open, images of Pillow, arrays of uint8 `[H, W, 3]`, `[H, W]`, `[H, W, 1 | 4]` or
+                `[B, H, W, C]`; one, or several.
 
         Raises:
             UserError: a path that is not there, an array that is no image, or another type; before
@@ -135,17 +139,18 @@ class LoadedRun:
         """One image alone has a program of its own; several are filled up to a whole batch."""
         wanted = 1 if images == 1 else self._settings.inference.batch_size
         size = local_batch_size(wanted, wanted)
-        if size not in self._answerers:
-            self._answerers[size] = Answerer(
-                self.model,
-                self.params,
-                batch_size=size,
-                execution=self.execution,
-                plan=self._plan,
-                augment=self._settings.data.augment,
-                names=(*NUMBERS, "token_depth"),
-            )
-        return self._answerers[size]
+        with _BUILDING:
+            if size not in self._answerers:
+                self._answerers[size] = Answerer(
+                    self.model,
+                    self.params,
+                    batch_size=size,
+                    execution=self.execution,
+                    plan=self._plan,
+                    augment=self._settings.data.augment,
+                    names=(*NUMBERS, "token_depth"),
+                )
+            return self._answerers[size]
 
 
 def _prediction(line: dict, depth_map: np.ndarray) -> Prediction:

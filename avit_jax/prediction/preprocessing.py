@@ -40,8 +40,14 @@ def preprocess(
     Raises:
         UserError: an image that cannot be used, or an unknown model or name of pixels.
     """
+    if not isinstance(model, str | Model):
+        raise UserError(
+            f"model is a {type(model).__name__}: pass a name of list_models() or a model; what "
+            "load_run returned has run.preprocess(images)."
+        )
     known_pixels, known_crop = published_preprocessing(model)
-    pixels, crop_ratio = pixels or known_pixels, crop_ratio or known_crop
+    pixels = known_pixels if pixels is None else pixels
+    crop_ratio = known_crop if crop_ratio is None else crop_ratio
     if pixels not in PIXELS:
         raise UserError(f"pixels is {pixels!r}: write one of {', '.join(PIXELS)}.")
     shape = (zoo.named(model) if isinstance(model, str) else model).stages[0]

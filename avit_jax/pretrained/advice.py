@@ -46,8 +46,11 @@ def advice(found: Shapes, wanted: Shapes) -> str:
     for reason in _REASONS:
         if said := reason(found, wanted):
             return said
-    if all(found.get(name) == wanted[name] for name in known) and known == found.keys():
-        return "a part of them is missing: take the whole file, or all of its shards"
+    if all(found[name] == wanted[name] for name in known):
+        if known == found.keys():
+            return "a part of them is missing: take the whole file, or all of its shards"
+        if known == wanted.keys():
+            return "all is there: take out the unknown names, if they are of something beside it"
     return "create the model with the sizes that the weights were trained with"
 
 

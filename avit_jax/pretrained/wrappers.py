@@ -17,8 +17,8 @@ Value = TypeVar("Value")
 
 # Put somewhere into a name by torch.compile, FSDP and activation checkpointing.
 _INSERTED = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# Counted by profilers (thop) and kept as buffers of every module.
-_PROFILED = re.compile(r"(.*\.)?(total_ops|total_params)")
+# Counted by profilers (thop), in every module, and by what averages weights (AveragedModel).
+_COUNTS = re.compile(r"(.*\.)?(total_ops|total_params|n_averaged)")
 # Put in front of all names, also where there is no block to know a network by.
 _IN_FRONT = ("module", "model")
 _BLOCK = re.compile(r"((?:[^.]+\.)*?)(?:blocks|layers|encoder\.layer)\.\d+\.")
@@ -38,14 +38,14 @@ def unwrapped(named: Mapping[str, Value], wanted: Collection[str] = ()) -> dict[
         named: values by name.
         wanted: names of a model; where all are there, none is changed.
     """
-    profiled = [name for name in named if _PROFILED.fullmatch(name)]
-    kept = {name: value for name, value in named.items() if name not in set(profiled)}
+    counts = [name for name in named if _COUNTS.fullmatch(name)]
+    kept = {name: value for name, value in named.items() if name not in set(counts)}
     if not wanted or not kept.keys() >= set(wanted):
         kept = _without_front(_without_inserted(kept))
         roots = networks(kept)
         if len(roots) == 1 and roots[0]:
             kept = _network(kept, roots[0])
-    warn_left_out("counted by a profiler", profiled)
+    warn_left_out("counts of a wrapper", counts)
     return kept
 
 

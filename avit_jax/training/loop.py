@@ -59,9 +59,10 @@ def train(
     """
     clock, experiment = TrainingClock(), Experiment(config, workdir)
     with only_writer(workdir, "train"):
-        timetable = Timetable.of(experiment)
-        if anew := refuse_other_run(config, workdir):
+        anew = refuse_other_run(config, workdir)
+        if not Checkpoints(workdir / "checkpoints").steps():  # whose data may have been others
             description.forget(workdir)
+        timetable = Timetable.of(experiment)
         skipped = SkippedSteps(workdir, anew=anew)
         report.print_model(experiment)
         with contextlib.closing(Run(experiment, timetable, skipped, clock)) as run:

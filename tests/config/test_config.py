@@ -1,5 +1,7 @@
 """Configs as values: their variants, differences, JSON, and settings that are no plain numbers."""
 
+from pathlib import Path
+
 import pytest
 
 from avit_jax import config as configs
@@ -105,3 +107,8 @@ def test_a_damaged_config_of_a_run_is_named(text, tmp_path):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"config.json is damaged .*: put a sound copy"):
         configs.read(tmp_path / "config.json")
+
+
+def test_a_path_is_a_value_of_a_setting_that_holds_one():
+    config = configs.changed(configs.base(model="avit_micro_patch4_32"), {"data.dir": Path("x")})
+    assert config.data.dir == "x"

@@ -1,4 +1,6 @@
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -165,3 +167,23 @@ def test_pixels_of_another_shape_are_bad():
         decode(np.zeros((4, 4), np.float32))
     with pytest.raises(BadExample, match=r"has pixels uint8 \[4, 4, 2\]"):
         decode(np.zeros((4, 4, 2), np.uint8))
+
+
+def test_one_opened_image_is_loaded_by_one_thread_at_a_time(photograph, rgb):
+    loading, loaded = [], []
+
+    class Opened(Image.Image):
+        def load(self):
+            if not loaded:
+                if loading:
+                    raise OSError("is being loaded")
+                loading.append(1)
+                time.sleep(0.05)
+                loaded.append(loading.pop())
+            return super().load()
+
+    image = photograph()
+    image.__class__ = Opened
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(decode, [image] * 4):
+            np.testing.assert_array_equal(np.asarray(found), rgb)

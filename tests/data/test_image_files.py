@@ -76,6 +76,18 @@ def test_folders_that_are_linked_are_walked_and_a_loop_of_links_ends(tmp_path):
     assert listing.files_below(tmp_path / "input")[0] == ["bee/x.png"]
 
 
+def test_folders_that_link_to_each_other_are_walked_once_through_links(tmp_path):
+    """On all ways through n such folders there are more than n! images."""
+    for one in range(5):
+        (tmp_path / str(one)).mkdir()
+        (tmp_path / str(one) / "x.png").touch()
+        for other in {*range(5)} - {one}:
+            (tmp_path / str(one) / f"to{other}").symlink_to(tmp_path / str(other))
+    found = listing.files_below(tmp_path)[0]
+    assert len(found) <= 2 * 5
+    assert {f"{one}/x.png" for one in range(5)} <= set(found)
+
+
 def test_a_link_to_a_folder_around_the_input_is_left_out(tmp_path):
     (tmp_path / "ant").mkdir()
     (tmp_path / "ant" / "x.png").touch()

@@ -94,6 +94,8 @@ def test_nothing_that_exists_is_replaced(run, tmp_path):
     with pytest.raises(UserError, match="exists and is not replaced"):
         convert_run(config, workdir, source=str(file))
     assert (file.read_bytes(), listing(workdir)) == before
+    (tmp_path / "again.json").touch()  # beside a folder, of which it says nothing
+    convert_run(config, workdir, source=str(file), output=str(tmp_path / "again"))
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def of_blocks(*names):
         (OURS | {"pos_embed": zeros(1, 61, 24)}, "of 60 patches, which is no square grid"),
         (OURS | {"pos_embed": zeros(17, 24)}, r"are a table \(17, 24\): reshape it"),
         (without("attn.proj.bias", "fc1.weight"), "a part of them is missing: take the whole file"),
+        (OURS | {"projection.weight": zeros(2, 2)}, "all is there: take out the unknown names"),
         ({"fc.weight": zeros(2, 2), "conv1.weight": zeros(2)}, "those of a ResNet"),
         ({"visual.transformer.resblocks.0.ln_1.bias": zeros(2)}, "those of a CLIP model"),
         ({"encoder.layers.encoder_layer_0.ln_1.bias": zeros(2)}, "those of torchvision"),

@@ -50,12 +50,12 @@ def test_a_classifier_beside_the_network_is_its_own_and_other_things_are_not(cap
     ]
 
 
-def test_counts_of_a_profiler_are_left_out(caplog):
-    counts = ["total_ops", "blocks.0.total_params", "head.total_ops", "norm.total_params"]
+def test_counts_of_wrappers_are_left_out(caplog):
+    counts = ["total_ops", "blocks.0.total_params", "n_averaged", "norm.total_params"]
     assert list(unwrapped(dict.fromkeys([*WITH_HEAD, *counts]))) == list(WITH_HEAD)
     assert caplog.messages == [
-        "left out of the weights, as counted by a profiler: total_ops, blocks.0.total_params, "
-        "head.total_ops and 1 more."
+        "left out of the weights, as counts of a wrapper: total_ops, blocks.0.total_params, "
+        "n_averaged and 1 more."
     ]
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax._src import xla_bridge
 
 from avit_jax.runtime import known_faults
 
@@ -32,3 +33,10 @@ def test_the_flag_is_set_for_the_wrong_version_alone_and_never_twice(given, jaxl
     environment = {} if given is None else {"XLA_FLAGS": given}
     known_faults.avoid(environment, jaxlib)
     assert environment.get("XLA_FLAGS") == (wanted or given)
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_where_jax_has_started_a_warning_says_that_it_is_too_late(started, monkeypatch, caplog):
+    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: started)
+    known_faults.avoid({}, "0.10.2")
+    assert ["import avit_jax first" in line for line in caplog.messages] == [True] * started

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from avit_jax import config as configs
 from avit_jax import experiment
+from avit_jax.checkpoints import description
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.data import sources
 from avit_jax.errors import Preempted, UserError
@@ -88,8 +90,14 @@ def test_rollbacks_come_to_an_end_and_where_nothing_is_saved_any_config_may_foll
             optimizers, "learning_rate", lambda *_, **__: lambda step: jnp.float32(jnp.nan)
         )
         config = tiny_config(**{"train.on_nonfinite": "rollback", "train.max_rollbacks": 1})
+        # Of an earlier try under the same settings, on other data.
+        (tmp_path / "config.json").write_text(configs.to_json(config))
+        (tmp_path / "description.json").write_text(
+            json.dumps({"format": 1, "labels": list("abcdefghij")})
+        )
         with pytest.raises(UserError, match=r"after 1 rollbacks.*nothing is saved yet") as ended:
             train.train(config, tmp_path)
+    assert description.kept_class_names(tmp_path) == tuple("0123456789")
     assert "--workdir" not in str(ended.value)
     assert Checkpoints(tmp_path / "checkpoints").steps() == []
     with pytest.raises(Preempted):
