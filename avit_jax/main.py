@@ -18,7 +18,8 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from avit_jax import command_line, flag_values
+from avit_jax import command_line
+from avit_jax.config import flag_values
 from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub, spelling
 from avit_jax.runtime import environment
@@ -221,10 +222,9 @@ def _output() -> Path | None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Flags of the command line; what is wrong with them becomes one sentence and status 2."""
-    argv = flag_values.joined(argv)
     sys.argv[:] = flag_values.joined(sys.argv)  # where ml_collections looks for overrides
     try:
-        argv = command_line.with_config(argv)
+        argv = command_line.with_config(flag_values.joined(argv))
         remaining = flags.FLAGS(argv)
         if CONFIG.value is not None:
             CONFIG.value.seed  # noqa: B018  a file that could not be loaded says so only here

@@ -26,10 +26,10 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
             label=name,
             zorder=3,
         )
-    speed.margins(0.08)
-    speed.set(xlabel="GMACs run per image", ylabel="images/s", xlim=(0, None), ylim=(0, None))
+    speed.set(xlabel="GMACs run per image", ylabel="images/s")
     if cases:
-        speed.legend(frameon=False)
+        speed.set(xlim=(0, 1.1 * speed.dataLim.x1), ylim=(0, 1.1 * speed.dataLim.y1))
+        speed.legend(frameon=False, loc="lower left")
     live = [(case, name) for case in cases for name in LIVE_ROWS if name in case["executions"]]
     labels = [f"{name}, {case['profile']}\nbatch {case['batch_size']}" for case, name in live]
     heights = [case["executions"][name]["share_of_ideal"] for case, name in live]
@@ -39,7 +39,7 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     for index, height in enumerate(heights):
         share.text(index, height + 0.01, f"{height:.2f}", ha="center", fontsize=8)
     share.set_xticks(range(len(live)), labels, fontsize=8, rotation=90 if len(live) > 6 else 0)
-    share.set(ylabel="share of the ideal speed-up", ylim=(0, 1.15))
+    share.set(ylabel="share of the ideal speed-up", ylim=(0, 1.15), xlim=(-1, max(1, len(live))))
     for axes in (speed, share):
         grid_behind_data(axes)
     write_png(figure, file, dots_per_inch=150)
