@@ -41,5 +41,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if variant.live:
         recipes.on_live_rows(config)
     if variant.ci:
-        config.train.epochs = 24.0
+        config.train.epochs = 18.0
     return configs.debug(config) if variant.debug else config

@@ -43,7 +43,9 @@ POLICIES = {
 }
 
 
-@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize(
+    "kind", ["DeiT", "T2T", pytest.param("tokens only", marks=pytest.mark.slow)]
+)
 def test_policies_drop_what_makes_half_the_cost(kind):
     name, settings = POLICIES[kind]
     model = avit_jax.create_model(name, image_size=64, num_classes=3, method=settings)

@@ -11,9 +11,22 @@ from jax.extend import core
 
 def multiply_adds(function, *arguments) -> int:
     """Run `function` and add up its matrix products; the program counts them while it runs."""
-    closed = jax.make_jaxpr(function)(*arguments)
-    counting = jax.jit(lambda *leaves: _run(closed.jaxpr, closed.consts, leaves)[0])
-    return int(counting(*jax.tree.leaves(arguments)))
+    return counting(function, *arguments)(*arguments)[0]
+
+
+def counting(function, *arguments):
+    """`function`, compiled once for `arguments` and others of their shapes, to be asked for both.
+
+    It returns the multiply-adds of its matrix products, counted while it runs, and its results.
+    """
+    closed, structure = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    run = jax.jit(lambda *leaves: _run(closed.jaxpr, closed.consts, leaves))
+
+    def counted(*arguments):
+        count, results = run(*jax.tree.leaves(arguments))
+        return int(count), jax.tree.unflatten(jax.tree.structure(structure), results)
+
+    return counted
 
 
 def _run(jaxpr, consts, arguments):

@@ -60,8 +60,16 @@ def rotary(method, **changes):
     return dataclasses.replace(model, shape=RotaryShape(**fields | changes))
 
 
-@pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("method", CASES)
+@pytest.mark.parametrize(
+    ("method", "batch"),
+    [
+        ("avit", 1),
+        ("adavit", 5),
+        ("dense", 5),
+        pytest.param("avit", 5, marks=pytest.mark.slow),
+        pytest.param("adavit", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_rows_that_moved_still_know_their_places(method, batch):
     model = rotary(method)
     params = model.init(jax.random.key(0))

@@ -90,7 +90,10 @@ def test_buffers_of_the_sizes_tested_hold_little_and_rise(case):
     assert any(later > earlier for earlier, later in itertools.pairwise(rows))
 
 
-@pytest.mark.parametrize("part", range(2, 2 * DEPTH))
+@pytest.mark.parametrize(
+    "part",
+    [2, 3, *(pytest.param(part, marks=pytest.mark.slow) for part in range(4, 2 * DEPTH))],
+)
 def test_one_row_too_few_is_noticed_in_every_half(case, part):
     model, params, images, expected = case
     rows = enough(model, expected.usage)

@@ -17,7 +17,7 @@ from avit_jax.methods.avit import synthetic as halting_profiles
 from avit_jax.models import costs
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.types import Usage
-from tests.execution.executed import multiply_adds
+from tests.execution.executed import counting, multiply_adds
 
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
 
@@ -72,7 +72,7 @@ def compiled(group):
         (False, 1, {}),
         (True, 2, {"images": 5, "attention_images": 1, "row_sizes": (16,), "dense_images": 4}),
         (False, 1, {"images": 1, "lengths": (4, 10, 17)}),
-        (True, 2, {"images": 1}),
+        pytest.param(True, 2, {"images": 1}, marks=pytest.mark.slow),
     ],
 )
 def test_counted_multiply_adds_are_those_executed(distilled, first, plan):
@@ -83,11 +83,12 @@ def test_counted_multiply_adds_are_those_executed(distilled, first, plan):
     plan = small_plan(model.shape.num_tokens, **plan)
     program = model.program(COMPACT, plan)
     exists = np.ones(5, bool)
-    run_adds = multiply_adds(program, params, images, exists)
-    tokens = program(params, images, exists).usage[0].tokens
-    counted = model.compact_gmacs((Usage(tokens=tokens),), plan)
+    arguments = params, images, exists
+    run_adds, output = counting(program, *arguments)(*arguments)
+    counted = model.compact_gmacs((Usage(tokens=output.usage[0].tokens),), plan)
     assert counted * 1e9 == pytest.approx(run_adds)
-    needed = costs.inference_gmacs(model.shape, model.apply(params, images).usage[0]).sum() * 1e9
+    masked = jax.jit(model.apply)(params, images)
+    needed = costs.inference_gmacs(model.shape, masked.usage[0]).sum() * 1e9
     assert needed <= run_adds
 
 
@@ -98,13 +99,12 @@ def test_where_nothing_has_halted_the_last_block_runs_whole_too(least):
     params, images = scripted(model, depth)
     plan = small_plan(model.shape.num_tokens, images=5, row_sizes=(16, 64), lengths=(4, 17))
     program = model.program(COMPACT, plan)
-    exists = np.ones(5, bool)
-    output, expected = program(params, images, exists), model.apply(params, images)
+    arguments = params, images, np.ones(5, bool)
+    run_adds, output = counting(program, *arguments)(*arguments)
+    expected = jax.jit(model.apply)(params, images)
     np.testing.assert_allclose(output.logits, expected.logits, atol=1e-5)
     np.testing.assert_array_equal(output.usage[0].tokens, expected.usage[0].tokens)
-    assert 5 * costs.dense_inference_gmacs(model.shape) * 1e9 == pytest.approx(
-        multiply_adds(program, params, images, exists)
-    )
+    assert 5 * costs.dense_inference_gmacs(model.shape) * 1e9 == pytest.approx(run_adds)
     assert model.compact_gmacs(output.usage, plan) == pytest.approx(
         5 * costs.dense_inference_gmacs(model.shape)
     )
@@ -150,11 +150,12 @@ def test_images_that_only_fill_up_cost_nothing():
     plan = small_plan(model.shape.num_tokens)
     program = model.program(COMPACT, plan)
     exists = np.array([True, False, False])
-    one = multiply_adds(program, params, images, exists)
-    all_ = multiply_adds(program, params, images, np.ones(3, bool))
+    counted = counting(program, params, images, exists)
+    one, output = counted(params, images, exists)
+    all_, _ = counted(params, images, np.ones(3, bool))
     fixed = costs.embedding(model.shape) + costs.readout(model.shape)
     assert one - 3 * fixed < 0.5 * (all_ - 3 * fixed)
-    assert not program(params, images, exists).usage[0].tokens[:, 1:].any()
+    assert not output.usage[0].tokens[:, 1:].any()
 
 
 @pytest.mark.parametrize("group", [2, 1])
@@ -165,11 +166,11 @@ def test_a_finished_image_leaves_with_all_its_tokens(group):
     params["cls_token"][:, :, 0] = model.settings.gate_center / model.settings.gate_scale
     plan = small_plan(model.shape.num_tokens, images=group)
     program = model.program(COMPACT, plan)
-    output = program(params, images, np.ones(2, bool))
+    arguments = params, images, np.ones(2, bool)
+    run_adds, output = counting(program, *arguments)(*arguments)
     assert output.usage[0].tokens[:2].all() and not output.usage[0].tokens[2:].any()
-    masked = model.apply(params, images)
+    masked = jax.jit(model.apply)(params, images)
     np.testing.assert_allclose(output.logits, masked.logits, atol=1e-5)
-    run_adds = multiply_adds(program, params, images, np.ones(2, bool))
     assert model.compact_gmacs(output.usage, plan) * 1e9 == pytest.approx(run_adds)
 
 
@@ -178,7 +179,7 @@ def test_bfloat16_compact_is_as_close_to_masked_as_bfloat16_allows():
     params, images = scripted(model, np.random.default_rng(0).integers(1, 5, (5, 16)))
     plan = small_plan(model.shape.num_tokens)
     compact = model.compile(params, batch_size=5, plan=plan, mesh=ONE_DEVICE)(images)
-    masked = model.apply(params, images)
+    masked = jax.jit(model.apply)(params, images)
     np.testing.assert_array_equal(compact.usage[0].tokens, masked.usage[0].tokens)
     scale = np.abs(masked.logits).max()
     np.testing.assert_allclose(compact.logits, masked.logits, atol=0.03 * scale)
