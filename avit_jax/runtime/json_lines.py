@@ -3,7 +3,8 @@
 Lines are appended in the order of the work, so the number of complete lines says how much of it is
 done: nothing is repeated and nothing lost, wherever the process was killed. A second, small file
 beside it, written before the first line, says what the lines are about (a command, a checkpoint, a
-list of images), so that different work is never appended to them.
+list of images), so that different work is never appended to them; a diary, to which any work may
+add, has none.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class JsonLines:
     Args:
         path: of the file, local; made if it does not exist.
         identity: JSON values that say what the lines are about; those saved beside a file that
-            exists must be the same.
+            exists must be the same. `None` for a diary.
         check: called with the number and the content of each line that is there already, in order;
             it raises UserError where this is not the line that would be written again.
         clock: returns seconds.
@@ -52,7 +53,7 @@ class JsonLines:
         self,
         path: Path,
         *,
-        identity: Mapping[str, Any],
+        identity: Mapping[str, Any] | None,
         check: Callable[[int, Line], None] = lambda number, line: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,7 +75,8 @@ class JsonLines:
                     f"another process is writing {os.fspath(path)!r}: wait for it, or write "
                     "another --output."
                 )
-            self._check_identity(plain(identity))
+            if identity is not None:
+                self._check_identity(plain(identity))
             self.count = self._recover(check)
             self._synced = clock()
         except BaseException:

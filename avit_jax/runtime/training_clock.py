@@ -21,11 +21,15 @@ class Effort:
         seconds: wall time: start-up, compilation, evaluations and saving included.
         timed_images: images in the steps that were timed, which are all but each process's first.
         timed_seconds: wall time of those steps and of waiting for their data.
+        evaluating: seconds that evaluations have taken.
+        saving: seconds in which checkpoints kept steps waiting.
     """
 
     seconds: float = 0.0
     timed_images: int = 0
     timed_seconds: float = 0.0
+    evaluating: float = 0.0
+    saving: float = 0.0
 
     @property
     def images_per_second(self) -> float | None:
@@ -45,6 +49,7 @@ class TrainingClock:
         self._began = clock()
         self._timed_since: float | None = None
         self._images, self._seconds = 0, 0.0
+        self._paused_for: collections.Counter[str] = collections.Counter()
         self._in_flight: collections.deque[tuple[jax.Array, int]] = collections.deque()
 
     def follow(self, result: jax.Array, *, images: int) -> None:
@@ -63,13 +68,19 @@ class TrainingClock:
             self._wait(left=MAX_IN_FLIGHT)
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Wait for the unfinished steps; time spent inside of this context is not that of steps."""
+    def paused(self, purpose: str = "") -> Iterator[None]:
+        """Wait for the unfinished steps; time spent inside of this context is not that of steps.
+
+        It is added up in `Effort.evaluating` or `Effort.saving` where that is the purpose.
+        """
         self._wait(left=0)
         was_timing, self._seconds, self._timed_since = self._timed_since, self._timed(), None
+        began = self._clock()
         yield
+        ended = self._clock()
+        self._paused_for[purpose] += ended - began
         if was_timing is not None:
-            self._timed_since = self._clock()
+            self._timed_since = ended
 
     def effort(self, before: Effort = Effort()) -> Effort:
         """What the run has taken so far: `before`, up to this process, and this process's part."""
@@ -77,6 +88,8 @@ class TrainingClock:
             seconds=before.seconds + self._clock() - self._began,
             timed_images=before.timed_images + self._images,
             timed_seconds=before.timed_seconds + self._timed(),
+            evaluating=before.evaluating + self._paused_for["evaluating"],
+            saving=before.saving + self._paused_for["saving"],
         )
 
     def images_per_second(self) -> float | None:

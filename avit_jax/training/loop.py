@@ -29,11 +29,10 @@ from avit_jax.experiment import Experiment
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import shard_batch
 from avit_jax.runtime.locks import only_writer
-from avit_jax.runtime.metrics_log import MetricsWriter
-from avit_jax.runtime.progress import Progress
 from avit_jax.runtime.training_clock import Effort, TrainingClock
 from avit_jax.training import step
 from avit_jax.training.optimization import Optimization
+from avit_jax.training.run_log import RunLog
 from avit_jax.training.skipped_steps import SkippedSteps
 from avit_jax.training.start import evaluated_weights, restore_or_init
 from avit_jax.training.teacher import refuse_other_teacher, teacher_weights
@@ -101,9 +100,8 @@ class Run:
             self.settings.teacher, self.optimization.recipe.teacher, experiment.mesh
         )
         self.eval_step = make_eval_step(experiment.model, experiment.mesh)
+        self.before: Effort | None = None  # what was done up to this process
         self._start()
-        kept = self.checkpoints.extra(self.step).get("effort", {}) if self.step else {}
-        self.before = self.effort = Effort(**kept)  # up to this process, and up to the last save
 
     def _start(self) -> None:
         """From the newest checkpoint or from the beginning."""
@@ -112,6 +110,8 @@ class Run:
         stored = self.checkpoints.extra(self.step) if self.step else {}
         if self.step:
             refuse_other_teacher(stored.get("teacher"), self.teacher_origin)
+        if self.before is None:
+            self.before = self.effort = Effort(**stored.get("effort", {}))  # or up to the last save
         mesh, teacher, sizes = self.experiment.mesh, self.teacher_params, stored.get("rows")
         self.stepping = self.optimization.stepping(
             mesh, teacher=teacher, stored=sizes, compiling=self.clock.paused
@@ -119,18 +119,13 @@ class Run:
         self.averages: dict[str, jax.Array] | None = None
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.results: dict[str, Any] | None = None
-        self.writer = MetricsWriter(
-            self.experiment.workdir,
-            restored_step=self.step,
-            tensorboard=self.settings.log.tensorboard,
-        )
-        self.evaluated = last_logged(self.experiment.workdir / "metrics.jsonl")
-        self.progress = Progress(
-            self.timetable.total_steps,
-            start=self.step,
-            batch_size=self.settings.train.batch_size,
+        self.log = RunLog(
+            self.experiment,
+            self.step,
+            effort=lambda: self.clock.effort(self.before),
             images_per_second=self.clock.images_per_second,
         )
+        self.evaluated = last_logged(self.experiment.workdir / "metrics.jsonl")
 
     def is_done(self) -> bool:
         """Whether neither a step nor an evaluation is left."""
@@ -196,12 +191,11 @@ class Run:
         if not averages["count"]:  # all of its steps were left out
             return
         values = {name: float(averages[name]) for name in averages if name not in step.COUNTS}
-        self.writer.write(at, "train", values)
-        self.progress.update(at, report.shown(values))
+        self.log.trained(at, values)
 
     def evaluate(self) -> None:
         """Evaluate and log."""
-        with self.clock.paused():
+        with self.clock.paused("evaluating"):
             results = evaluate(
                 self.eval_step,
                 self.weights(),
@@ -210,10 +204,7 @@ class Run:
                 model=self.experiment.model,
             )
         self.results, self.evaluated = results, self.step
-        speed = results["images_per_second"]
-        logged = {name: results[name] for name in results if name != "images_per_second"}
-        self.writer.write(self.step, "eval", logged)
-        self.progress.write(report.eval_line(self.step, results, speed))
+        self.log.evaluated(self.step, results)
 
     def weights(self) -> Params:
         """Those of the state in hand that are evaluated."""
@@ -221,13 +212,13 @@ class Run:
 
     def save(self) -> None:
         """Save the state if it is sound; what has been logged so far is on disk before."""
-        with self.clock.paused():
+        with self.clock.paused("saving"):
             self.settle()
             self.flush_log()
             step.check_finite(self.averages)
             if self.timetable.evaluates_at(self.step):
                 self.state = self.stepping.fit(self.state)
-            self.writer.flush()
+            self.log.flush()
             self.effort = self.clock.effort(self.before)
             extra = {"effort": dataclasses.asdict(self.effort), "rows": self.stepping.stored()}
             extra["teacher"] = self.teacher_origin
@@ -246,5 +237,4 @@ class Run:
     def close(self) -> None:
         """Finish what runs in the background."""
         self.checkpoints.wait()
-        self.progress.close()
-        self.writer.close()
+        self.log.close()

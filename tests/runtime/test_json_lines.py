@@ -78,6 +78,12 @@ def test_a_file_without_lines_may_be_taken_over(path):
     assert json.loads(identity_path(path).read_text())["model"] == "b"
 
 
+def test_a_diary_takes_lines_of_any_work_and_has_no_file_beside_it(path):
+    for count in (1, 2):
+        assert write(path, LINES[:count], identity=None) == count - 1
+    assert list(path.parent.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("beside", [None, "{", ""])
 def test_a_file_of_unknown_origin_is_left_alone(path, beside):
     path.parent.mkdir()

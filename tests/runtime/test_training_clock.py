@@ -41,6 +41,16 @@ def test_speed_leaves_out_compilation_and_pauses_and_counts_what_is_done():
     assert effort.images_per_second == pytest.approx(3.0)
 
 
+def test_pauses_are_added_up_by_their_purpose():
+    now = [0.0]
+    clock = TrainingClock(lambda: now[0])
+    for purpose, seconds in (("evaluating", 3.0), ("saving", 2.0), ("", 9.0), ("evaluating", 1.0)):
+        with clock.paused(purpose):
+            now[0] += seconds
+    effort = clock.effort(Effort(evaluating=10.0, saving=20.0))
+    assert (effort.evaluating, effort.saving, effort.seconds) == (14.0, 22.0, 15.0)
+
+
 def test_a_pause_before_the_first_step_does_not_start_the_clock():
     clock = TrainingClock(iter(range(100)).__next__)
     with clock.paused():

@@ -168,13 +168,28 @@ def test_a_summary_covers_the_whole_run_and_stays_when_nothing_is_left_to_do(tmp
     with pytest.raises(Preempted):
         train.train(config, tmp_path, stop=lambda step: step == 6)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
+    times = (tmp_path / "timings.jsonl").read_text()
+    (tmp_path / "timings.jsonl").write_text(times + '{"step": 7, "kin')  # as a kill leaves it
     piece = checkpoints.extra(6)["effort"]
     assert piece["timed_images"] == 5 * 16  # the first step of a process compiles
     first = train.train(config, tmp_path)
     assert first["seconds"] > piece["seconds"]
     assert checkpoints.extra(10)["effort"]["timed_images"] == (5 + 3) * 16
     lines = commands.metrics(tmp_path)
+    assert_timed(lines, (tmp_path / "timings.jsonl").read_text(), before=times)
     again = train.train(config, tmp_path)
     assert commands.metrics(tmp_path) == lines
     names = ("top1", "cross_entropy", "gmacs", "steps", "seconds", "train_images_per_second")
     assert {name: again[name] for name in names} == {name: first[name] for name in names}
+
+
+def assert_timed(metrics: list[dict], text: str, *, before: str) -> None:
+    """Each line of metrics has one of times, and none of `before` is lost."""
+    assert text.startswith(before)
+    timings = [json.loads(line) for line in text.splitlines()]
+    assert [(t["step"], t["kind"]) for t in timings] == [(m["step"], m["kind"]) for m in metrics]
+    assert timings[5]["epoch"] == pytest.approx(6 * 16 / 1287, abs=1e-3)
+    assert [t["seconds"] for t in timings] == sorted(t["seconds"] for t in timings)
+    assert timings[4]["images_per_second"] > 0
+    assert timings[-1]["evaluating_seconds"] > 0 < timings[-1]["saving_seconds"]
+    assert not metrics[0].keys() & {"seconds", "time", "images_per_second"}
