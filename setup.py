@@ -112,7 +112,7 @@ EXTRAS = {
     # --mode export --output model.onnx, and the check of what it wrote.
     "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"],
     # The viewer of the event files that every training writes: tensorboard --logdir runs.
-    "tensorboard": ["tensorboard>=2.20,<3"],
+    "tensorboard": ["tensorboard>=2.21,<3"],
     # Reading gs:// paths.
     "gcs": ["etils[epath-gcs]>=1.12,<2"],
     # "gpu" is CUDA 13; "gpu-cuda12" is for drivers that are too old for it.

@@ -25,6 +25,7 @@ from avit_jax.pretrained.arrays import not_finite
 from avit_jax.pretrained.fit import refuse_other_classes
 from avit_jax.pretrained.pixels import for_our_pixels
 from avit_jax.pretrained.weights import load_torch
+from avit_jax.pretrained.written_pixels import written_pixels
 from avit_jax.runtime.device_mesh import abstract_on, put_on
 from avit_jax.runtime.processes import in_all_or_none
 
@@ -95,7 +96,8 @@ def weights_of_file(
         address: what `load_torch` takes.
         model: that will use them.
         mesh: to put them on.
-        pixels: a key of `pixels.PIXELS`; `None` takes what the kind of file is known for.
+        pixels: a key of `pixels.PIXELS`; `None` takes what the kind of file is known for. A file
+            that says itself which it takes, as those that `save_torch` writes can, is believed.
         weights: "auto", "ema" or "raw", which of a training checkpoint's as in `load_torch`.
         new_classifier: whether one for other classes may be replaced by a fresh one.
 
@@ -108,11 +110,26 @@ def weights_of_file(
         if not new_classifier:
             refuse_other_classes(model.timm_named(state_dict), model.shape)
         known = "symmetric" if npz.is_google_research(state_dict) else "imagenet"
-        return for_our_pixels(model.from_torch(state_dict), pixels or known, model.shape)
+        takes = written_pixels(address) or pixels or known
+        return for_our_pixels(model.from_torch(state_dict), takes, model.shape)
 
     params = put_on(mesh, in_all_or_none(read))
     logger.info("weights of %s", address)
     return Weights(params, address, None)
+
+
+def classes_of_file(address: str, model: Model) -> int | None:
+    """How many classes somebody else's weights tell apart; `None` without a classifier.
+
+    Args:
+        address: what `load_torch` takes.
+        model: that they are of, of any number of classes.
+
+    Raises:
+        UserError: no such file, or no weights.
+    """
+    bias = model.timm_named(load_torch(address)).get("head.bias")
+    return len(bias) if np.ndim(bias) == 1 else None
 
 
 def weights_of_run(

@@ -79,7 +79,8 @@ def convert_run(
     else:
         weights = experiment.weights(mesh)
     if to_file:
-        save_torch(target, model.to_torch(weights.params, layout=layout))
+        # Whatever pixels they were trained on, parameters take ours since they were read.
+        save_torch(target, model.to_torch(weights.params, layout=layout), pixels="imagenet")
         experiment.describe(target)
     else:
         _write_workdir(target, config, weights, experiment)

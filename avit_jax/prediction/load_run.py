@@ -14,7 +14,12 @@ from avit_jax import config as configs
 from avit_jax.checkpoints import description
 from avit_jax.checkpoints.operating_points import at_operating_point
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.weights import Weights, weights_of_export, weights_of_file
+from avit_jax.checkpoints.weights import (
+    Weights,
+    classes_of_file,
+    weights_of_export,
+    weights_of_file,
+)
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.prediction.loaded_run import LoadedRun
@@ -22,6 +27,9 @@ from avit_jax.prediction.preprocessing import published_preprocessing
 from avit_jax.pretrained import hub
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.device_mesh import make_mesh
+
+
+CLASSES = "model.num_classes"
 
 
 def load_run(
@@ -41,7 +49,8 @@ def load_run(
         source: the workdir of a run or of converted weights, an exported folder, or a weight file:
             whatever `load_torch` takes.
         model: the name of what a weight file is of (`list_models()`); a file that `--mode convert`
-            wrote says so itself. Crop and normalisation are those its weights were published with.
+            wrote says so itself. Crop and normalisation are those its weights were published with;
+            the number of classes is the file's.
         operating_point: of a run, that `--mode calibrate --budget` has stored, such as "0.8".
         execution: "compact", "static", "masked", "dense" or "capped"; by default what
             `--mode predict` takes: the fastest exact one on this machine, as calibrated.
@@ -68,6 +77,9 @@ def load_run(
     if execution is not None:
         values["inference.execution"] = execution
     chosen = configs.changed(_config_of(os.fspath(source), place, model), values)
+    if CLASSES not in values and _kept_config(place) is None:  # weights of others
+        found = classes_of_file(os.fspath(source), configs.make_model(chosen))
+        chosen = chosen if found is None else configs.changed(chosen, {CLASSES: found})
     if operating_point is not None:
         if not _is_run(place):
             raise UserError(
@@ -107,6 +119,12 @@ def _is_run(place: Path) -> bool:
     return is_ours and (place / "checkpoints").is_dir()
 
 
+def _kept_config(place: Path) -> ConfigDict | None:
+    # A run that has not begun to train has no weights yet.
+    is_ours = _is_run(place) or not (place / "config.json").exists()
+    return configs.kept_at(place) if is_ours else None
+
+
 def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
     """The config that `source` keeps, or that of a named model's published weights."""
     if place.suffix in (".onnx", ".stablehlo"):
@@ -114,9 +132,7 @@ def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
             f"{source} is a program for other software, which answers without this package "
             "(docs/export.md): load the run or the folder that it was exported from."
         )
-    # A run that has not begun to train has no weights yet.
-    is_ours = _is_run(place) or not (place / "config.json").exists()
-    itself = configs.kept_at(place) if is_ours else None
+    itself = _kept_config(place)
     if itself is not None:
         if model is not None and model != itself.model.name:
             raise UserError(

@@ -19,7 +19,9 @@ import safetensors.numpy
 
 from avit_jax.errors import UserError
 from avit_jax.pretrained.arrays import as_arrays
+from avit_jax.pretrained.pixels import PIXELS
 from avit_jax.pretrained.torch_objects import STORAGES
+from avit_jax.pretrained.written_pixels import FIELD
 from avit_jax.runtime.files import open_atomic
 
 ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
@@ -29,16 +31,21 @@ _PADDING_FIELD = 0x4246  # the extra field of zip that torch pads its records wi
 _STORAGE_NAMES = {dtype: name for name, dtype in STORAGES.items()}
 
 
-def save_torch(path: str | os.PathLike[str], state_dict: Mapping[str, Any]) -> None:
+def save_torch(
+    path: str | os.PathLike[str], state_dict: Mapping[str, Any], *, pixels: str | None = None
+) -> None:
     """Writes names and arrays as a file of PyTorch, complete or not at all.
 
     Args:
         path: `.pth`, `.pt` or `.bin` for the zip format of `torch.save`, or `.safetensors`.
         state_dict: for example from `Model.to_torch`; or tensors of torch, of which those narrower
             than float32 become float32.
+        pixels: which pixels the weights take, a key of `pixels.PIXELS`, for the file to say so:
+            "imagenet" for parameters of this package. Otherwise those of a model whose weights were
+            published for other pixels count as published when they are read again.
 
     Raises:
-        UserError: another ending, or a dtype that the format does not have.
+        UserError: another ending, unknown pixels, or a dtype that the format does not have.
     """
     address, path = os.fspath(path), Path(path)
     if path.suffix not in ENDINGS or "://" in address:
@@ -46,6 +53,8 @@ def save_torch(path: str | os.PathLike[str], state_dict: Mapping[str, Any]) -> N
             f"weights cannot be written to {address}: give a local path that ends in .pth, .pt, "
             ".bin or .safetensors."
         )
+    if pixels is not None and pixels not in PIXELS:
+        raise UserError(f"pixels is {pixels!r}: write one of {', '.join(PIXELS)}.")
     write = _write_safetensors if path.suffix == ".safetensors" else _write_zip
     arrays = {name: np.asarray(a, order="C") for name, a in as_arrays(state_dict).items()}
     for name, array in arrays.items():
@@ -55,14 +64,16 @@ def save_torch(path: str | os.PathLike[str], state_dict: Mapping[str, Any]) -> N
                 "to float32."
             )
     with open_atomic(path) as file:
-        write(file, arrays)
+        write(file, arrays, {} if pixels is None else {FIELD: pixels})
 
 
-def _write_safetensors(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
-    file.write(safetensors.numpy.save(dict(arrays), metadata={"format": "pt"}))
+def _write_safetensors(
+    file: IO[bytes], arrays: Mapping[str, np.ndarray], said: Mapping[str, str]
+) -> None:
+    file.write(safetensors.numpy.save(dict(arrays), metadata={"format": "pt", **said}))
 
 
-def _write_zip(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+def _write_zip(file: IO[bytes], arrays: Mapping[str, np.ndarray], said: Mapping[str, str]) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
 
         def write(name: str, data: bytes | memoryview) -> None:
@@ -77,6 +88,8 @@ def _write_zip(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
         for index, array in enumerate(arrays.values()):
             write(f"data/{index}", array.reshape(-1).view(np.uint8).data)
         write("version", b"3\n")
+        for name, text in said.items():
+            write(name, text.encode())
 
 
 def _header_bytes(member: zipfile.ZipInfo) -> int:

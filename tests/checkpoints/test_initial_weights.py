@@ -6,10 +6,11 @@ import pytest
 
 from avit_jax import config as configs
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.weights import initial_weights
+from avit_jax.checkpoints.weights import initial_weights, weights_of_file
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.pretrained.pixels import for_our_pixels
+from avit_jax.pretrained.torch_writer import save_torch
 from avit_jax.runtime.device_mesh import make_mesh, state_shardings
 from avit_jax.training.loop import train
 from avit_jax.training.optimization import Optimization
@@ -71,6 +72,19 @@ def test_npz_files_of_google_research_are_known_by_their_pixels(tmp_path):
     assert_same(
         initial_weights(configs.Settings.of(config).init, MODEL, make_mesh()).params, THEIRS
     )
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_weights_that_were_changed_for_our_pixels_once_are_not_changed_again(ending, tmp_path):
+    """Whatever a config or the name of a published model says of the file they come from."""
+    ours = for_our_pixels(THEIRS, "symmetric", MODEL.shape)
+    said, silent = (str(tmp_path / f"{name}{ending}") for name in ("said", "silent"))
+    save_torch(said, MODEL.to_torch(ours), pixels="imagenet")
+    save_torch(silent, MODEL.to_torch(THEIRS))
+    for file in (said, silent):
+        assert_same(weights_of_file(file, MODEL, make_mesh(), pixels="symmetric").params, ours)
+    with pytest.raises(UserError, match="pixels is 'x': write one of"):
+        save_torch(said, MODEL.to_torch(ours), pixels="x")
 
 
 @pytest.mark.parametrize("source", ["workdir", "weights"])

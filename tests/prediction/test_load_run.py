@@ -20,6 +20,7 @@ from avit_jax.export.program import named
 from avit_jax.prediction import loaded_run
 from avit_jax.prediction.inputs import GivenImages
 from avit_jax.prediction.run import predict_run
+from avit_jax.pretrained.written_pixels import written_pixels
 from avit_jax.runtime.files import write_json_atomic
 from tests.prediction.lines import read
 
@@ -147,6 +148,7 @@ def test_names_and_preprocessing_go_with_the_weights(run, described, tmp_path):
     exported.mkdir()
     shutil.copy(f"{file}.json", exported / "export.json")
     np.savez(exported / "weights.npz", **named(run.params))
+    assert written_pixels(file) == "imagenet"
     for place in (file, again, exported):
         found = avit_jax.load_run(place, execution="masked")
         assert found.class_names == NAMES
@@ -169,6 +171,7 @@ def test_weights_of_others_need_the_name_of_their_model(run, tmp_path):
         (folder / name).write_text('{"architectures": ["ViT"], "labels": ["cat"]}')
     (tmp_path / "theirs.json").write_text("[1]")
     sizes = {f"model.{name}": run.config.model[name] for name in run.config.model if name != "name"}
+    del sizes["model.num_classes"]  # which the file has, whatever published weights had
     given = {"model": run.config.model.name, "config": sizes | {"method.gate_scale": 3.0}}
     found = avit_jax.load_run(file, **given)
     jax.tree.map(np.testing.assert_array_equal, found.params, run.params)
