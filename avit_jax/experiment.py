@@ -219,7 +219,7 @@ class Experiment:
 
     def _open(self, split: str) -> Source:
         data, classes = self.settings.data, self.model.shape.num_classes
-        source = open_source(data.name, split=split, data_dir=data.dir)
+        source = open_source(data.name, split=split, data_dir=data.dir, holdout=data.held_out)
         if len(source.class_names) != classes:
             raise UserError(
                 f"{source.name} has {len(source.class_names)} classes, the model {classes}: write "

@@ -17,10 +17,9 @@ from typing import Any, Self
 from ml_collections import ConfigDict
 
 from avit_jax import validators
+from avit_jax.config.data import Data
 from avit_jax.config.inference import Benchmark, Eval, Inference
 from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable, expand_home
-from avit_jax.data.augment import Augment
-from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
 from avit_jax.losses.distillation import Distillation
 from avit_jax.pretrained.pixels import PIXELS
@@ -89,28 +88,6 @@ class Teacher(Distillation):
     def origin(self) -> str | None:
         """The run or file that the teacher is from; `None` where nothing is learnt from one."""
         return self.workdir or self.weights
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
-    """What is trained and evaluated on."""
-
-    # "digits" (in the package), "folder" (one folder of images a class), or a TFDS dataset.
-    name: str = "imagenet2012"
-    # Where it lies; unset, of a TFDS dataset, the environment variable TFDS_DATA_DIR.
-    dir: str | None = changeable(None)
-    train_split: str = "train"  # of a TFDS dataset also a part, "train[:50%]"
-    eval_split: str = "validation"  # likewise
-    # Processes that decode; 0 decodes in threads of this process.
-    workers: int = changeable(0)
-    # Unreadable examples, as a share of those seen, that end a run.
-    max_bad_share: float = changeable(0.01)
-    augment: Augment = dataclasses.field(default_factory=Augment)
-    mix: Mix = dataclasses.field(default_factory=Mix)
-
-    def __post_init__(self):
-        expand_home(self, "dir")
-        validators.share_below_one(self, "max_bad_share", prefix="config.data.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

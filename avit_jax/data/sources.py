@@ -15,7 +15,9 @@ from avit_jax.errors import UserError
 __all__ = ["BadExample", "Example", "Source", "open_source"]
 
 
-def open_source(name: str, *, split: str, data_dir: str | None = None) -> Source:
+def open_source(
+    name: str, *, split: str, data_dir: str | None = None, holdout: float = 0.0
+) -> Source:
     """Opens one split of a dataset.
 
     Args:
@@ -23,6 +25,7 @@ def open_source(name: str, *, split: str, data_dir: str | None = None) -> Source
         split: `train` or `validation`; for TFDS any of its splits, also `train[:50%]`.
         data_dir: where the data lie, also `gs://bucket/path` for TFDS; without it, the
             environment's TFDS_DATA_DIR.
+        holdout: of a folder without validation images, see `FolderSource`.
 
     Raises:
         UserError: with one sentence that says what to do.
@@ -35,5 +38,5 @@ def open_source(name: str, *, split: str, data_dir: str | None = None) -> Source
                 f"data.name 'folder' needs data.dir; write the root of a folder laid out "
                 f"as {LAYOUT}"
             )
-        return FolderSource(split=split, data_dir=data_dir)
+        return FolderSource(split=split, data_dir=data_dir, holdout=holdout)
     return TfdsSource(name, split=split, data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"))

@@ -28,7 +28,6 @@ from avit_jax.pretrained import hub
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.device_mesh import make_mesh
 
-
 CLASSES = "model.num_classes"
 
 

@@ -1,9 +1,11 @@
 import os
+import shutil
 
 import pytest
 
 from avit_jax.data.example import BadExample
 from avit_jax.data.folder import FolderSource
+from avit_jax.data.held_out import held_out
 from avit_jax.errors import UserError
 
 
@@ -121,6 +123,60 @@ def test_missing_folders_are_named_with_what_is_there(folder):
         FolderSource(split="holdout", data_dir=str(folder))
     with pytest.raises(UserError, match="absent' is not a local folder; write the root"):
         FolderSource(split="train", data_dir=str(folder / "absent"))
+
+
+def paths(folder, **options):
+    return [
+        [source.describe(index) for index in range(len(source))]
+        for split in ("train", "validation")
+        for source in [FolderSource(split=split, data_dir=str(folder), **options)]
+    ]
+
+
+@pytest.mark.parametrize("below", ["train", "."])
+def test_without_validation_images_a_share_of_each_class_is_held_out_of_training(
+    folder, below, caplog
+):
+    shutil.rmtree(folder / "val")
+    for class_name in ("ant", "zebra"):
+        (folder / "train" / class_name).rename(folder / below / class_name)
+    if below == ".":
+        shutil.rmtree(folder / "train")
+    caplog.set_level("INFO", "avit_jax")
+    train, held = paths(folder, holdout=0.2)
+    assert "2 of its 6 images are held out of training (config.data.holdout 0.2)" in caplog.text
+    assert not set(train) & set(held) and len({*train, *held}) == 6
+    assert [sum(name in path for path in held) for name in ("ant", "zebra")] == [1, 1]
+    assert paths(folder, holdout=0.2) == [train, held]
+    with pytest.raises(UserError, match="no folder for split 'validation' but"):
+        FolderSource(split="validation", data_dir=str(folder))
+
+
+def test_where_there_are_validation_images_nothing_is_held_out(folder):
+    assert paths(folder, holdout=0.5) == paths(folder)
+
+
+def test_folders_around_those_of_data_are_no_classes(folder, tmp_path_factory):
+    outer = tmp_path_factory.mktemp("outer")
+    for name in ("photos", "other"):
+        (outer / name / "val").mkdir(parents=True)
+    with pytest.raises(UserError, match="no folder for split 'train' but other, photos; lay it"):
+        FolderSource(split="train", data_dir=str(outer), holdout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "out"), [(1, 0.5, 0), (2, 0.1, 1), (3, 0.9, 2), (10, 0.3, 3)]
+)
+def test_some_images_are_held_out_and_some_are_not(count, share, out):
+    assert len(held_out([str(name) for name in range(count)], share)) == out
+
+
+def test_which_are_held_out_follows_from_names_and_hardly_changes_with_more_images():
+    names = [f"{name}.jpg" for name in range(50)]
+    chosen = {names[position] for position in held_out(names, 0.2)}
+    assert chosen == {names[::-1][position] for position in held_out(names[::-1], 0.2)}
+    more = [*names, "new.jpg"]
+    assert len(chosen ^ {more[position] for position in held_out(more, 0.2)}) <= 2
 
 
 def test_a_file_that_vanished_is_a_bad_example(folder):

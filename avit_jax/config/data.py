@@ -1,0 +1,40 @@
+"""Settings of what is trained and evaluated on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from avit_jax import validators
+from avit_jax.config.settings import changeable, expand_home
+from avit_jax.data.augment import Augment
+from avit_jax.data.mix import Mix
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is trained and evaluated on."""
+
+    # "digits" (in the package), "folder" (one folder of images a class), or a TFDS dataset.
+    name: str = "imagenet2012"
+    # Where it lies; unset, of a TFDS dataset, the environment variable TFDS_DATA_DIR.
+    dir: str | None = changeable(None)
+    train_split: str = "train"  # of a TFDS dataset also a part, "train[:50%]"
+    eval_split: str = "validation"  # likewise
+    # Of a folder without val/: share of each class that is evaluated on and not trained on.
+    holdout: float = 0.2
+    # Processes that decode; 0 decodes in threads of this process.
+    workers: int = changeable(0)
+    # Unreadable examples, as a share of those seen, that end a run.
+    max_bad_share: float = changeable(0.01)
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    mix: Mix = dataclasses.field(default_factory=Mix)
+
+    def __post_init__(self):
+        expand_home(self, "dir")
+        validators.share_below_one(self, "holdout", "max_bad_share", prefix="config.data.")
+
+    @property
+    def held_out(self) -> float:
+        """`holdout`, or 0 where other splits are named: nothing is taken away from those."""
+        is_usual = self.train_split == "train" and self.eval_split in ("train", "validation")
+        return self.holdout if is_usual else 0.0
