@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avit_jax.benchmark import peers, scale
+from avit_jax.benchmark import peers, profiles, scale
 from avit_jax.benchmark.answers import compare, masked_answers, program_answers
 from avit_jax.benchmark.cases import Case, cases
 from avit_jax.benchmark.contenders import peers_that_fit, programs_that_fit
@@ -32,6 +32,7 @@ from avit_jax.benchmark.room import NoRoom, Room
 from avit_jax.benchmark.tables import print_case
 from avit_jax.benchmark.training_race import train_figures
 from avit_jax.calibration.fastest_plan import refuse_unless_adaptive
+from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.config import Settings
 from avit_jax.config.inference import Benchmark
 from avit_jax.execution.candidates import capacities
@@ -40,6 +41,7 @@ from avit_jax.models import costs
 from avit_jax.runtime.environment import environment
 from avit_jax.runtime.files import write_json_atomic
 from avit_jax.runtime.paired_timing import race
+from avit_jax.runtime.tables import table
 from avit_jax.types import Usage
 
 
@@ -59,7 +61,11 @@ def benchmark_run(config: ConfigDict, workdir: Path, *, output: Path | None = No
     folder = output or workdir
     settings = scale.completed(experiment.settings.benchmark, jax.default_backend())
     surroundings = environment(("jax", "flax", *peers.packages(settings.peers or ())))
-    print("\n".join(f"{name}: {value}" for name, value in surroundings.items()), flush=True)
+    # Other profiles take no weights, so that nothing can differ from how they were trained.
+    names = settings.profiles or profiles.sensible(experiment.model)
+    changes = experiment.changes if "real" in names else {}
+    around = [(name, str(value).replace(":", " ")) for name, value in surroundings.items()]
+    print(table([*around, *as_rows(changes)], "Benchmark"), flush=True)
     results, room = [], Room()
     file = folder / "benchmark.json"
     for case in cases(experiment, settings):
@@ -70,7 +76,8 @@ def benchmark_run(config: ConfigDict, workdir: Path, *, output: Path | None = No
             print_case(result)
         # Written after every case, so that a benchmark that is stopped keeps what it has.
         folder.mkdir(parents=True, exist_ok=True)
-        found = {"environment": surroundings, "cases": results, "out_of_memory": room.left_out}
+        found = {"environment": surroundings, "changes": changes, "cases": results}
+        found["out_of_memory"] = room.left_out
         write_json_atomic(file, found)
     picture = plot(results, folder / "benchmark.png")
     print(f"written: {file}, {picture}")
@@ -104,6 +111,7 @@ def run_case(case: Case, settings: Settings, chosen: Benchmark) -> dict[str, Any
         raise NoRoom("dense execution, the baseline")
     baseline = min(dense, key=lambda name: times[name].median())
     stages = case.model.stages
+    used = float(np.mean(costs.stages_gmacs(stages, usage)))
     needed = float(costs.stages_gmacs(stages, usage, costs.inference_gmacs).mean())
     everything = sum(map(costs.dense_inference_gmacs, stages))
     ideal = everything / needed
@@ -139,8 +147,10 @@ def run_case(case: Case, settings: Settings, chosen: Benchmark) -> dict[str, Any
         "dtype": shape.dtype,
         "turns": chosen.turns,
         "calls": chosen.calls,
-        "gmacs_dense": everything,
-        "gmacs_live": needed,
+        "gmacs": used,
+        "gmacs_dense": case.model.dense_gmacs(),
+        "gmacs_needed": needed,
+        "gmacs_dense_needed": everything,
         "ideal_speedup": ideal,
         "baseline": baseline,
         "plan": plan.to_dict(),

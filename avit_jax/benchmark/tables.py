@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from avit_jax.runtime.tables import columns
+from avit_jax.runtime.tables import columns, paragraph
 
 
 def print_case(result: dict[str, Any]) -> None:
     """Print one case of `benchmark.json`."""
     size, dtype = result["image_size"], result["dtype"]
+    print()
     print(
-        f"\nprofile {result['profile']}, batch {result['batch_size']}, {size} px, {dtype}: "
-        f"{result['gmacs_live']:.3g} GMACs needed of {result['gmacs_dense']:.3g} dense, "
-        f"ideal speed-up {result['ideal_speedup']:.2f}; baseline {result['baseline']}"
+        paragraph(
+            f"profile {result['profile']}, batch {result['batch_size']}, {size} px, {dtype}: "
+            f"{result['gmacs']:.4g} of {result['gmacs_dense']:.4g} GMACs used; where the last "
+            "block computes only what is read, as the baseline does, "
+            f"{result['gmacs_needed']:.4g} of {result['gmacs_dense_needed']:.4g}, an ideal "
+            f"speed-up of {result['ideal_speedup']:.2f}; baseline {result['baseline']}"
+        )
     )
     executions = result["executions"]
     print(speed_table(executions))

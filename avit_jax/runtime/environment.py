@@ -99,7 +99,10 @@ def start_again_prepared(command: Sequence[str]) -> None:
         wanted["GLIBC_TUNABLES"] = MALLOC
     missing = {name: value for name, value in wanted.items() if name not in os.environ}
     if missing:
-        settings = " ".join(f"{name}={value}" for name, value in missing.items())
+        settings = ", ".join(
+            name if name == "GLIBC_TUNABLES" else f"{name}={value}"  # its value is a screen of text
+            for name, value in missing.items()
+        )
         print(f"starting again with {settings}", flush=True)
         os.execve(command[0], list(command), os.environ | missing)
 

@@ -23,6 +23,20 @@ def test_a_path_stays_whole(monkeypatch):
     assert PATH in table([("summary", PATH)], "Result")
 
 
+@pytest.mark.parametrize("width", [30, 80, 300])
+def test_columns_without_room_follow_below_beside_the_names_again(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    header = ["execution", *(f"figure {number}" for number in range(12))]
+    cells = [[name, *(f"{name[0]}{number}" for number in range(12))] for name in ("dense", "live")]
+    text = columns(header, cells)
+    assert max(map(len, text.splitlines())) <= width
+    blocks = text.split("\n\n")
+    assert all(block.startswith("execution  figure ") for block in blocks)
+    assert all("\ndense  " in block and "\nlive  " in block for block in blocks)
+    assert [cell for cell in text.split() if cell[0] == "d" and cell != "dense"] == cells[0][1:]
+    assert (len(blocks) == 1) == (width == 300)
+
+
 def test_columns_need_a_cell_for_each():
     with pytest.raises(ValueError, match="2 columns was given 1 cells"):
         columns(["a", "b"], [["1"]])
