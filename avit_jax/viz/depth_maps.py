@@ -18,12 +18,16 @@ from avit_jax.methods.base import Model
 from avit_jax.methods.per_image import finest_stage, num_layers, per_image
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
-from avit_jax.viz.matplotlib_figure import new_figure, write_png
-from avit_jax.viz.palette import LEGEND
+from avit_jax.viz import palette
+from avit_jax.viz.matplotlib_figure import hide_frame, new_figure, shortened, write_png
 from avit_jax.viz.patches import LUMINANCE, on_grid
 
 SHOWN = 20  # images in the picture
 MEASURED = 1024  # images behind the figures
+COLUMNS = 5  # images beside each other
+LONGEST = 36  # letters of a title, which are as wide as image and map
+DOTS_PER_INCH = 120
+_PANEL, _GAP, _BETWEEN, _TITLE, _LEGEND = 1.06, 0.06, 0.14, 0.34, 0.75  # inches
 _ALIKE = 1e-6  # spread below which quantities in 0..1 or in layers are rounding only
 
 
@@ -39,7 +43,7 @@ def write(experiment: Experiment, params: Params, path: Path) -> dict[str, Any]:
     maps = on_grid(depths, finest_stage(experiment.model).grid)
     names = experiment.eval_source.class_names
     titles = [
-        names[label] + ("" if label == answer else f"\ntaken for {names[answer]}")
+        title(names[label], None if label == answer else names[answer])
         for label, answer in zip(labels, answers, strict=True)
     ]
     chosen = spread(labels, SHOWN)
@@ -143,38 +147,50 @@ def _relation(values: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
     }
 
 
+def title(name: str, mistaken: str | None) -> str:
+    """Name of an image's class, and of the class it is taken for instead, in `LONGEST` letters."""
+    between = ", taken for "
+    if mistaken is None:
+        return shortened(name, longest=LONGEST)
+    half = (LONGEST - len(between)) // 2
+    if len(name) + len(mistaken) > 2 * half:
+        name, mistaken = (shortened(one, longest=half) for one in (name, mistaken))
+    return name + between + mistaken
+
+
 def draw(
     images: np.ndarray, maps: np.ndarray, titles: list[str], *, depth: int, path: Path
 ) -> None:
-    """Draw images uint8 `[M, S, S, 3]` beside their depth maps `[M, grid, grid]`."""
-    from matplotlib.colors import BoundaryNorm
+    """Draw images uint8 `[M, S, S, 3]` beside their depth maps `[M, grid, grid]`.
 
-    columns = 5
-    rows = -(-len(images) // columns)
-    height, second_line = 1.38 * rows + 0.9, 0.14  # inches
-    figure = new_figure(2.3 * columns, height, layout="constrained")
-    # The layout has an eye on the axes, not on a title's second line.
-    figure.get_layout_engine().set(rect=(0.0, 0.0, 1.0, 1.0 - second_line / height))
-    axes = figure.subplots(rows, 2 * columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    counts = np.arange(min(1, maps.min()), depth + 1)  # 0: no layer computed the patch
-    norm = BoundaryNorm(np.arange(counts[0] - 0.5, depth + 1), 256)
+    A title has the width of image and map, and the mean depth stands in the line below it.
+    """
+    rows = -(-len(images) // COLUMNS)
+    pair, row_height = 2 * _PANEL + _GAP + _BETWEEN, _TITLE + _PANEL + _GAP
+    width, height = COLUMNS * pair + _BETWEEN, rows * row_height + _LEGEND
+    figure = new_figure(width, height, dpi=DOTS_PER_INCH)
+
+    def axes(left: float, bottom: float, breadth: float, size: float):
+        return figure.add_axes((left / width, bottom / height, breadth / width, size / height))
+
     for index, (image, depths, title) in enumerate(zip(images, maps, titles, strict=True)):
-        row, column = divmod(index, columns)
-        axes[row, 2 * column].imshow(image)
-        axes[row, 2 * column].set_title(title, fontsize=8)
-        # Cividis reads the same to colour-blind eyes and in grey.
-        picture = axes[row, 2 * column + 1].imshow(depths, cmap="cividis", norm=norm)
-        axes[row, 2 * column + 1].set_title(f"mean {depths.mean():.1f}", fontsize=8)
-    bar = figure.colorbar(
-        picture,
-        ax=axes,
-        location="bottom",
-        ticks=counts,
-        aspect=50,
-        fraction=0.04,
-        spacing="uniform",
-    )
-    bar.set_label(LEGEND, fontsize=9)
-    write_png(figure, path, dots_per_inch=120)
+        row, column = divmod(index, COLUMNS)
+        left = _BETWEEN + column * pair
+        bottom = height - (row + 1) * row_height + _GAP
+        photograph = axes(left, bottom, _PANEL, _PANEL)
+        photograph.imshow(image)
+        lines = f"{shortened(title, longest=LONGEST)}\nmean depth {depths.mean():.1f}"
+        photograph.set_title(lines, fontsize=8, loc="left", pad=3, parse_math=False)
+        layers = axes(left + _PANEL + _GAP, bottom, _PANEL, _PANEL)
+        layers.imshow(palette.paint(depths, depth), interpolation="nearest")
+        for axis in (photograph, layers):
+            axis.set_axis_off()
+    counts = np.arange(min(1, maps.min()), depth + 1)  # 0: no layer computed the patch
+    legend = axes(0.1 * width, 0.5 * _LEGEND, 0.8 * width, 0.2)
+    legend.imshow(palette.paint(counts, depth)[None], aspect="auto", interpolation="nearest")
+    legend.set_xticks(np.arange(len(counts)), [str(count) for count in counts], fontsize=9)
+    legend.set_yticks([])
+    legend.set_xlabel(palette.LEGEND, fontsize=9)
+    legend.tick_params(length=0)
+    hide_frame(legend)
+    write_png(figure, path, dots_per_inch=DOTS_PER_INCH)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avit_jax.viz import depth_maps
+from avit_jax.viz import depth_maps, palette
 
 COUNT, SIZE, GRID = 12, 32, 8
 
@@ -130,7 +130,8 @@ def test_a_depth_has_the_same_colour_in_every_picture_and_later_layers_are_brigh
             path=tmp_path / "picture.png",
         )
         with Image.open(tmp_path / "picture.png") as picture:
-            found = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+            above_legend = (0, 0, picture.width, picture.height - 90)
+            found = np.asarray(picture.convert("RGB").crop(above_legend)).reshape(-1, 3)
         values, counts = np.unique(found, axis=0, return_counts=True)
         order = [place for place in np.argsort(-counts, kind="stable") if counts[place] > 2000]
         colours = [tuple(values[place].tolist()) for place in order]
@@ -143,12 +144,28 @@ def test_a_depth_has_the_same_colour_in_every_picture_and_later_layers_are_brigh
     (early,), (late,) = areas([1, 1, 1, 1]), areas([3, 3, 3, 3])
     assert {early, late} == set(mixed[1:])
     assert sum(early) < sum(middle) < sum(late)
+    assert [early, middle, late] == [tuple(colour) for colour in palette.colours(3).tolist()]
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("seven", None), "seven"),
+        (("1", "7"), "1, taken for 7"),
+        (("garbage truck", "chain saw"), "garbage truck, taken for chain saw"),
+        (("English springer", "cassette player"), "English spr…, taken for cassette pl…"),
+        (("a" * 50, None), "a" * 35 + "…"),
+    ],
+)
+def test_a_title_is_no_wider_than_image_and_map(names, shown):
+    assert depth_maps.title(*names) == shown
+    assert len(shown) <= depth_maps.LONGEST
 
 
 def test_patches_that_no_layer_computed_are_darker_than_all_others(tmp_path):
     for name, depths in (("none", [0, 1, 3, 3]), ("some", [1, 1, 3, 3])):
         depth_maps.draw(
-            np.zeros((1, SIZE, SIZE, 3), np.uint8),
+            np.full((1, SIZE, SIZE, 3), 128, np.uint8),
             np.array(depths).reshape(1, 2, 2),
             ["zero"],
             depth=3,
