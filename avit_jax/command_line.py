@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
@@ -12,13 +11,13 @@ from pathlib import Path
 
 from absl import flags
 
+from avit_jax.config import unknown_key
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import is_local
 
 # What parsing flags and config files raises over a user's mistake; anything else is our own bug.
 PROBLEMS = (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError)
 _SHIMS = Path(__file__).parent / "config"  # config files that are no experiment
-_SUGGESTION = re.compile(r'Did you mean "([^"]+)"')
 
 
 class PlainLines(logging.Formatter):
@@ -115,7 +114,7 @@ def one_sentence(error: BaseException, argv: Sequence[str]) -> str:
         if line is not None:
             return f"{file}, line {line}: {_text(cause)}"
     if isinstance(error, AttributeError | KeyError):
-        return _unknown_key(chain)
+        return _unknown_key(chain, argv)
     return _text(error)
 
 
@@ -141,17 +140,12 @@ def _text(error: BaseException) -> str:
     return " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
 
 
-def _unknown_key(chain: Sequence[BaseException]) -> str:
+def _unknown_key(chain: Sequence[BaseException], argv: Sequence[str]) -> str:
     key = _text(chain[-1])
     if " " in key:  # a library's own sentence instead of a key
         return key
-    suggestion = _SUGGESTION.search(str(chain[0]))
-    if suggestion:
-        return f"the config has no key {key!r}: did you mean {suggestion[1]!r}?"
-    return (
-        f"the config has no key {key!r}: configs/ and avit_jax/config/defaults.py show what there "
-        "is."
-    )
+    keys = (_name(flag).partition("config.")[2] for flag in argv)  # the error has one part of it
+    return unknown_key(next((whole for whole in keys if key in whole.split(".")), key))
 
 
 def refuse_other_model(parsed: flags.FlagValues) -> None:

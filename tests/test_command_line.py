@@ -42,12 +42,18 @@ REFUSED = {
     ),
     "a mistyped key": (
         [f"--config={DIGITS}", "--config.optim.learning_rat=1"],
-        "the config has no key 'learning_rat': did you mean 'learning_rate'?",
+        "the config has no key 'optim.learning_rat': did you mean 'optim.learning_rate'? "
+        "(python -m avit_jax.settings_table prints all there are, which is docs/configuration.md).",
     ),
     "an unknown section": (
         [f"--config={DIGITS}", "--config.nowhere.x=1"],
-        "the config has no key 'nowhere': configs/ and avit_jax/config/defaults.py show what there "
-        "is.",
+        "the config has no key 'nowhere.x': python -m avit_jax.settings_table prints all there "
+        "are, which is docs/configuration.md.",
+    ),
+    "a key in another section": (
+        [f"--config={DIGITS}", "--config.learning_rate=1"],
+        "the config has no key 'learning_rate': did you mean 'optim.learning_rate'? "
+        "(python -m avit_jax.settings_table prints all there are, which is docs/configuration.md).",
     ),
     "a value of another type": (
         [f"--config={DIGITS}", "--config.train.batch_size=many"],

@@ -19,6 +19,7 @@ from avit_jax.config.saved import (
     to_json,
     typed,
 )
+from avit_jax.config.unknown_key import unknown_key
 from avit_jax.config.variants import debug, parse_arg
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "read",
     "to_json",
     "typed",
+    "unknown_key",
 ]

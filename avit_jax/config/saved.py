@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from avit_jax.config import settings
 from avit_jax.config.model import base, declared
+from avit_jax.config.unknown_key import unknown_key
 from avit_jax.errors import UserError
 
 EXPORTED = "export.json"  # in an exported folder, all that there is to say about it
@@ -136,10 +137,7 @@ def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
         except UserError:
             raise
         except (AttributeError, KeyError) as error:
-            raise UserError(
-                f"the config has no key {key!r}: avit_jax/config/defaults.py, and the fields of "
-                "the model and its method, show what there is."
-            ) from error
+            raise UserError(unknown_key(str(key))) from error
         except (TypeError, ValueError) as error:
             kind = functools.reduce(getitem, key.split("."), config)
             raise UserError(
