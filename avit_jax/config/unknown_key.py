@@ -8,7 +8,7 @@ from avit_jax import zoo
 from avit_jax.config import settings
 from avit_jax.config.model import declared
 
-_CLOSE, _ALIKE = 0.6, 0.8  # two names and two whole keys, as difflib counts it
+_CLOSE = 0.6  # of two names, as difflib counts it
 _LIST = "python -m avit_jax.settings_table prints all there are, which is docs/configuration.md"
 
 
@@ -29,8 +29,7 @@ def nearest_key(key: str) -> str | None:
         names.setdefault(_name(known), []).append(known)
     close = difflib.get_close_matches(_name(key), names, n=1, cutoff=_CLOSE)
     if not close:
-        whole = difflib.get_close_matches(key, known_keys(), n=1, cutoff=_ALIKE)
-        return whole[0] if whole else None
+        return None
     return max(names[close[0]], key=lambda known: difflib.SequenceMatcher(None, key, known).ratio())
 
 

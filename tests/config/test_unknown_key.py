@@ -14,7 +14,7 @@ from avit_jax.config.unknown_key import known_keys, nearest_key
         ("training.batch_size", "train.batch_size"),
         ("model.num_class", "model.num_classes"),
         ("train.target_depth", "method.target_depth"),
-        ("data.augment.crop", "data.augment.crop_ratio"),
+        ("augment.crop_ratio", "data.augment.crop_ratio"),
         ("qqqq.zzzz", None),
     ],
 )
