@@ -3,10 +3,10 @@
     python -m avit_jax.main --config configs/finetune.py --config.data.dir photos \
         --config.init.weights hf://timm/deit_tiny_patch16_224.fb_in1k --workdir runs/photos
 
-`photos/train/CLASS/*` and `photos/val/CLASS/*` are the images; there are as many classes as folders
-under `train`. `pip install -e '.[hub]'` fetches the weights; the path of a downloaded file does as
-well, in timm's or Hugging Face's names. `configs/finetune.py:small` is A-ViT-S, which takes
-`hf://timm/deit_small_patch16_224.fb_in1k`.
+`photos/CLASS/*` are the images, of which a fifth of each class is held out and evaluated on, or
+`photos/train/CLASS/*` and `photos/val/CLASS/*`. `pip install -e '.[hub]'` fetches the weights; the
+path of a downloaded file does as well, in timm's or Hugging Face's names.
+`configs/finetune.py:small` is A-ViT-S, which takes `hf://timm/deit_small_patch16_224.fb_in1k`.
 
 The recipe suits some hundred images: the patch embedding is frozen, early layers move less than
 late ones, and a moving average of the weights is what is used. What it was measured to do, its time

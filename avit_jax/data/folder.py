@@ -126,19 +126,30 @@ def _split_folder(data_dir: str, split: str) -> str:
     if split == TRAIN and _is_one_folder(data_dir, present):
         return data_dir
     names = ", ".join(present) or "no folders"
+    share = " (or write --config.data.holdout 0.2)" if split == VALIDATION else ""
     raise UserError(
-        f"{data_dir} has no folder for split {split!r} but {names}; lay it out as {LAYOUT}, or "
-        f"as {ONE_FOLDER} with two classes or more, or write a folder's name into "
+        f"{data_dir} has no folder for split {split!r} but {names}; lay it out as {LAYOUT}{share}, "
+        f"or as {ONE_FOLDER} with images in each of several classes, or write a folder's name into "
         "config.data.train_split or eval_split"
     )
 
 
 def _is_one_folder(data_dir: str, present: list[str]) -> bool:
-    """Whether folders are classes themselves: several, and neither they nor theirs are splits."""
-    inner = [name for folder in present for name in _folders(os.path.join(data_dir, folder))]
-    return len(present) > 1 and not any(
-        _present(names, split) for names in (present, inner) for split in SPLIT_FOLDERS
+    """Whether folders are classes themselves: several, each with images of its own, and no splits.
+
+    Images further down do not count: a folder around those of data and runs is no data.
+    """
+    splits = any(_present(present, split) for split in SPLIT_FOLDERS)
+    return (
+        len(present) > 1
+        and not splits
+        and all(_has_images(os.path.join(data_dir, folder)) for folder in present)
     )
+
+
+def _has_images(folder: str) -> bool:
+    entries = visible_entries(folder)
+    return any(not entry.is_dir() and not is_other_file(entry.name) for entry in entries)
 
 
 def _has_folder(data_dir: str, split: str) -> bool:

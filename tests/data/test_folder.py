@@ -156,12 +156,13 @@ def test_where_there_are_validation_images_nothing_is_held_out(folder):
     assert paths(folder, holdout=0.5) == paths(folder)
 
 
-def test_folders_around_those_of_data_are_no_classes(folder, tmp_path_factory):
-    outer = tmp_path_factory.mktemp("outer")
-    for name in ("photos", "other"):
-        (outer / name / "val").mkdir(parents=True)
-    with pytest.raises(UserError, match="no folder for split 'train' but other, photos; lay it"):
-        FolderSource(split="train", data_dir=str(outer), holdout=0.2)
+@pytest.mark.parametrize("name", ["val/x.jpg", "cat/x.jpg", "labels.txt"])
+def test_folders_around_those_of_data_are_no_classes(tmp_path, name):
+    for file in ("photos/cat/0.jpg", "photos/1.jpg", f"runs/{name}"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(UserError, match="no folder for split 'train' but photos, runs; lay it"):
+        FolderSource(split="train", data_dir=str(tmp_path), holdout=0.2)
 
 
 @pytest.mark.parametrize(
