@@ -16,7 +16,8 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     figure = new_figure(11, 4.6, layout="constrained")
     speed, share = figure.subplots(1, 2)
     for name in dict.fromkeys(name for case in cases for name in case["executions"]):
-        points = [case["executions"][name] for case in cases if name in case["executions"]]
+        raced = [case for case in cases if name in case["executions"]]
+        points = [case["executions"][name] for case in raced]
         colour, marker = EXECUTION_STYLES.get(name, (GREY, "*"))
         speed.scatter(
             [figures["gmacs_executed"] for figures in points],
@@ -26,7 +27,16 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
             label=name,
             zorder=3,
         )
-    speed.set(xlabel="GMACs run per image", ylabel="images/s")
+        for case, figures in zip(raced, points, strict=True):
+            speed.annotate(
+                str(case["batch_size"]),
+                (figures["gmacs_executed"], figures["images_per_second"]),
+                textcoords="offset points",
+                xytext=(4, 3),
+                fontsize=7,
+                color=colour,
+            )
+    speed.set(xlabel="GMACs run per image", ylabel="images/s; numbers are images per batch")
     if cases:
         speed.set(xlim=(0, 1.1 * speed.dataLim.x1), ylim=(0, 1.1 * speed.dataLim.y1))
         speed.legend(frameon=False, loc="lower left")
