@@ -67,7 +67,7 @@ def card(
 <span>{looked.confidence:.0%}</span></p>
 {_truth(looked, class_names)}
 <dl class="measures">{_measure("Depth", f"{mean:.1f} of {layers} layers", mean / layers)}
-{_measure("GMACs", f"{looked.gmacs:.3g} ({share:.0%} of dense)", share)}</dl>
+{_measure("GMACs", f"{looked.gmacs:.4g} ({share:.0%} of dense)", share)}</dl>
 {blocks}
 <p class="files">{links}</p>
 </div></article>"""

@@ -123,8 +123,8 @@ def _figures(summary: dict[str, Any], unreadable: int) -> str:
         ("Mean depth", f"{summary['mean_depth']:.2f}", f"of {depth} layers per token"),
         (
             "Mean GMACs",
-            f"{gmacs:.3g}",
-            f"{gmacs / gmacs_dense:.0%} of {gmacs_dense:.3g} with nothing skipped",
+            f"{gmacs:.4g}",
+            f"{gmacs / gmacs_dense:.0%} of {gmacs_dense:.4g} with nothing skipped",
         ),
     ]
     tiles += [

@@ -40,7 +40,7 @@ def frames(looked: Looked, *, grid: int, gmacs_dense: float) -> list[Image.Image
             side,
             title=f"layer {layer + 1} of {len(live)}",
             patches=_patches(looked.live, layer, computed),
-            cost=f"{looked.gmacs_until[layer]:.3g} of {gmacs_dense:.3g} GMACs",
+            cost=f"{looked.gmacs_until[layer]:.4g} of {gmacs_dense:.4g} GMACs",
             colour=palette.hexadecimal(colours[layer]),
             share=(layer + 1) / len(live),
         )
