@@ -14,8 +14,8 @@ _HEAD = """\
 
 Printed by `python -m avit_jax.models_table`. Parameters and GMACs (one multiply-add counts once,
 attention included, nothing skipped) are counted in the models themselves, with 1,000 classes: the
-ten of the digits make 0.01336 GMACs of 0.01341. This cost is what all modes call *dense*. **Top-1** is
-what the linked source reports for these weights on the validation images of ImageNet-1K, in
+ten of the digits make 0.01336 GMACs of 0.01341. All modes call this cost *dense*. **Top-1** is what
+the linked source reports for these weights on the validation images of ImageNet-1K, in
 percent; none of it was measured with this code.
 
 An address in the table starts or evaluates a model, here DeiT-T:
