@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-FILES = ("config.json", "metrics.jsonl", "checkpoints", "depth_maps.png")
+FILES = ("config.json", "metrics.jsonl", "timings.jsonl", "checkpoints", "depth_maps.png")
 
 
 def main(workdir: Path, top1_bar: float) -> None:
