@@ -20,7 +20,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def finished_run(workdir: Path, top1: float) -> Path:
-    for name in ("config.json", "metrics.jsonl", "checkpoints", "depth_maps.png"):
+    for name in ("config.json", "metrics.jsonl", "timings.jsonl", "checkpoints", "depth_maps.png"):
         (workdir / name).touch()
     (workdir / "summary.json").write_text(json.dumps({"top1": top1}))
     return workdir

@@ -37,7 +37,7 @@ def test_a_benchmark_leaves_figures_and_a_picture(config, tmp_path, capsys):
     assert case["ideal_speedup"] == pytest.approx(case["gmacs_dense_needed"] / case["gmacs_needed"])
     dense = configs.make_model(config).dense_gmacs()  # the number that every other mode shows
     assert case["gmacs_dense"] == dense > case["gmacs_dense_needed"]
-    assert case["gmacs_needed"] <= case["gmacs"] < dense
+    assert case["gmacs_needed"] * (1 - 1e-6) <= case["gmacs"] < dense  # one is a float32
     share = executions["compact"]["speedup"] / case["ideal_speedup"]
     assert executions["compact"]["share_of_ideal"] == pytest.approx(share)
     for figures in executions.values():
