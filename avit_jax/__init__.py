@@ -14,9 +14,11 @@ from avit_jax.version import __version__
 from avit_jax.zoo import create_model, list_models
 
 if TYPE_CHECKING:
+    from avit_jax.calibration.from_python import meet_budgets
     from avit_jax.prediction.load_run import load_run
     from avit_jax.prediction.loaded_run import LoadedRun, Prediction
     from avit_jax.prediction.preprocessing import preprocess
+    from avit_jax.training.from_python import train
 
 known_faults.avoid()  # JAX starts with its first array, and the imports above make none
 
@@ -32,8 +34,10 @@ __all__ = [
     "list_models",
     "load_run",
     "load_torch",
+    "meet_budgets",
     "preprocess",
     "save_torch",
+    "train",
 ]
 
 # With checkpoints and readers of images, which models do not need: imported when first used.
@@ -41,7 +45,9 @@ _LATER = {
     "LoadedRun": "avit_jax.prediction.loaded_run",
     "Prediction": "avit_jax.prediction.loaded_run",
     "load_run": "avit_jax.prediction.load_run",
+    "meet_budgets": "avit_jax.calibration.from_python",
     "preprocess": "avit_jax.prediction.preprocessing",
+    "train": "avit_jax.training.from_python",
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from avit_jax.config import unknown_key
+from avit_jax.config import by_name, unknown_key
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import is_local
 
@@ -45,7 +45,7 @@ def with_config(argv: Sequence[str]) -> list[str]:
             f"--config {given} and --model {model} both say what model it is: leave one out."
         )
     if given:
-        chosen = _packaged(given)
+        chosen = by_name.path_of(given)
         rest = list(argv[1:])
         while "config" in map(_name, rest):
             begins = list(map(_name, rest)).index("config")
@@ -54,21 +54,6 @@ def with_config(argv: Sequence[str]) -> list[str]:
         chosen = f"{_SHIMS / 'file_of_model.py'}:{model}" if model else _of_run(argv)
         rest = list(argv[1:])
     return [*argv[:1], *([f"--config={chosen}"] if chosen else []), *rest]
-
-
-def _packaged(config: str) -> str:
-    """A `--config` in which a name such as `avit_digits` has become the path of its file."""
-    name, colon, variant = config.partition(":")
-    file = config_folder() / f"{name.removesuffix('.py')}.py"
-    is_name = os.path.basename(name) == name and not os.path.isfile(name)
-    return f"{file}{colon}{variant}" if is_name and file.is_file() else config
-
-
-def config_folder() -> Path:
-    """Where the configs of this project lie: in a wheel inside of the package, else beside it."""
-    package = Path(__file__).parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def _of_run(argv: Sequence[str]) -> str | None:
@@ -107,7 +92,7 @@ def one_sentence(error: BaseException, argv: Sequence[str]) -> str:
     if isinstance(error, OSError) and not os.path.isfile(file):
         return (
             f"there is no config file {file!r}: write --config avit_digits, or another name of "
-            f"{config_folder()}, or the path of a file."
+            f"{by_name.folder()}, or the path of a file."
         )
     for cause in reversed(chain):
         line = _line_of(file, cause)

@@ -8,6 +8,7 @@ import pytest
 
 from avit_jax import command_line, main
 from avit_jax import config as configs
+from avit_jax.config import by_name
 from avit_jax.errors import UserError
 from tests import tiny_runs
 from tests.parsing import DIGITS, parser, refusal
@@ -24,7 +25,7 @@ def parse(monkeypatch):
 
 NO_FILE = (
     "there is no config file 'configs/nope.py': write --config avit_digits, or another name of "
-    f"{command_line.config_folder()}, or the path of a file."
+    f"{by_name.folder()}, or the path of a file."
 )
 REFUSED = {
     "no such config file": (

@@ -6,6 +6,7 @@ from avit_jax.config.model import base, make_model
 from avit_jax.config.saved import (
     EXPORTED,
     beside,
+    change,
     changeable_keys,
     changed,
     damaged,
@@ -28,6 +29,7 @@ __all__ = [
     "Settings",
     "base",
     "beside",
+    "change",
     "changeable_keys",
     "changed",
     "damaged",

@@ -129,11 +129,21 @@ def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
         UserError: no such key, or a value of another type.
     """
     copy = config.copy_and_resolve_references()
+    change(copy, values)
+    return copy
+
+
+def change(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """The same in place, so that settings which follow from others follow the new values.
+
+    Raises:
+        UserError: no such key, or a value of another type.
+    """
     for key, value in values.items():
         try:
-            _refuse_section(copy, key)
+            _refuse_section(config, key)
             plain = os.fspath(value) if isinstance(value, os.PathLike) else value
-            copy.update_from_flattened_dict({key: plain})
+            config.update_from_flattened_dict({key: plain})
         except UserError:
             raise
         except (AttributeError, KeyError) as error:
@@ -143,7 +153,6 @@ def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
             raise UserError(
                 f"config.{key} cannot be {value!r}: write a value like {kind!r}."
             ) from error
-    return copy
 
 
 def _refuse_section(config: ConfigDict, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import math
 import threading
@@ -10,19 +11,24 @@ from collections.abc import Iterable
 
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from avit_jax.data.mix import normalise
+from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
-from avit_jax.methods.per_image import finest_stage
+from avit_jax.methods.per_image import finest_stage, num_layers
 from avit_jax.models.functional import Params
 from avit_jax.prediction.answer_lines import make_lines
 from avit_jax.prediction.answers import NUMBERS, Answerer, local_batch_size
 from avit_jax.prediction.inputs import GivenImages, ImageLike
-from avit_jax.prediction.preprocessing import prepare
+from avit_jax.prediction.preprocessing import prepare, prepare_all
+from avit_jax.viz import depth_maps
+from avit_jax.viz.matplotlib_figure import png_bytes
 from avit_jax.viz.patches import on_grid
 
 logger = logging.getLogger(__name__)
+DRAWN_AT_MOST = 100  # images in one picture
 # Threads that ask one run at once wait for one program. No part of a run, which can be pickled.
 _BUILDING = threading.Lock()
 
@@ -110,7 +116,43 @@ class LoadedRun:
             UserError: a path that is not there, an array that is no image, or another type; before
                 anything is computed.
         """
+        return self._predict(GivenImages(images, class_names=self.class_names))
+
+    def draw(self, images: ImageLike | Iterable[ImageLike]) -> Image.Image:
+        """Images beside the number of layers that each of their patches went through.
+
+        A notebook shows the picture by itself; `.save("depth_maps.png")` keeps it.
+
+        Args:
+            images: as `predict` takes them, at most 100.
+
+        Returns:
+            One picture with a legend. Above an image stand its label and the label's probability.
+
+        Raises:
+            UserError: an image that cannot be used, none, or more than that.
+        """
         source = GivenImages(images, class_names=self.class_names)
+        if not 1 <= len(source) <= DRAWN_AT_MOST:
+            raise UserError(
+                f"there are {len(source)} images to draw: write 1 to {DRAWN_AT_MOST} of them."
+            )
+        size, augment = self.model.stages[0].image_size, self._settings.data.augment
+        cut = prepare_all(source, size=size, augment=augment)
+        answers = self._predict(source)
+        bad = next((one for one in answers if one.error is not None), None)
+        if bad is not None:
+            raise UserError(f"{bad.image} {bad.error}: leave it out.")
+        figure = depth_maps.figure_of(
+            cut,
+            np.stack([answer.depth_map for answer in answers]),
+            [f"{answer.label[:16]} {answer.probability:.0%}" for answer in answers],
+            depth=num_layers(self.model),
+        )
+        png = png_bytes(figure, dots_per_inch=depth_maps.DOTS_PER_INCH)
+        return Image.open(io.BytesIO(png))
+
+    def _predict(self, source: GivenImages) -> list[Prediction]:
         found: list[Prediction] = []
         if not len(source):
             return found

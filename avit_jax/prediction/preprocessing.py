@@ -62,6 +62,16 @@ def prepare(images: ImageLike | Iterable[ImageLike], *, size: int, augment: Augm
         UserError: an image that cannot be used.
     """
     source = GivenImages(images, class_names=("unknown",))
+    cut = prepare_all(source, size=size, augment=augment)
+    return cut[0] if source.is_single else cut
+
+
+def prepare_all(source: GivenImages, *, size: int, augment: Augment) -> np.ndarray:
+    """The images of a source in one array, uint8 `[B, S, S, 3]`.
+
+    Raises:
+        UserError: an image that cannot be used.
+    """
     batches = load_ahead(
         source, range(len(source)), batch_size=max(1, len(source)), image_size=size, augment=augment
     )
@@ -69,7 +79,7 @@ def prepare(images: ImageLike | Iterable[ImageLike], *, size: int, augment: Augm
         for index, reason in enumerate(loaded.reasons):
             if reason is not None:
                 raise UserError(f"{source.describe(index)} {reason}: leave it out.")
-        return loaded.images[0] if source.is_single else loaded.images
+        return loaded.images
     return np.zeros((0, size, size, 3), np.uint8)
 
 

@@ -161,20 +161,27 @@ def title(name: str, mistaken: str | None) -> str:
 def draw(
     images: np.ndarray, maps: np.ndarray, titles: list[str], *, depth: int, path: Path
 ) -> None:
-    """Draw images uint8 `[M, S, S, 3]` beside their depth maps `[M, grid, grid]`.
+    """Write `figure_of` such images as a PNG."""
+    drawn = figure_of(images, maps, titles, depth=depth)
+    write_png(drawn, path, dots_per_inch=DOTS_PER_INCH)
+
+
+def figure_of(images: np.ndarray, maps: np.ndarray, titles: list[str], *, depth: int):
+    """Images uint8 `[M, S, S, 3]` beside their depth maps `[M, grid, grid]`, as a figure.
 
     A title has the width of image and map, and the mean depth stands in the line below it.
     """
-    rows = -(-len(images) // COLUMNS)
+    columns = min(COLUMNS, max(2, len(images)))  # the legend needs the breadth of two
+    rows = -(-len(images) // columns)
     pair, row_height = 2 * _PANEL + _GAP + _BETWEEN, _TITLE + _PANEL + _GAP
-    width, height = COLUMNS * pair + _BETWEEN, rows * row_height + _LEGEND
+    width, height = columns * pair + _BETWEEN, rows * row_height + _LEGEND
     figure = new_figure(width, height, dpi=DOTS_PER_INCH)
 
     def axes(left: float, bottom: float, breadth: float, size: float):
         return figure.add_axes((left / width, bottom / height, breadth / width, size / height))
 
     for index, (image, depths, title) in enumerate(zip(images, maps, titles, strict=True)):
-        row, column = divmod(index, COLUMNS)
+        row, column = divmod(index, columns)
         left = _BETWEEN + column * pair
         bottom = height - (row + 1) * row_height + _GAP
         photograph = axes(left, bottom, _PANEL, _PANEL)
@@ -193,4 +200,4 @@ def draw(
     legend.set_xlabel(palette.LEGEND, fontsize=9)
     legend.tick_params(length=0)
     hide_frame(legend)
-    write_png(figure, path, dots_per_inch=DOTS_PER_INCH)
+    return figure
