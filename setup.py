@@ -89,6 +89,10 @@ EXTRAS = {
         # Who may import whom; 2.13 and 2.17 read the contracts in pyproject.toml alike.
         "import-linter>=2.13,<3",
         "pytest>=8,<10",
+        # The notebooks, which a test runs.
+        "ipykernel>=6.29,<8",
+        "nbclient>=0.10,<1",
+        "nbformat>=5.10,<6",
         # What an editable install puts on the path.
         "setuptools>=77",
         "pytest-xdist>=3.6,<4",

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = ROOT / ".ci"
-FOLDERS = ("avit_jax", "benchmarks", "configs", "launch", "tests", ".ci")
+FOLDERS = ("avit_jax", "benchmarks", "configs", "launch", "notebooks", "tests", ".ci")
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -100,7 +100,7 @@ def test_documents_and_docstrings_name_only_files_that_exist() -> None:
     texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "launch").glob("*")]
     texts += [*(ROOT / "avit_jax").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     path = re.compile(
-        r"\b((?:avit_jax|benchmarks|configs|docs|launch|tests)/[a-z0-9_/]+\.(?:py|md))"
+        r"\b((?:avit_jax|benchmarks|configs|docs|launch|notebooks|tests)/[a-z0-9_/]+\.(?:py|md))"
     )
     named = {name for text in texts for name in path.findall(text.read_text(encoding="utf-8"))}
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
