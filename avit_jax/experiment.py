@@ -133,7 +133,7 @@ class Experiment:
         else:
             said = "; ".join(changes[k] for k in changes if k.startswith(("method.", "model.")))
             if said:
-                logger.warning("used otherwise than trained in %s: %s", self.workdir, said)
+                logger.info("used otherwise than trained in %s: %s", self.workdir, said)
         if found is None:
             raise nothing_in(self.workdir)
         return found

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", choices=("quickstart", "finetune"))
     parser.add_argument("--folder", type=Path, required=True, help="where it runs")
     parser.add_argument("parameters", nargs="*", help="such as budget=0.5")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_intermixed_args(arguments)
     pairs = (text.partition("=") for text in chosen.parameters)
     parameters = {key: eval(value, {}) for key, _, value in pairs}
     executed = execute(chosen.name, chosen.folder, parameters)

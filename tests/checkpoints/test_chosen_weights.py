@@ -77,7 +77,7 @@ def test_a_run_is_not_evaluated_as_a_method_that_it_has_no_parameters_for(run):
 
 def test_weights_used_otherwise_than_trained_are_said_to_be(file, run, caplog):
     same = {"init.weights": file}
-    with caplog.at_level("WARNING", logger="avit_jax"):
+    with caplog.at_level("INFO", logger="avit_jax.experiment"):
         Experiment(tiny(**same), run).weights()
         assert not caplog.records
         experiment = Experiment(tiny(**same, **{"method.gate_center": 0.0, "data.dir": "x"}), run)
