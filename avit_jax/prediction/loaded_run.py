@@ -146,7 +146,7 @@ class LoadedRun:
         figure = depth_maps.figure_of(
             cut,
             np.stack([answer.depth_map for answer in answers]),
-            [f"{answer.label[:16]} ({answer.probability:.0%})" for answer in answers],
+            [f"{answer.label} ({answer.probability:.0%})" for answer in answers],
             depth=num_layers(self.model),
         )
         png = png_bytes(figure, dots_per_inch=depth_maps.DOTS_PER_INCH)
