@@ -9,7 +9,7 @@ from avit_jax.errors import UserError
 
 def test_a_name_and_the_path_of_its_file_are_one_config_with_variants():
     named = by_name.load("avit_digits:ci")
-    assert named.train.epochs == 24.0
+    assert named.train.epochs < by_name.load("avit_digits").train.epochs
     file = by_name.folder() / "avit_digits.py"
     assert configs.to_json(by_name.load(f"{file}:ci")) == configs.to_json(named)
     assert configs.to_json(by_name.load(file)) != configs.to_json(named)
