@@ -1,0 +1,116 @@
+"""A JAX device for each processor core, decided in the only moment when it can be: before JAX starts.
+
+This is the one place that decides it, and docs/performance/cpu.md has what it was measured by.
+Training is never asked: a run resumes bit-identically only on the same number of devices.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+from collections.abc import Callable, MutableMapping
+from importlib import import_module, metadata, util
+
+import jax
+
+from avit_jax.errors import UserError
+from avit_jax.runtime.cores import usable_cores
+
+DEVICES, THREADS = "JAX_NUM_CPU_DEVICES", "NPROC"  # NPROC: threads of XLA for all CPU devices
+FLAG = "--xla_force_host_platform_device_count"  # the older way to say it, in XLA_FLAGS
+
+
+def largest_share(images: int, cores: int) -> int:
+    """The most devices, one to a core at most, among which a batch divides evenly."""
+    return max(n for n in range(1, max(1, min(images, cores)) + 1) if images % n == 0)
+
+
+def variables(devices: int, cores: int) -> dict[str, str]:
+    """The environment of a process with so many devices, whose threads take up the cores."""
+    return {DEVICES: str(devices), THREADS: str(max(1, cores // devices))}
+
+
+def is_left_open(environment: MutableMapping[str, str] = os.environ) -> bool:
+    """Whether nobody has said how many CPU devices there are, and JAX will compute on a CPU.
+
+    Without JAX_PLATFORMS that is where no accelerator's JAX is installed: whether there is an
+    accelerator JAX knows only once it has started. Of several processes somebody has thought.
+    """
+    platforms = environment.get("JAX_PLATFORMS", "") or getattr(jax.config, "jax_platforms", None)
+    on_cpu = platforms.split(",")[0] == "cpu" if platforms else not _accelerators_installed()
+    is_said = jax.config.jax_num_cpu_devices >= 0 or FLAG in environment.get("XLA_FLAGS", "")
+    return on_cpu and not is_said and not jax.distributed.is_initialized()
+
+
+def cores_for_jax(
+    environment: MutableMapping[str, str] = os.environ, cores: Callable[[], int] = usable_cores
+) -> int:
+    """Cores that JAX may keep busy: those that the process may use, or as many as NPROC says."""
+    said = environment.get(THREADS, "")
+    return min(cores(), int(said)) if said.isdecimal() and int(said) else cores()
+
+
+def share(
+    images: int,
+    environment: MutableMapping[str, str] = os.environ,
+    cores: Callable[[], int] = usable_cores,
+) -> int | None:
+    """Lets so many devices share each batch as suit it and the cores, where that is left open.
+
+    Args:
+        images: of a batch.
+        environment: of this process; XLA reads NPROC there when JAX starts.
+        cores: counts those that may be used.
+
+    Returns:
+        Their number; `None` where it stays as somebody has set it, or as JAX has it.
+
+    Raises:
+        RuntimeError: JAX has started.
+    """
+    if not is_left_open(environment):
+        return None
+    usable = cores_for_jax(environment, cores)
+    devices = largest_share(images, usable)
+    if devices == 1:
+        return None
+    jax.config.update("jax_num_cpu_devices", devices)
+    environment[THREADS] = variables(devices, usable)[THREADS]
+    return devices
+
+
+def use_every_core(batch_size: int = 32) -> int:
+    """Lets JAX treat processor cores as devices that share the images of a batch, in this process.
+
+    The command line does so by itself where it is faster; Python decides for the whole process, so
+    it has to be asked: `avit_jax.use_every_core(32)` before the first array is made. A single image
+    is then computed by one core. On accelerators, or where JAX_NUM_CPU_DEVICES, XLA_FLAGS or
+    `jax.config` say how many devices there are, nothing happens.
+
+    Args:
+        batch_size: of the batches that will be put through, `config.inference.batch_size`.
+
+    Returns:
+        How many devices there are now.
+
+    Raises:
+        UserError: JAX has started already, or a batch of no image.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"batch_size is {batch_size!r}: write a whole number of images, at least 1.")
+    try:
+        share(batch_size)
+    except RuntimeError as error:
+        raise UserError(
+            "JAX has started already, and its devices are fixed then: call use_every_core before "
+            "anything makes an array, or set JAX_NUM_CPU_DEVICES before Python starts."
+        ) from error
+    return jax.device_count()
+
+
+def _accelerators_installed() -> bool:
+    """Whether JAX would look for a GPU or TPU when it starts."""
+    found = util.find_spec("jax_plugins")
+    modules = pkgutil.iter_modules(import_module("jax_plugins").__path__) if found else ()
+    entries = metadata.entry_points(group="jax_plugins")
+    return any(True for _ in modules) or bool(entries) or util.find_spec("libtpu") is not None
