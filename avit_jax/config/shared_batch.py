@@ -1,4 +1,4 @@
-"""Which batches devices would share in a mode, asked before JAX starts (`runtime/cpu_devices.py`)."""
+"""Which batch devices would share in a mode, asked before JAX starts (`runtime/cpu_devices.py`)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,9 @@ from pathlib import Path
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
-def usable_cores(groups: Path = CONTROL_GROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
+def usable_cores(
+    groups: Path = CONTROL_GROUPS, membership: Path = Path("/proc/self/cgroup")
+) -> int:
     """The number of processor cores that this process may use, at least 1.
 
     Args:

@@ -1,4 +1,4 @@
-"""A JAX device for each processor core, decided in the only moment when it can be: before JAX starts.
+"""A JAX device for each processor core, decided when alone it can be: before JAX starts.
 
 This is the one place that decides it, and docs/performance/cpu.md has what it was measured by.
 Training is never asked: a run resumes bit-identically only on the same number of devices.
@@ -97,7 +97,9 @@ def use_every_core(batch_size: int = 32) -> int:
         UserError: JAX has started already, or a batch of no image.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise UserError(f"batch_size is {batch_size!r}: write a whole number of images, at least 1.")
+        raise UserError(
+            f"batch_size is {batch_size!r}: write a whole number of images, at least 1."
+        )
     try:
         share(batch_size)
     except RuntimeError as error:
