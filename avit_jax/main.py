@@ -153,7 +153,7 @@ def main(argv: list[str]) -> None:
             environment.start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
         environment.use_own_dtypes()
         initialise_processes(os.environ)
-        cpu_devices.share(shared_batch.images_of(MODE.value, CONFIG.value))
+        cpu_devices.share(*shared_batch.batch_of(MODE.value, CONFIG.value))
         environment.require_device()
         use_compilation_cache()
         MODES[MODE.value](chosen_config(workdir), workdir)

@@ -102,8 +102,8 @@ class OtherProcesses:
         self, devices: int, case: Case, plan: Plan, chosen: Benchmark
     ) -> ProgramsElsewhere:
         """A case's programs on so many devices."""
-        variables = cpu_devices.variables(devices, cpu_devices.cores_for_jax())
-        return ProgramsElsewhere(self._get(devices, variables), case, plan, chosen)
+        process = self._get(devices, {cpu_devices.VARIABLE: str(devices)})
+        return ProgramsElsewhere(process, case, plan, chosen)
 
     def peer(self, kind: str, shape: ViTShape, images: Any, calls: int) -> Callable[[], Any]:
         """A peer's network on a CPU, as a function to time."""

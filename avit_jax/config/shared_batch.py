@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ml_collections import ConfigDict
 
 from avit_jax.config.defaults import Settings
+from avit_jax.config.model import make_model
 
 # Calibration races programs for the number of devices that predictions then run on.
 _INFERENCE = ("predict", "calibrate")
 
 
-def images_of(mode: str, config: ConfigDict) -> int:
-    """Images of a batch that the devices of a machine may share; 1 where none is to be shared.
+class Batch(NamedTuple):
+    """What devices may share.
+
+    Attributes:
+        images: of a batch; 1 where none is to be shared.
+        gmacs: of an image, dense.
+    """
+
+    images: int
+    gmacs: float
+
+
+def batch_of(mode: str, config: ConfigDict) -> Batch:
+    """The batch that the devices of a machine may share in a mode.
 
     A training resumes bit-identically only on the number of devices it began with, a benchmark
     tries several, an export is for other machines; pictures take longer to draw than to compute.
@@ -24,8 +39,8 @@ def images_of(mode: str, config: ConfigDict) -> int:
         UserError: settings that contradict each other.
     """
     settings = Settings.of(config)
-    if (settings.mesh.data, settings.mesh.fsdp) != (-1, 1):
-        return 1
-    if mode in _INFERENCE:
-        return settings.inference.batch_size
-    return settings.eval.batch_size if mode == "eval" else 1
+    sizes = dict.fromkeys(_INFERENCE, settings.inference.batch_size)
+    sizes["eval"] = settings.eval.batch_size
+    is_arranged = (settings.mesh.data, settings.mesh.fsdp) != (-1, 1)
+    images = 1 if is_arranged else sizes.get(mode, 1)
+    return Batch(images, make_model(config).dense_gmacs() if images > 1 else 0.0)

@@ -1,4 +1,4 @@
-"""A JAX device for each processor core, decided when alone it can be: before JAX starts.
+"""A JAX device for each processor core, decided while it can be: before JAX starts.
 
 This is the one place that decides it, and docs/performance/cpu.md has what it was measured by.
 Training is never asked: a run resumes bit-identically only on the same number of devices.
@@ -6,9 +6,10 @@ Training is never asked: a run resumes bit-identically only on the same number o
 
 from __future__ import annotations
 
+import math
 import os
 import pkgutil
-from collections.abc import Callable, MutableMapping
+from collections.abc import Mapping
 from importlib import import_module, metadata, util
 
 import jax
@@ -16,8 +17,12 @@ import jax
 from avit_jax.errors import UserError
 from avit_jax.runtime.cores import usable_cores
 
-DEVICES, THREADS = "JAX_NUM_CPU_DEVICES", "NPROC"  # NPROC: threads of XLA for all CPU devices
+VARIABLE = "JAX_NUM_CPU_DEVICES"
 FLAG = "--xla_force_host_platform_device_count"  # the older way to say it, in XLA_FLAGS
+# What a device must have to do for a batch, in dense multiply-adds (1e9): each costs a part of a
+# millisecond to start, and with the digits' 0.2 two devices took up to twice as long as one.
+LEAST_WORK = 1.0
+THREADS = "NPROC"  # of XLA, which all CPU devices share; there are as many as devices at least
 
 
 def largest_share(images: int, cores: int) -> int:
@@ -25,12 +30,7 @@ def largest_share(images: int, cores: int) -> int:
     return max(n for n in range(1, max(1, min(images, cores)) + 1) if images % n == 0)
 
 
-def variables(devices: int, cores: int) -> dict[str, str]:
-    """The environment of a process with so many devices, whose threads take up the cores."""
-    return {DEVICES: str(devices), THREADS: str(max(1, cores // devices))}
-
-
-def is_left_open(environment: MutableMapping[str, str] = os.environ) -> bool:
+def is_left_open(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether nobody has said how many CPU devices there are, and JAX will compute on a CPU.
 
     Without JAX_PLATFORMS that is where no accelerator's JAX is installed: whether there is an
@@ -42,25 +42,22 @@ def is_left_open(environment: MutableMapping[str, str] = os.environ) -> bool:
     return on_cpu and not is_said and not jax.distributed.is_initialized()
 
 
-def cores_for_jax(
-    environment: MutableMapping[str, str] = os.environ, cores: Callable[[], int] = usable_cores
-) -> int:
+def cores_for_jax(environment: Mapping[str, str] = os.environ) -> int:
     """Cores that JAX may keep busy: those that the process may use, or as many as NPROC says."""
     said = environment.get(THREADS, "")
-    return min(cores(), int(said)) if said.isdecimal() and int(said) else cores()
+    return min(usable_cores(), int(said)) if said.isdecimal() and int(said) else usable_cores()
 
 
 def share(
-    images: int,
-    environment: MutableMapping[str, str] = os.environ,
-    cores: Callable[[], int] = usable_cores,
+    images: int, gmacs: float = math.inf, environment: Mapping[str, str] = os.environ
 ) -> int | None:
     """Lets so many devices share each batch as suit it and the cores, where that is left open.
 
     Args:
         images: of a batch.
-        environment: of this process; XLA reads NPROC there when JAX starts.
-        cores: counts those that may be used.
+        gmacs: of an image, dense; all devices together stay one where they would have too little
+            to do.
+        environment: of this process.
 
     Returns:
         Their number; `None` where it stays as somebody has set it, or as JAX has it.
@@ -70,12 +67,10 @@ def share(
     """
     if not is_left_open(environment):
         return None
-    usable = cores_for_jax(environment, cores)
-    devices = largest_share(images, usable)
-    if devices == 1:
+    devices = largest_share(images, cores_for_jax(environment))
+    if devices == 1 or images * gmacs / devices < LEAST_WORK:
         return None
     jax.config.update("jax_num_cpu_devices", devices)
-    environment[THREADS] = variables(devices, usable)[THREADS]
     return devices
 
 
@@ -83,9 +78,9 @@ def use_every_core(batch_size: int = 32) -> int:
     """Lets JAX treat processor cores as devices that share the images of a batch, in this process.
 
     The command line does so by itself where it is faster; Python decides for the whole process, so
-    it has to be asked: `avit_jax.use_every_core(32)` before the first array is made. A single image
-    is then computed by one core. On accelerators, or where JAX_NUM_CPU_DEVICES, XLA_FLAGS or
-    `jax.config` say how many devices there are, nothing happens.
+    it has to be asked: `avit_jax.use_every_core(32)` before the first array is made. On
+    accelerators, or where JAX_NUM_CPU_DEVICES, XLA_FLAGS or `jax.config` say how many devices there
+    are, nothing happens.
 
     Args:
         batch_size: of the batches that will be put through, `config.inference.batch_size`.
