@@ -6,6 +6,7 @@ Training is never asked: a run resumes bit-identically only on the same number o
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import pkgutil
@@ -16,6 +17,8 @@ import jax
 
 from avit_jax.errors import UserError
 from avit_jax.runtime.cores import usable_cores
+
+logger = logging.getLogger(__name__)
 
 VARIABLE = "JAX_NUM_CPU_DEVICES"
 FLAG = "--xla_force_host_platform_device_count"  # the older way to say it, in XLA_FLAGS
@@ -71,6 +74,7 @@ def share(
     if devices == 1 or images * gmacs / devices < LEAST_WORK:
         return None
     jax.config.update("jax_num_cpu_devices", devices)
+    logger.info("%d cores share each batch; JAX_NUM_CPU_DEVICES=1 leaves it to one device", devices)
     return devices
 
 
