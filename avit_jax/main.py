@@ -84,7 +84,7 @@ def run_predict(config: ConfigDict, workdir: Path) -> None:
 
 
 def run_benchmark(config: ConfigDict, workdir: Path) -> None:
-    """Executions against each other, in one process."""
+    """Executions against each other."""
     from avit_jax.benchmark.run import benchmark_run
 
     benchmark_run(config, workdir, output=_output())

@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 VARIABLE = "JAX_NUM_CPU_DEVICES"
 FLAG = "--xla_force_host_platform_device_count"  # the older way to say it, in XLA_FLAGS
-# What a device must have to do for a batch, in dense multiply-adds (1e9). Two devices are faster with
-# the 10 of a batch of 16 in DeiT-T's sizes; with the 0.2 and 1.6 of 32 and 256 digits they are slower.
+# What a device must have to do for a batch, in dense multiply-adds (1e9). Two devices are faster
+# with the 10 of 16 images in DeiT-T's sizes, and slower with the 0.2 and 1.6 of 32 and 256 digits.
 LEAST_WORK = 2.0
 THREADS = "NPROC"  # of XLA, which all CPU devices share; there are as many as devices at least
 
