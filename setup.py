@@ -141,6 +141,8 @@ EXTRAS = {
     "benchmark": ["torch==2.13.0", "transformers>=5,<6"],
     # timm's networks as further peers; it needs the torchvision that belongs to that PyTorch.
     "benchmark-timm": ["torch==2.13.0", "timm>=1.0.29,<2", "torchvision==0.28.0"],
+    # The dense model as an ONNX graph, as onnxruntime and OpenVINO run it on CPUs.
+    "benchmark-onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "openvino>=2025.4,<2027"],
 }
 
 setup(

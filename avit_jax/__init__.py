@@ -9,6 +9,7 @@ from avit_jax.errors import UserError
 from avit_jax.pretrained.torch_writer import save_torch
 from avit_jax.pretrained.weights import load_torch
 from avit_jax.runtime import known_faults
+from avit_jax.runtime.cpu_devices import use_every_core
 from avit_jax.types import Gates, Output, Usage
 from avit_jax.version import __version__
 from avit_jax.zoo import create_model, list_models
@@ -38,6 +39,7 @@ __all__ = [
     "preprocess",
     "save_torch",
     "train",
+    "use_every_core",
 ]
 
 # With checkpoints and readers of images, which models do not need: imported when first used.

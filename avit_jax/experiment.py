@@ -27,7 +27,7 @@ from avit_jax.data.sources import Source, open_source
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
-from avit_jax.runtime.device_mesh import make_mesh, refuse_uneven
+from avit_jax.runtime.device_mesh import make_mesh, refuse_uneven, whole_devices
 
 logger = logging.getLogger(__name__)
 
@@ -177,11 +177,9 @@ class Experiment:
         """This process's rows of the evaluation split, every image once."""
         from avit_jax.data import pipeline
 
-        self.refuse_uneven_eval_batch()
+        size = whole_devices(self.settings.eval.batch_size)  # what only fills up weighs nothing
         batches = pipeline.eval_batches(
-            self.eval_source,
-            batch_size=self.settings.eval.batch_size,
-            **self._pipeline_settings(),
+            self.eval_source, batch_size=size, **self._pipeline_settings()
         )
         return self._counting_bad(batches, self.eval_source)
 

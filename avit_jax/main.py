@@ -19,10 +19,10 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from avit_jax import command_line
-from avit_jax.config import flag_values
+from avit_jax.config import flag_values, shared_batch
 from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub, spelling
-from avit_jax.runtime import environment
+from avit_jax.runtime import cpu_devices, environment
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
 
@@ -80,12 +80,11 @@ def run_predict(config: ConfigDict, workdir: Path) -> None:
     """Answers for every image of a folder or dataset."""
     from avit_jax.prediction.run import predict_run
 
-    stop = preemption_notice()
-    predict_run(config, workdir, source=_input(), output=_output(), stop=stop)
+    predict_run(config, workdir, source=_input(), output=_output(), stop=preemption_notice())
 
 
 def run_benchmark(config: ConfigDict, workdir: Path) -> None:
-    """Executions against each other, in one process."""
+    """Executions against each other."""
     from avit_jax.benchmark.run import benchmark_run
 
     benchmark_run(config, workdir, output=_output())
@@ -154,6 +153,7 @@ def main(argv: list[str]) -> None:
             environment.start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
         environment.use_own_dtypes()
         initialise_processes(os.environ)
+        cpu_devices.share(*shared_batch.batch_of(MODE.value, CONFIG.value))
         environment.require_device()
         use_compilation_cache()
         MODES[MODE.value](chosen_config(workdir), workdir)

@@ -29,7 +29,8 @@ import numpy as np
 from avit_jax.data.augment import Augment, train_image
 from avit_jax.data.pipeline import train_batches
 from avit_jax.data.sources import Source, open_source
-from avit_jax.runtime.environment import processor, usable_cores
+from avit_jax.runtime.cores import usable_cores
+from avit_jax.runtime.environment import processor
 
 
 def bare_rate(

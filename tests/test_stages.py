@@ -10,6 +10,7 @@ import pytest
 from avit_jax import config as configs
 from avit_jax import create_model
 from avit_jax.benchmark.cases import Case
+from avit_jax.benchmark.other_process import OtherProcesses
 from avit_jax.benchmark.run import run_case
 from avit_jax.benchmark.scale import completed
 from avit_jax.config.defaults import Settings
@@ -114,7 +115,8 @@ def test_a_benchmark_counts_all_stages_and_nothing_for_images_that_left(case):
     timed = np.arange(8) % BATCH
     plan = model.default_plan(1)
     raced = Case("real", model, params, np.asarray(images)[timed], np.arange(8), plan)
-    found = run_case(raced, Settings(), completed(Benchmark(executions=("dense",), turns=1), "cpu"))
+    chosen = completed(Benchmark(executions=("dense",), turns=1), "cpu")
+    found = run_case(raced, Settings(), chosen, OtherProcesses())
     left = case[-1][timed]
     coarse, fine = map(costs.dense_inference_gmacs, model.stages)
     assert found["gmacs_dense_needed"] == pytest.approx(coarse + fine)

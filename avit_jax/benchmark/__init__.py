@@ -1,4 +1,4 @@
-"""`--mode benchmark`: how fast the executions of one model are, compared in one process.
+"""`--mode benchmark`: how fast the executions of one model are, compared in turns.
 
 Asks a method through the contract alone, for its executions and its synthetic profiles; knows no
 method by name.

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from avit_jax.benchmark import profiles
+from avit_jax.checkpoints import stored_plans
 from avit_jax.config.inference import Benchmark
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
@@ -17,6 +18,7 @@ from avit_jax.execution.plan import Plan
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
+from avit_jax.runtime import cpu_devices
 from avit_jax.runtime.device_mesh import make_mesh
 
 ANSWERS = 256  # images of a trained run on which answers are compared, where it has as many
@@ -34,6 +36,7 @@ class Case:
         timed: indices `[batch]` into `images` of the batch that is raced on.
         plan: static sizes.
         labels: `[n]` true classes, where there are any.
+        shared: static sizes by other numbers of devices that the batch is also raced on.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Case:
     timed: np.ndarray
     plan: Plan
     labels: np.ndarray | None = None
+    shared: dict[int, Plan] = dataclasses.field(default_factory=dict)
 
     @property
     def batch(self) -> np.ndarray:
@@ -75,9 +79,31 @@ def cases(experiment: Experiment, settings: Benchmark) -> Iterator[Case]:
             )
         for name in names:
             if name == "real":
-                yield real_case(case, plan)
+                made = real_case(case, plan)
             else:
-                yield scripted_case(name, model, plan, batch_size, seed=experiment.settings.seed)
+                made = scripted_case(name, model, plan, batch_size, seed=experiment.settings.seed)
+            shared = {devices: plan_on(devices, made, case) for devices in also_on(batch_size)}
+            yield dataclasses.replace(made, shared=shared)
+
+
+def also_on(batch_size: int) -> tuple[int, ...]:
+    """Numbers of CPU devices that a batch is raced on beside those of this process.
+
+    Where nobody has said how many there are, that is the number on which predictions are made.
+    """
+    if jax.default_backend() != "cpu" or not cpu_devices.is_left_open():
+        return ()
+    devices = cpu_devices.largest_share(batch_size, cpu_devices.cores_for_jax())
+    return (devices,) if devices > jax.device_count() else ()
+
+
+def plan_on(devices: int, made: Case, experiment: Experiment) -> Plan:
+    """Static sizes on another number of devices: calibrated there, or else sensible ones."""
+    settings, model = experiment.settings.inference, made.model
+    plan = stored_plans.chosen_plan(
+        settings, model, experiment.workdir, name=experiment.name, devices=devices
+    ) or model.default_plan(settings.batch_size // devices)
+    return plan if made.name == "real" else dataclasses.replace(plan, static_rows=None)
 
 
 def scripted_case(name: str, model: Model, plan: Plan, batch_size: int, *, seed: int) -> Case:

@@ -1,16 +1,16 @@
-"""What takes part in a race of inference: this package's programs, and PyTorch's networks."""
+"""What takes part in a race of inference: this package's programs, and the networks of others."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from avit_jax.benchmark import peers
+from avit_jax.benchmark import onnx_peers, peers
 from avit_jax.benchmark.cases import Case
 from avit_jax.benchmark.room import Room
 from avit_jax.config.inference import Benchmark
@@ -18,6 +18,7 @@ from avit_jax.execution.dense import DENSE
 from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan
 from avit_jax.execution.predictor import Predictor
+from avit_jax.models.vit import ViTShape
 from avit_jax.runtime.device_mesh import make_mesh, platform_of
 
 DENSE_GROUPS = (2, 4, 8)  # images that dense candidates treat together on a CPU
@@ -40,9 +41,32 @@ def programs_that_fit(
     return programs, contenders
 
 
-def peers_that_fit(case: Case, chosen: Benchmark, room: Room) -> Contenders:
-    """PyTorch's networks on the images of a case, by name."""
-    contenders, platform = {}, platform_of(make_mesh())
+def peer_names(kinds: Sequence[str] | None) -> dict[str, str]:
+    """Peers by the names that they have in tables."""
+    return {kind if kind in onnx_peers.PEERS else f"torch {kind}": kind for kind in kinds or ()}
+
+
+def require_peer(kind: str, platform: str) -> None:
+    """Raises UserError where a peer cannot run beside JAX on a platform, as this machine is."""
+    if kind in onnx_peers.PEERS:
+        onnx_peers.require(kind, platform)
+    else:
+        peers.device_for(kind, platform)
+
+
+def peer_on_cpu(kind: str, shape: ViTShape, images: np.ndarray, calls: int) -> Callable[[], object]:
+    """A peer's network on images, warmed up; raises UserError where it cannot run."""
+    if kind in onnx_peers.PEERS:
+        run = onnx_peers.peer(kind, shape, images, calls=calls)
+    else:
+        run = peers.peer(kind, shape, images, platform="cpu", calls=calls)
+    run()
+    return run
+
+
+def peers_on_accelerator(case: Case, chosen: Benchmark, room: Room, platform: str) -> Contenders:
+    """PyTorch's networks on the images of a case, by name, in this process."""
+    contenders = {}
 
     def made(kind: str) -> Callable[[], Any]:
         run = peers.peer(
@@ -51,10 +75,10 @@ def peers_that_fit(case: Case, chosen: Benchmark, room: Room) -> Contenders:
         run()
         return run
 
-    for kind in chosen.peers or ():
-        run = room.attempt(f"torch {kind}", lambda kind=kind: made(kind))
+    for name, kind in peer_names(chosen.peers).items():
+        run = room.attempt(name, lambda kind=kind: made(kind))
         if run is not None:
-            contenders[f"torch {kind}"] = run
+            contenders[name] = run
     return contenders
 
 

@@ -18,11 +18,13 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     for name in dict.fromkeys(name for case in cases for name in case["executions"]):
         raced = [case for case in cases if name in case["executions"]]
         points = [case["executions"][name] for case in raced]
-        colour, marker = EXECUTION_STYLES.get(name, (GREY, "*"))
+        execution, _, devices = name.partition(", ")
+        colour, marker = EXECUTION_STYLES.get(execution, (GREY, "*"))
         speed.scatter(
             [figures["gmacs_executed"] for figures in points],
             [figures["images_per_second"] for figures in points],
-            color=colour,
+            edgecolors=colour,
+            facecolors="none" if devices else colour,
             marker=marker,
             label=name,
             zorder=3,
@@ -40,10 +42,15 @@ def plot(cases: list[dict[str, Any]], file: Path) -> Path:
     if cases:
         speed.set(xlim=(0, 1.1 * speed.dataLim.x1), ylim=(0, 1.1 * speed.dataLim.y1))
         speed.legend(frameon=False, loc="lower left")
-    live = [(case, name) for case in cases for name in LIVE_ROWS if name in case["executions"]]
+    live = [
+        (case, name)
+        for case in cases
+        for name in case["executions"]
+        if name.partition(", ")[0] in LIVE_ROWS
+    ]
     labels = [f"{name}, {case['profile']}\nbatch {case['batch_size']}" for case, name in live]
     heights = [case["executions"][name]["share_of_ideal"] for case, name in live]
-    colours = [EXECUTION_STYLES[name][0] for _, name in live]
+    colours = [EXECUTION_STYLES[name.partition(", ")[0]][0] for _, name in live]
     share.bar(range(len(live)), heights, color=colours, width=0.6)
     share.axhline(1.0, color=GREY, linewidth=1, linestyle="--")
     for index, height in enumerate(heights):

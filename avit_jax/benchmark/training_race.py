@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avit_jax.benchmark import peer_training, profiles
+from avit_jax.benchmark import peer_training, peers, profiles
 from avit_jax.benchmark.cases import Case
 from avit_jax.benchmark.measurements import memory_figures, peak_figures, speed_figures
 from avit_jax.benchmark.room import Room
@@ -93,6 +93,8 @@ def train_figures(
         if made is not None:
             contenders[name], programs[name] = made
     for kind in chosen.peers or ():
+        if kind not in peers.PEERS:  # the others only infer
+            continue
         name = f"torch {kind} step"
         made = room.attempt(name, lambda kind=kind: _theirs(kind, case, batch, settings, chosen))
         if made is not None:

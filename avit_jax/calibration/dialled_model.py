@@ -21,6 +21,7 @@ from avit_jax.execution.predictor import Predictor
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
+from avit_jax.runtime.device_mesh import whole_devices
 from avit_jax.types import Dial
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class DialledModel:
         self._batches = list(
             pipeline.eval_batches(
                 self.selection,
-                batch_size=settings.eval.batch_size,
+                batch_size=whole_devices(settings.eval.batch_size),
                 image_size=model.shape.image_size,
                 augment=settings.data.augment,
             )

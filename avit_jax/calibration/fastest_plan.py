@@ -41,7 +41,7 @@ from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models import costs
 from avit_jax.models.functional import Params
-from avit_jax.runtime.device_mesh import platform_of
+from avit_jax.runtime.device_mesh import platform_of, whole_devices
 from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.paired_timing import Timing, race, speedup
 from avit_jax.runtime.processes import refuse_several_processes
@@ -163,7 +163,7 @@ def capped_report(
         model,
         params,
         experiment.mesh,
-        batch_size=experiment.settings.eval.batch_size,
+        batch_size=whole_devices(experiment.settings.eval.batch_size),
         execution="capped",
         plan=plan,
     )

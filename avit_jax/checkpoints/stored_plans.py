@@ -24,12 +24,18 @@ FILE = "plans.json"
 SIZES = ("images", "row_sizes", "attention_images", "lengths", "static_rows")  # that were raced
 
 
-def situation(shape: Shape, batch_size: int) -> dict[str, Any]:
-    """What a plan was made for: another machine, size or batch wants another one."""
+def situation(shape: Shape, batch_size: int, devices: int | None = None) -> dict[str, Any]:
+    """What a plan was made for: another machine, size or batch wants another one.
+
+    Args:
+        shape: of the network.
+        batch_size: over all devices.
+        devices: that share it; all there are if unset.
+    """
     return {
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
-        "devices": jax.device_count(),
+        "devices": devices or jax.device_count(),
         "batch_size": batch_size,
         "image_size": shape.image_size,
         "tokens": shape.num_tokens,
@@ -54,19 +60,26 @@ def save_plan(workdir: Path, where: dict[str, Any], plan: Plan, record: dict[str
     return file
 
 
-def chosen_plan(settings: Inference, model: Model, workdir: Path, *, name: str) -> Plan | None:
+def chosen_plan(
+    settings: Inference, model: Model, workdir: Path, *, name: str, devices: int | None = None
+) -> Plan | None:
     """The plan to use: calibrated for this situation if there is one, changed as the config says.
+
+    Of a calibration on another number of devices capacities are taken, which are of images; a
+    warning says so.
 
     Args:
         settings: `config.inference`.
         model: that is to run.
         workdir: of the run.
         name: of the model, for people.
+        devices: that share a batch; all there are if unset.
 
     Returns:
         `None` where neither calibration nor config says anything.
     """
-    entry = _entry(settings, model.shape, workdir)
+    entry = _entry(settings, model.shape, workdir, devices)
+    elsewhere = None if entry else _on_other_devices(settings, model.shape, workdir, devices)
     sizes = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Plan)}
     given = {size: value for size, value in sizes.items() if value is not None}
     if "capacities" in given and not model.has_capped:
@@ -79,9 +92,11 @@ def chosen_plan(settings: Inference, model: Model, workdir: Path, *, name: str) 
             f"config.inference.static_rows is {given['static_rows']}, but {name} has no "
             "use for it: leave it out."
         )
+    if elsewhere and elsewhere["plan"].get("capacities"):
+        given = {"capacities": elsewhere["plan"]["capacities"]} | given
     if entry is None and not given:
         return None
-    local = max(1, settings.batch_size // jax.device_count())
+    local = max(1, settings.batch_size // (devices or jax.device_count()))
     plan = Plan.from_dict(entry["plan"]) if entry else model.default_plan(local)
     return dataclasses.replace(plan, **given)
 
@@ -101,8 +116,33 @@ def chosen_execution(settings: Inference, model: Model, workdir: Path) -> str:
     return entry["execution"]
 
 
-def _entry(settings: Inference, shape: Shape, workdir: Path) -> dict[str, Any] | None:
-    where = situation(shape, settings.batch_size)
+def _on_other_devices(
+    settings: Inference, shape: Shape, workdir: Path, devices: int | None
+) -> dict[str, Any] | None:
+    """What calibration found for this situation but for the devices; a warning says so."""
+    where = situation(shape, settings.batch_size, devices)
+    others = [
+        entry
+        for entry in _read(workdir)
+        if entry["situation"] | {"devices": where["devices"]} == where
+    ]
+    if not others:
+        return None
+    logger.warning(
+        "sizes in %s are for a batch on %d devices and not used on %d: run --mode calibrate on as "
+        "many as now, or start with JAX_NUM_CPU_DEVICES=%d.",
+        workdir / FILE,
+        others[-1]["situation"]["devices"],
+        where["devices"],
+        others[-1]["situation"]["devices"],
+    )
+    return others[-1]
+
+
+def _entry(
+    settings: Inference, shape: Shape, workdir: Path, devices: int | None = None
+) -> dict[str, Any] | None:
+    where = situation(shape, settings.batch_size, devices)
     found = next((entry for entry in _read(workdir) if entry["situation"] == where), None)
     if found and where["platform"] == "tpu" and "ragged_attention" not in found["plan"]:
         logger.warning(

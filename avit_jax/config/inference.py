@@ -11,6 +11,8 @@ from avit_jax.execution.executions import EXECUTIONS, current_name
 
 # How a peer's network runs, see benchmark/peers.py.
 PEER_MODES = ("eager", "compile", "graphs", "autotune")
+# How a graph of the dense model runs, see benchmark/onnx_peers.py.
+ONNX_PEERS = ("onnxruntime", "openvino", "openvino-bf16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,14 +77,15 @@ class Benchmark:
     # own time is asked for and not the host's.
     calls: int | None = None
     # Of PyTorch, where it is installed: eager, compile, graphs (CUDA graphs) and autotune are
-    # transformers' network, timm_eager and so on timm's.
+    # transformers' network, timm_eager and so on timm's. On CPUs also onnxruntime, openvino and
+    # openvino-bf16, which run the dense model as an ONNX graph.
     peers: tuple[str, ...] | None = None
 
     def __post_init__(self):
         known = {
             "profiles": ("paper", "half", "none", "real"),
             "executions": tuple(EXECUTIONS),
-            "peers": tuple(a + b for a in ("", "timm_") for b in PEER_MODES),
+            "peers": (*(a + b for a in ("", "timm_") for b in PEER_MODES), *ONNX_PEERS),
         }
         for name, values in known.items():
             given = tuple(map(current_name, getattr(self, name) or ()))

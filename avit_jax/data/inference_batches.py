@@ -16,7 +16,8 @@ import numpy as np
 
 from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.example import BadExample, Source, read_example
-from avit_jax.runtime.environment import MAX_THREADS, usable_cores
+from avit_jax.runtime.cores import usable_cores
+from avit_jax.runtime.environment import MAX_THREADS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,8 @@ from avit_jax.data.augment import Augment, eval_image, train_image
 from avit_jax.data.example import BadExample, Source, read_example
 from avit_jax.data.opencv import require_opencv
 from avit_jax.errors import UserError
-from avit_jax.runtime.environment import MAX_THREADS, usable_cores
+from avit_jax.runtime.cores import usable_cores
+from avit_jax.runtime.environment import MAX_THREADS
 
 Batch = dict[str, np.ndarray]
 

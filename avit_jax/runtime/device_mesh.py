@@ -48,6 +48,12 @@ def refuse_uneven(name: str, size: int) -> None:
         )
 
 
+def whole_devices(images: int) -> int:
+    """So many images, or the fewest more that divide among all devices."""
+    devices = jax.device_count()
+    return -(-images // devices) * devices
+
+
 def platform_of(mesh: Mesh) -> str:
     """What its devices are: "cpu", "gpu" or "tpu"."""
     return mesh.devices.flat[0].platform

@@ -14,6 +14,7 @@ from typing import TextIO
 import jax
 
 from avit_jax.errors import UserError
+from avit_jax.runtime.cores import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +29,6 @@ PLAIN = {"│": "|", "─": "-", "–": "-", "—": "-", "×": "x", "±": "+-", 
     "┌┐└┘├┤", "+"
 )
 MAX_THREADS = 16  # that decode images, unless more are asked for
-
-
-def usable_cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_own_dtypes() -> None:

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import avit_jax
-from avit_jax.benchmark import peers, profiles, scale
-from avit_jax.benchmark.contenders import dense_groups
+from avit_jax.benchmark import onnx_peers, peers, profiles, scale
+from avit_jax.benchmark.contenders import dense_groups, peer_names, require_peer
 from avit_jax.benchmark.peaks import published_peak
 from avit_jax.benchmark.room import Room
-from avit_jax.config.inference import PEER_MODES, Benchmark
+from avit_jax.config.inference import ONNX_PEERS, PEER_MODES, Benchmark
 from avit_jax.data.mix import normalise
 
 
@@ -56,6 +56,8 @@ def test_dense_candidates_are_groups_on_a_cpu_and_everything_at_once_elsewhere()
 
 def test_peers_are_named_alike_in_configs_and_code():
     assert tuple(peers.MODES) == PEER_MODES
+    assert tuple(onnx_peers.PEERS) == ONNX_PEERS
+    assert list(peer_names(("eager", "openvino"))) == ["torch eager", "openvino"]
 
 
 def test_an_unknown_peer_is_refused():
@@ -95,6 +97,31 @@ def test_a_peer_answers_where_it_is_installed(kind):
     shape = avit_jax.create_model("deit_micro_patch4_32").shape
     images = np.zeros((2, 32, 32, 3), np.float32)
     peers.peer(kind, shape, images, platform="cpu", calls=2)()
+
+
+@pytest.mark.parametrize("kind", onnx_peers.PEERS)
+def test_runtimes_of_graphs_are_asked_for_by_their_extra_and_run_on_cpus_alone(kind, monkeypatch):
+    monkeypatch.setattr(onnx_peers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs onnx and \w+: pip install -e '.\[benchmark-onnx"):
+        require_peer(kind, "cpu")
+    monkeypatch.setattr(onnx_peers.importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(ValueError, match="runs on a CPU and JAX on a gpu"):
+        require_peer(kind, "gpu")
+
+
+@pytest.mark.parametrize("kind", onnx_peers.PEERS)
+def test_a_runtime_of_graphs_answers_where_it_is_installed(kind):
+    pytest.importorskip("onnx")
+    pytest.importorskip(onnx_peers.PEERS[kind][0])
+    shape = avit_jax.create_model("avit_micro_patch4_32").shape
+    try:
+        run = onnx_peers.peer(kind, shape, np.zeros((2, 32, 32, 3), np.float32), calls=2)
+    except avit_jax.UserError as error:
+        assert kind == "openvino-bf16" and "no arithmetic in bfloat16" in str(error)
+    else:
+        first, second = run()
+        assert first.shape == (2, shape.num_classes) and np.isfinite(first).all()
+        assert np.array_equal(first, second)
 
 
 class OutOfMemoryError(RuntimeError):

@@ -7,8 +7,11 @@ import pytest
 from PIL import Image
 
 from avit_jax import config as configs
+from avit_jax.benchmark import cases as run_cases
 from avit_jax.benchmark import run
 from avit_jax.benchmark.cases import cases
+from avit_jax.benchmark.other_process import OtherProcesses
+from avit_jax.benchmark.programs import Programs
 from avit_jax.benchmark.room import NoRoom
 from avit_jax.benchmark.run import benchmark_run
 from avit_jax.experiment import Experiment
@@ -61,6 +64,36 @@ def test_a_benchmark_leaves_figures_and_a_picture(config, tmp_path, capsys):
     assert max(len(line) for line in out.splitlines() if str(tmp_path) not in line) <= 80
     assert "lost tokens" in out
     assert "training steps, ideal speed-up" in out
+
+
+def test_the_better_dense_of_two_numbers_of_devices_is_the_baseline(config, tmp_path, monkeypatch):
+    """As where nobody has said how many there are; the other process is this one."""
+    plans = []
+
+    def here(others, devices, case, plan, chosen):
+        plans.append((devices, plan))
+        return Programs(case, plan, chosen)
+
+    monkeypatch.setattr(run_cases, "also_on", lambda batch_size: (2,))
+    monkeypatch.setattr(OtherProcesses, "programs", here)
+    config.benchmark.executions = ("dense",)
+    (case,) = json.loads(benchmark_run(config, tmp_path).read_text())["cases"]
+    assert list(case["executions"]) == ["dense", "dense, 2 devices"]
+    rows = [figures["milliseconds"] for figures in case["executions"].values()]
+    fastest = list(case["executions"])[rows.index(min(rows))]
+    assert case["executions"][fastest]["speedup"] == 1.0
+    assert case["baseline"].endswith(", 2 devices") == (fastest == "dense, 2 devices")
+    ((devices, plan),) = plans
+    assert devices == 2 and plan.dense_images == 4 and plan.attention_images == 4
+    assert len(plan.capacities) == 2 and plan.static_rows is None
+
+
+def test_devices_that_somebody_has_counted_are_all_that_are_raced(monkeypatch):
+    assert run_cases.also_on(32) == ()  # of these tests, in XLA_FLAGS
+    monkeypatch.setattr(run_cases.cpu_devices, "is_left_open", lambda: True)
+    monkeypatch.setattr(run_cases.cpu_devices, "usable_cores", lambda: 10)
+    monkeypatch.setattr(run_cases.jax, "device_count", lambda: 1)
+    assert [run_cases.also_on(size) for size in (1, 16, 60)] == [(), (8,), (10,)]
 
 
 def test_a_batch_without_room_is_reported_by_its_name(config, tmp_path, capsys, monkeypatch):

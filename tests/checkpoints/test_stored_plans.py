@@ -1,12 +1,15 @@
 """Calibrated plans: found again for their own situation only, and open to overrides."""
 
+import dataclasses
 import json
 
+import jax
 import pytest
 
 from avit_jax import config as configs
 from avit_jax.checkpoints.stored_plans import (
     FILE,
+    chosen_plan,
     save_plan,
     situation,
 )
@@ -38,6 +41,22 @@ def test_a_stored_plan_is_found_for_its_own_batch_size_only(config, tmp_path):
     assert Experiment(config, tmp_path).plan == plan
     config.inference.batch_size = 32
     assert Experiment(config, tmp_path).plan is None
+
+
+def test_a_plan_for_other_devices_gives_its_places_alone_and_a_warning(config, tmp_path, caplog):
+    shape = configs.make_model(config).shape
+    plan = default_plan(shape.num_tokens, 3, num_heads=shape.num_heads)
+    plan = dataclasses.replace(plan, capacities=(5,) * shape.depth)
+    where = situation(shape, config.inference.batch_size, devices=2)
+    save_plan(tmp_path, where, plan, {"execution": "masked"})
+    experiment = Experiment(config, tmp_path)
+    model, here = experiment.model, jax.device_count()
+    sizes = model.default_plan(config.inference.batch_size // here)
+    assert experiment.plan == dataclasses.replace(sizes, capacities=plan.capacities)
+    assert f"on 2 devices and not used on {here}" in caplog.text
+    assert experiment.execution == "compact"
+    found = chosen_plan(experiment.settings.inference, model, tmp_path, name="x", devices=2)
+    assert found == plan
 
 
 def test_a_second_calibration_replaces_the_first(config, tmp_path):
