@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from avit_jax.errors import UserError
-from avit_jax.methods import adavit, avit, plain
+from avit_jax.methods import adavit, avit, dvt, plain
 from avit_jax.methods.base import Model
 from avit_jax.models import t2t, vit
 from avit_jax.models.backbone import Shape
@@ -21,13 +21,17 @@ from avit_jax.models.family import Family, Published
 # A new backbone is a file in `models/` and a name here, a new method a folder and a name here.
 BACKBONES = (vit, t2t)
 METHODS = (plain, avit, adavit)
+# Their exits are models of other methods, which are handed in.
+CASCADES = (dvt,)
 
 
 @functools.cache
 def families() -> tuple[Family[Model], ...]:
     """All families of named models, in the order in which they are shown."""
     backbones = [family for backbone in BACKBONES for family in backbone.FAMILIES]
-    return tuple(itertools.chain.from_iterable(m.families(backbones) for m in METHODS))
+    single = list(itertools.chain.from_iterable(m.families(backbones) for m in METHODS))
+    cascades = itertools.chain.from_iterable(m.families(single) for m in CASCADES)
+    return (*single, *cascades)
 
 
 def published_weights(name: str) -> Published:

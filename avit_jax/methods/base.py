@@ -46,6 +46,11 @@ class Model(Compilable):
         """Whether training draws at random, so that `apply` needs a key."""
         return self.shape.draws
 
+    @property
+    def exit_weights(self) -> tuple[float, ...]:
+        """Weight of each exit's loss in training."""
+        return (1.0,)
+
     @abc.abstractmethod
     def forward(self, network: Any, images: Array, call: Call) -> Output:
         """The method itself; see `apply`."""

@@ -29,6 +29,22 @@ class RowCapacities:
     mesh: Mesh
 
 
+HANDED_OVER = ("states", "relations")
+
+
+@struct.dataclass(kw_only=True)
+class Reused:
+    """What the blocks of a later exit of a cascade get from the exit before (`models/reuse.py`).
+
+    Attributes:
+        extra: `[L, B, N, context]`, joined to the MLP's input of each block, or `None`.
+        bias: `[L, B, H, N, N]`, added to the attention scores of each block, or `None`.
+    """
+
+    extra: Array | None = None
+    bias: Array | None = None
+
+
 @struct.dataclass(kw_only=True)
 class Call:
     """The arguments of one `Model.apply` that a method's `forward` may look at.
@@ -42,15 +58,22 @@ class Call:
         dense: run everything, with the same weights.
         features: also return every block's output as `aux["features"]` `[L, B, N, D]`.
         rows: run live tokens alone, in so many rows, or `None`.
+        reused: what an earlier exit of a cascade hands over, made ready for this network, or
+            `None`.
+        shown: of `HANDED_OVER`, what a later exit wants as `aux["states"]` `[B, N, D]`, tokens
+            behind the last block, and as `aux["relations"]` `[L, B, H, N, N]`, attention scores
+            with what was added to them, in the dtype of the arithmetic.
     """
 
     train: bool = struct.field(pytree_node=False, default=False)
     dense: bool = struct.field(pytree_node=False, default=False)
     features: bool = struct.field(pytree_node=False, default=False)
     rows: RowCapacities | None = struct.field(pytree_node=False, default=None)
+    shown: tuple[str, ...] = struct.field(pytree_node=False, default=())
     key: Array | None = None
     noise: Any = None
     progress: Array | float = 1.0
+    reused: Reused | None = None
 
 
 def embed(network: Any, images: Array, call: Call, *, dtype: DTypeLike | None = None) -> Array:
@@ -65,7 +88,10 @@ def embed(network: Any, images: Array, call: Call, *, dtype: DTypeLike | None = 
 
 
 def layer_inputs(shape: Shape, call: Call) -> dict[str, Any]:
-    """What differs between layers, as data for `scan_layers`: index, last, drop_path_rate, key."""
+    """What differs between layers, as data for `scan_layers`: index, last, drop_path_rate, key.
+
+    In a later exit of a cascade `extra` and `bias`, too.
+    """
     index = jnp.arange(shape.depth)
     inputs = {
         "index": index,
@@ -74,4 +100,6 @@ def layer_inputs(shape: Shape, call: Call) -> dict[str, Any]:
     }
     if call.key is not None and (shape.drop_path_rate or shape.dropout_rate):
         inputs["key"] = jax.vmap(lambda i: jax.random.fold_in(call.key, i))(index)
+    if call.reused is not None:
+        inputs |= {"extra": call.reused.extra, "bias": call.reused.bias}
     return inputs

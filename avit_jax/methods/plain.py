@@ -43,8 +43,12 @@ class Model(base.Model):
             record = {}
             if call.features:
                 record["attention"] = block.attention.class_row(block.norm1(x))
-            x = block.attend(x, drop_path_rate=rate, key=key)
-            x = block.feed(x, drop_path_rate=rate, key=key)
+            x, scores = block.attend_and_score(
+                x, bias=inputs.get("bias"), drop_path_rate=rate, key=key
+            )
+            if "relations" in call.shown:
+                record["relations"] = scores().astype(x.dtype)
+            x = block.feed(x, extra=inputs.get("extra"), drop_path_rate=rate, key=key)
             return x, record | ({"features": x} if call.features else {})
 
         x, record = scan_layers(
@@ -59,7 +63,7 @@ class Model(base.Model):
         return Output(
             logits=heads.mean(0),
             usage=(Usage(tokens=jnp.ones((self.shape.depth, *x.shape[:2]), bool)),),
-            aux={"head_logits": heads} | record,
+            aux={"head_logits": heads} | record | ({"states": x} if "states" in call.shown else {}),
         )
 
     def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:

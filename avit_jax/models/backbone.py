@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +26,7 @@ from avit_jax.models.block import Block
 from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import NORM_EPS, BlockShape, layer_norm, linear
 from avit_jax.models.positions import PositionEncoding, token_initializer
+from avit_jax.models.reuse_shape import Reuse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Shape(abc.ABC):
           softmax and halting are float32 always.
         remat: recompute whole blocks in the backward pass, linear layers included, for memory.
         fused_attention, ragged_attention, unrolled: of the program, no settings of a config.
+        reuse: what a later exit of a cascade takes over from the one before; no setting either.
     """
 
     image_size: int = dataclasses.field(default=224, metadata={"use": True})
@@ -65,16 +67,11 @@ class Shape(abc.ABC):
     fused_attention: bool = dataclasses.field(default=False, metadata={"config": False})
     ragged_attention: bool = dataclasses.field(default=False, metadata={"config": False})
     unrolled: bool = dataclasses.field(default=False, metadata={"config": False})
+    reuse: Reuse | None = dataclasses.field(default=None, metadata={"config": False})
 
     def __post_init__(self):
         counts = ("depth", "num_classes", "image_size", "patch_size", "num_heads", "embed_dim")
         validators.at_least(1, self, *counts)
-        if self.image_size % self.patch_size:
-            nearest = max(1, self.image_size // self.patch_size) * self.patch_size
-            raise UserError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}: "
-                f"use {nearest} or another patch_size."
-            )
         if self.embed_dim % self.num_heads:
             raise UserError(
                 f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}: "
@@ -87,10 +84,15 @@ class Shape(abc.ABC):
     def build(self, rngs: nnx.Rngs) -> Backbone:
         """All parameters of the backbone as one NNX module."""
 
+    def with_grid(self, grid: int) -> Self:
+        """The same network on so many patches along each side, for an exit of a cascade."""
+        kind = type(self).__name__.removesuffix("Shape")
+        raise UserError(f"a {kind} has one grid of patches: build cascades on ViT or T2T-ViT.")
+
     @property
     @abc.abstractmethod
     def patch_size(self) -> int:
-        """Pixels between the centres of two neighbouring patches; divides `image_size`."""
+        """Pixels between the centres of two neighbouring patches; see `check_tiled`."""
 
     @property
     @abc.abstractmethod
@@ -172,6 +174,7 @@ class Shape(abc.ABC):
             num_heads=self.num_heads,
             mlp_ratio=self.mlp_ratio,
             qkv_bias=self.qkv_bias,
+            extra_dim=self.reuse.context_dim if self.reuse else 0,
             dropout_rate=self.dropout_rate,
             norm_eps=NORM_EPS,
             fused_attention=self.fused_attention,

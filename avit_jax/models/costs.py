@@ -26,8 +26,11 @@ _UPSTREAM_FIXED = {(12, 58_186_752): 0.06, (19, 306_647_040): 0.33}
 
 
 def embedding(shape: Shape) -> int:
-    """Multiply-adds of the patch embedding of one image."""
-    return shape.embedding_macs
+    """Multiply-adds of all in front of the blocks on one image: patches, and what is reused."""
+    if shape.reuse is None:
+        return shape.embedding_macs
+    sizes = {name: getattr(shape, name) for name in ("grid", "embed_dim", "depth", "num_heads")}
+    return shape.embedding_macs + shape.reuse.macs(prefix=shape.num_prefix_tokens, **sizes)
 
 
 def readout(shape: Shape) -> int:
@@ -57,8 +60,11 @@ def mlp(
 ) -> Array | float:
     """Multiply-adds of the MLP half of one block; arguments as of `attention`."""
     hidden = shape.block.mlp_dim
-    products = {"channels": heads + 1.0, "hidden": 2.0 * heads, "attention": 2.0}[effect]
-    return tokens * shape.embed_dim * hidden * products
+    # Of the kept heads' channels, of others joined to them, and of the way back.
+    kept = heads if effect == "channels" else 1.0
+    units = heads if effect == "hidden" else 1.0
+    inputs = kept * shape.embed_dim + shape.block.extra_dim
+    return tokens * hidden * units * (inputs + shape.embed_dim)
 
 
 def per_layer(shape: Shape, usage: Usage) -> Array:

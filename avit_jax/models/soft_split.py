@@ -33,6 +33,11 @@ class Split(NamedTuple):
 SPLITS = (Split(7, 4, 2), Split(3, 2, 1), Split(3, 2, 1))
 
 
+def windows(side: int, split: Split) -> int:
+    """Windows along each side of a square input."""
+    return (side + 2 * split.pad - split.size) // split.stride + 1
+
+
 def soft_split(grid: Array, split: Split) -> Array:
     """Overlapping windows of `[B, H, W, C]` as `[B, H', W', C * size * size]`.
 
@@ -40,13 +45,13 @@ def soft_split(grid: Array, split: Split) -> Array:
     """
     size, stride, pad = split
     padded = jnp.pad(grid, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    rows, columns = ((side - size) // stride + 1 for side in padded.shape[1:3])
-    windows = [
+    rows, columns = (windows(side, split) for side in grid.shape[1:3])
+    parts = [
         padded[:, y : y + stride * rows : stride, x : x + stride * columns : stride]
         for y in range(size)
         for x in range(size)
     ]
-    stacked = jnp.stack(windows, axis=-1)
+    stacked = jnp.stack(parts, axis=-1)
     return stacked.reshape(*stacked.shape[:3], -1)
 
 

@@ -21,7 +21,8 @@ from avit_jax.models.family import Family, Published
 from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import BlockShape, linear
 from avit_jax.models.positions import SinusoidPositions
-from avit_jax.models.soft_split import LAYERS, NORM_EPS, SPLITS, soft_split
+from avit_jax.models.patch_grid import check_tiled, grid_of, splits_of
+from avit_jax.models.soft_split import LAYERS, NORM_EPS, SPLITS, Split, soft_split, windows
 
 COLOURS = 3
 # Parts of the attention between soft splits, ours to upstream's.
@@ -59,6 +60,8 @@ class T2TShape(Shape):
         attention_scale: factor on attention scores in the blocks; `(embed_dim / num_heads) ** -0.5`
             if unset. Upstream's code takes `embed_dim ** -0.5` when it is asked for pretrained
             weights.
+        splits: the three soft splits, each with size, stride and padding of its windows; no setting
+            of a config.
     """
 
     qkv_bias: bool = False
@@ -66,9 +69,12 @@ class T2TShape(Shape):
     token_dim: int = 64
     token_dropout_rate: float = 0.1
     attention_scale: float | None = None
+    splits: tuple[Split, ...] = dataclasses.field(default=SPLITS, metadata={"config": False})
 
     def __post_init__(self):
         super().__post_init__()
+        if self.splits == SPLITS:
+            check_tiled(self)
         validators.one_of(tuple(LAYERS), self, "tokens")
         validators.at_least(2, self, "token_dim")
         validators.positive(self, "attention_scale", optional=True)
@@ -88,7 +94,17 @@ class T2TShape(Shape):
     @property
     def patch_size(self) -> int:
         """Pixels between the centres of two tokens; the windows overlap."""
-        return int(np.prod([split.stride for split in SPLITS]))
+        return int(np.prod([split.stride for split in self.splits]))
+
+    @property
+    def grid(self) -> int:
+        return grid_of(self.image_size, self.splits)
+
+    def with_grid(self, grid: int) -> T2TShape:
+        """See `Shape.with_grid`; the first soft split is another one."""
+        if grid == self.grid:
+            return self
+        return dataclasses.replace(self, splits=splits_of(self.image_size, grid))
 
     @property
     def block(self) -> BlockShape:
@@ -116,21 +132,21 @@ class T2TShape(Shape):
         module = "tokens_to_token"
         return {
             f"{module}.{self.tokens}{number}.{part}": f"{module}.attention{number}.{name}"
-            for number in range(1, len(SPLITS))
+            for number in range(1, len(self.splits))
             for part, name in _UPSTREAM_ATTENTION[self.tokens].items()
         }
 
     @property
     def split_dims(self) -> tuple[int, ...]:
         """Channels of a window in each soft split."""
-        channels = (COLOURS, *[self.token_dim] * (len(SPLITS) - 1))
-        return tuple(c * split.size**2 for c, split in zip(channels, SPLITS, strict=True))
+        channels = (COLOURS, *[self.token_dim] * (len(self.splits) - 1))
+        return tuple(c * split.size**2 for c, split in zip(channels, self.splits, strict=True))
 
     @property
     def embedding_macs(self) -> int:
         side, total = self.image_size, 0
-        for split, dim in zip(SPLITS[:-1], self.split_dims[:-1], strict=True):
-            side //= split.stride
+        for split, dim in zip(self.splits[:-1], self.split_dims[:-1], strict=True):
+            side = windows(side, split)
             total += LAYERS[self.tokens].macs(side**2, dim, self.token_dim)
         return total + self.grid**2 * self.split_dims[-1] * self.embed_dim
 
@@ -139,7 +155,7 @@ class TokensToToken(nnx.Module):
     """Images `[B, H, W, 3]` to patch tokens `[B, grid * grid, D]`."""
 
     def __init__(self, shape: T2TShape, *, rngs: nnx.Rngs):
-        self.tokens, self.rate = shape.tokens, shape.token_dropout_rate
+        self.tokens, self.rate, self.splits = shape.tokens, shape.token_dropout_rate, shape.splits
         layer = partial(LAYERS[shape.tokens], dtype=jnp.dtype(shape.dtype), rngs=rngs)
         if shape.tokens == "transformer":
             layer = partial(layer, fused=shape.fused_attention)
@@ -157,7 +173,7 @@ class TokensToToken(nnx.Module):
     def __call__(self, images: Array, key: Array | None) -> Array:
         """See the class; `key` is for dropout."""
         grid = images
-        for number, split in enumerate(SPLITS):
+        for number, split in enumerate(self.splits):
             if number:
                 layer = getattr(self, f"{self.tokens}{number}")
                 flat = grid.reshape(grid.shape[0], -1, grid.shape[-1])

@@ -13,6 +13,7 @@ from jax import Array
 from avit_jax.models.backbone import Backbone, Shape
 from avit_jax.models.family import Family, Published
 from avit_jax.models.layers import linear
+from avit_jax.models.patch_grid import check_tiled
 from avit_jax.models.positions import LearnedPositions
 
 
@@ -22,9 +23,32 @@ class ViTShape(Shape):
 
     Attributes:
         patch_size: height and width of a patch; divides `image_size`.
+        given_grid: patches along each side where they do not tile the image, which zeros around it
+            then fill up; no setting of a config.
     """
 
     patch_size: int = 16
+    given_grid: int | None = dataclasses.field(default=None, metadata={"config": False})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.given_grid is None:
+            check_tiled(self)
+
+    @property
+    def grid(self) -> int:
+        return self.given_grid or super().grid
+
+    def with_grid(self, grid: int) -> ViTShape:
+        """See `Shape.with_grid`; patches are the smallest that cover the image (DVT's)."""
+        size = -(-self.image_size // grid)
+        return dataclasses.replace(self, patch_size=size, given_grid=grid)
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Zeros in front of and behind the image on both axes."""
+        missing = self.grid * self.patch_size - self.image_size
+        return missing // 2, missing - missing // 2
 
     @property
     def position_encoding(self) -> LearnedPositions:
@@ -71,6 +95,8 @@ class ViT(Backbone):
 
     def patches(self, images: Array, key: Array | None) -> Array:
         """See `Backbone.patches`; nothing here is random, so the key is not used."""
+        around = self.shape.padding
+        images = jnp.pad(images, ((0, 0), around, around, (0, 0)))
         return self.patch_embed(_patchify(images, self.shape.patch_size))
 
 

@@ -36,7 +36,7 @@ def loss_function(
     rows: RowCapacities | None = None,
     freeze: Sequence[str] = (),
 ) -> Callable:
-    """Task loss (summed over all exits of a cascade) plus the penalties of model and teacher.
+    """Task loss (the weighted sum over all exits of a cascade) plus the penalties of model and teacher.
 
     The function returned takes `(params, images, targets, key, progress)`, and with a teacher
     `teacher_params=` its parameters; it returns the loss, and beside it what to log of it and the
@@ -51,7 +51,8 @@ def loss_function(
             params, images, train=True, key=key, progress=progress, features=features, rows=rows
         )
         answers = output.logits[None] if output.exits is None else output.exits
-        task = classification.cross_entropy(answers, targets).mean(-1).sum()
+        losses = classification.cross_entropy(answers, targets).mean(-1)
+        task = jnp.asarray(model.exit_weights) @ losses
         penalties = dict(output.penalties)
         if teacher is not None:
             found = teacher.penalties(teacher_params, images, output)

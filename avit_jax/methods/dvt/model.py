@@ -1,0 +1,209 @@
+"""DVT: networks of ever finer patches, one after the other, until one of them is sure.
+
+Wang et al., "Not All Images are Worth 16x16 Words: Dynamic Transformers for Efficient Image
+Recognition", NeurIPS 2021 (arXiv 2105.15075).
+
+*What is skipped:* whole networks. An image is finished at the first exit whose largest probability
+reaches that exit's threshold; its answer is that exit's, and later ones do not run for it.
+
+*What is handed over:* the tokens behind an exit's last block, in front of its norm, go through a
+small MLP in every block of the next and are joined to the input of its MLP; the attention scores of
+all heads and blocks, with what was added to them, are mixed and added to those of the next. Both
+are made finer by fixed linear operators (`models/grid_resize.py`). Nothing is detached, so later
+losses train earlier exits.
+
+*Why leaving early is exact:* an exit reads of an image nothing but its pixels and what the exits
+before made of it, and no image sees another one.
+
+*Training:* the weighted sum of all exits' losses; no image leaves.
+
+An exit is a model of its own, of the method that `inner` is one of, on its stage's sizes. It gets
+what is handed over as `Call.reused`, and shows what is to be handed over as `Call.shown` asks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from avit_jax.errors import UserError
+from avit_jax.execution.plan import Plan
+from avit_jax.methods import base
+from avit_jax.methods.dvt import compact, early_exit, hand_over, weight_names
+from avit_jax.methods.dvt.networks import Networks
+from avit_jax.methods.dvt.settings import Settings
+from avit_jax.methods.forward import HANDED_OVER, Call
+from avit_jax.models import functional
+from avit_jax.models.backbone import Shape
+from avit_jax.models.reuse_shape import Reuse
+from avit_jax.types import SATURATED, Dial, Output, Usage
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(base.Model):
+    """A cascade of exits on any backbone that has several grids; `shape` is the finest's.
+
+    Attributes:
+        inner: a model of the method that every exit runs, whatever its sizes.
+    """
+
+    settings: Settings
+    inner: base.Model
+    name = "dvt"
+
+    def __post_init__(self):
+        """Sizes are compared here, where both are known."""
+        if self.settings.grids[-1] != self.shape.grid:
+            raise UserError(
+                f"grids {self.settings.grids} end with {self.settings.grids[-1]}, but the model "
+                f"has {self.shape.grid} patches along each side: write another last grid, or "
+                "another image_size or patch_size."
+            )
+        self.stages  # noqa: B018 - refuses grids that the backbone does not have
+
+    @property
+    def adaptive(self) -> bool:
+        """See `base.Model`: a single exit leaves out what its method does."""
+        return len(self.settings.grids) > 1 or self.inner.adaptive
+
+    @property
+    def stages(self) -> tuple[Shape, ...]:
+        """Sizes of each exit's network, with what it takes over."""
+        settings, found = self.settings, []
+        for earlier, grid in zip((None, *settings.grids), settings.grids, strict=False):
+            shape = self.shape if grid == self.shape.grid else self.shape.with_grid(grid)
+            if earlier is not None and (settings.feature_reuse or settings.relation_reuse):
+                taken = Reuse(
+                    grid=earlier,
+                    context_dim=settings.context_dim * settings.feature_reuse,
+                    context_hidden=settings.context_hidden,
+                    relations=settings.relation_reuse,
+                )
+                shape = dataclasses.replace(shape, reuse=taken)
+            found.append(shape)
+        return tuple(found)
+
+    @property
+    def exits(self) -> tuple[base.Model, ...]:
+        """The model of each exit."""
+        return tuple(dataclasses.replace(self.inner, shape=shape) for shape in self.stages)
+
+    @property
+    def draws(self) -> bool:
+        return any(one.draws for one in self.exits)
+
+    @property
+    def exit_weights(self) -> tuple[float, ...]:
+        return self.settings.weights
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What every exit but the last hands over."""
+        wanted = (self.settings.feature_reuse, self.settings.relation_reuse)
+        return tuple(name for name, on in zip(HANDED_OVER, wanted, strict=True) if on)
+
+    def build(self, rngs: nnx.Rngs) -> Networks:
+        """One network for each exit, `exit1` being the coarsest."""
+        return Networks(self.exits, rngs=rngs)
+
+    def forward(self, network: Networks, images: Array, call: Call) -> Output:
+        outputs: list[Output] = []
+        for index in range(len(self.exits)):
+            before = outputs[-1] if outputs else None
+            outputs.append(self.run_exit(index, network, images, call, before))
+        logits = jnp.stack([output.logits for output in outputs])
+        stays = call.train or call.dense
+        thresholds = [jnp.inf] * (len(outputs) - 1) if stays else self.settings.confidences
+        decided = early_exit.decide(logits, thresholds)
+        margins = [decided.margin] * (not stays)
+        usage: list[Usage] = []
+        for output, reached in zip(outputs, decided.reached, strict=True):
+            usage += [early_exit.usage_of(used, reached) for used in output.usage]
+            if "margin" in output.aux:
+                far = jnp.finfo(jnp.float32).max
+                margins.append(jnp.where(reached, output.aux["margin"], far))
+        aux = {name: value for name, value in outputs[-1].aux.items() if name != "margin"}
+        if self.adaptive:
+            far = jnp.full(len(images), jnp.finfo(jnp.float32).max)
+            aux["margin"] = jnp.stack([far, *margins]).min(0)
+        return Output(
+            logits=decided.logits,
+            usage=tuple(usage),
+            exits=logits if len(outputs) > 1 else None,
+            penalties=_summed([output.penalties for output in outputs]),
+            metrics={
+                f"exit{number}_{name}": value
+                for number, output in enumerate(outputs, start=1)
+                for name, value in output.metrics.items()
+            },
+            aux=aux,
+        )
+
+    def run_exit(
+        self, index: int, network: Networks, images: Array, call: Call, before: Output | None
+    ) -> Output:
+        """One exit on images `[B, H, W, 3]`, after the exit before has run on the same ones.
+
+        Args:
+            index: of the exit, from 0.
+            network: of all exits.
+            images: normalised.
+            call: of the whole cascade.
+            before: what the exit before shows, in `aux`; `None` for the first.
+        """
+        model, part = self.exits[index], network.exit(index)
+        last = index == len(self.exits) - 1
+        reused = None if before is None else hand_over.reused(part, model.shape, before.aux)
+        return model.forward(
+            part,
+            images,
+            call.replace(
+                key=None if call.key is None else jax.random.fold_in(call.key, index),
+                features=call.features and last,
+                shown=() if last else self.shown,
+                reused=reused,
+            ),
+        )
+
+    def compact(self, network: Networks, images: Array, exists: Array, plan: Plan) -> Output:
+        return compact.compact(self, network, images, exists, plan)
+
+    def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
+        return compact.gmacs(self, usage, plan)
+
+    def dial(self) -> Dial | None:
+        """`threshold_shift`: the same for all exits."""
+        if len(self.settings.grids) == 1:
+            return self.inner.dial()
+        own = self.settings.threshold_shift
+        return Dial(lambda position: {"threshold_shift": own + position}, -SATURATED, SATURATED)
+
+    def trainable(self, params: functional.Params) -> Any:
+        """See `base.Model.trainable`."""
+        return {
+            name: model.trainable(params[name])
+            for name, model in zip(Networks.names(self.exits), self.exits, strict=True)
+        }
+
+    def timm_named(self, state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return weight_names.timm_named(self, state_dict)
+
+    def from_timm(self, state_dict: Mapping[str, np.ndarray]) -> functional.Params:
+        """See `base.Model.from_timm`; weights of a plain backbone start every exit."""
+        return weight_names.from_timm(self, state_dict)
+
+    def to_timm(self, params: functional.Params) -> dict[str, np.ndarray]:
+        return weight_names.to_timm(self, params)
+
+
+def _summed(parts: list[dict[str, Array]]) -> dict[str, Array]:
+    """Scalars of all exits, added up by name."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part[name] for part in parts if name in part) for name in names}

@@ -1,0 +1,41 @@
+"""Cascades by name: the published ones, and those of this project's small backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from avit_jax.methods import base
+from avit_jax.methods.dvt.model import Model
+from avit_jax.methods.dvt.settings import Settings
+from avit_jax.models.family import Family
+
+_THREE, _TWO = (7, 10, 14), (7, 14)
+# Grids of every exit, by the backbone's name and the cascade's.
+_CASCADES = {
+    "dvt_deit_tiny": ("deit_tiny_patch16_224", _THREE),
+    "dvt_deit_small": ("deit_small_patch16_224", _THREE),
+    "dvt_deit_small_7_14": ("deit_small_patch16_224", _TWO),
+    "dvt_deit_micro": ("deit_micro_patch4_32", (4, 6, 8)),
+    "dvt_t2t_vit_12": ("t2t_vit_12", _THREE),
+    "dvt_t2t_vit_12_7_14": ("t2t_vit_12", _TWO),
+    "dvt_t2t_vit_14": ("t2t_vit_14", _THREE),
+    "dvt_t2t_vit_14_7_14": ("t2t_vit_14", _TWO),
+}
+
+
+def families(inner: Iterable[Family[base.Model]]) -> list[Family[Model]]:
+    """The cascades whose exits are the named models of other methods.
+
+    Args:
+        inner: families of those.
+    """
+    models = {name: model for family in inner for name, model in family.members.items()}
+    members = {
+        name: Model(models[backbone].shape, Settings(grids=grids), models[backbone])
+        for name, (backbone, grids) in _CASCADES.items()
+    }
+    heading = (
+        "DVT: a cascade of exits with ever finer patches "
+        "([arXiv 2105.15075](https://arxiv.org/abs/2105.15075))"
+    )
+    return [Family(heading=heading, members=members)]

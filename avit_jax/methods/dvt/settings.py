@@ -1,0 +1,79 @@
+"""Options of a cascade: DVT's `Settings`."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import numbers
+
+import jax
+
+from avit_jax import validators
+from avit_jax.errors import UserError
+
+NEVER = 2.0  # above every probability: nobody leaves
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Options of a cascade; the defaults are the published ones.
+
+    Attributes:
+        grids: patches along each side in every exit, the coarsest first; the last is the model's
+            own.
+        feature_reuse: whether an exit's last states are joined to the MLPs' inputs of the next.
+        relation_reuse: whether an exit's attention scores are added to those of the next.
+        context_dim: channels that feature reuse joins.
+        context_hidden: hidden width of the small MLPs that make them.
+        exit_weights: weight of each exit's loss; 1 where empty.
+        thresholds: confidence at which an image leaves, for every exit but the last; where empty,
+            all images go to the end.
+        threshold_shift: added to all thresholds: later or earlier. For the dial.
+    """
+
+    grids: tuple[int, ...] = (7, 10, 14)
+    feature_reuse: bool = True
+    relation_reuse: bool = True
+    context_dim: int = 48
+    context_hidden: int = 128
+    exit_weights: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = dataclasses.field(default=(), metadata={"use": True})
+    threshold_shift: float = dataclasses.field(default=0.0, metadata={"use": True})
+
+    def __post_init__(self):
+        for name in ("grids", "exit_weights", "thresholds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        whole = all(isinstance(grid, numbers.Integral) and grid >= 1 for grid in self.grids)
+        rises = whole and all(one < other for one, other in itertools.pairwise(self.grids))
+        if not self.grids or not rises:
+            raise UserError(
+                f"grids are {list(self.grids)}: write whole numbers that rise, one for each exit, "
+                "such as (7, 10, 14)."
+            )
+        exits = len(self.grids)
+        for name, wanted in (("exit_weights", exits), ("thresholds", exits - 1)):
+            values = getattr(self, name)
+            if values and len(values) != wanted:
+                raise UserError(
+                    f"{name} are {len(values)} numbers for {exits} exits: write {wanted}, or none."
+                )
+            for value in values:
+                if not (isinstance(value, jax.Array) or (_is_number(value) and value >= 0)):
+                    raise UserError(f"{name} has {value!r}: write numbers from 0.")
+        validators.at_least(1, self, "context_dim", "context_hidden")
+        validators.finite(self, "threshold_shift")
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Weight of each exit's loss."""
+        return self.exit_weights or (1.0,) * len(self.grids)
+
+    @property
+    def confidences(self) -> tuple[float, ...]:
+        """Confidence from which an image leaves, for every exit but the last."""
+        own = self.thresholds or (NEVER,) * (len(self.grids) - 1)
+        return tuple(threshold + self.threshold_shift for threshold in own)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and value < float("inf")

@@ -1,0 +1,83 @@
+"""Token grids made finer by a fixed linear operator, and the patch kernels of other grids.
+
+DVT (arXiv 2105.15075) resizes features and attention relations by nearest neighbours to a grid in
+between, and averages that down to the target. Both steps are linear and treat rows and columns
+alike, so all is one matrix `K` `[target, source]` on each axis of the grid. The grid in between
+depends on the target alone, as in the published code: 10 takes 14, 14 takes 20.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+@functools.cache
+def resize_matrix(source: int, target: int) -> np.ndarray:
+    """`K` `[target, source]` float32, whose rows sum to 1; see the module's docstring."""
+    between = round(10 * target / 7)
+    nearest = np.arange(between) * source // between
+    matrix = np.zeros((target, source))
+    for row in range(target):
+        start, stop = row * between // target, -(-(row + 1) * between // target)
+        np.add.at(matrix[row], nearest[start:stop], 1 / (stop - start))
+    return matrix.astype(np.float32)
+
+
+def resize_patches(patches: Array, *, source: int, target: int) -> Array:
+    """Patch tokens `[..., source ** 2, D]` on a finer grid, `[..., target ** 2, D]`."""
+    matrix = jnp.asarray(resize_matrix(source, target), patches.dtype)
+    grid = patches.reshape(*patches.shape[:-2], source, source, patches.shape[-1])
+    grid = jnp.einsum("tx,...yxd->...ytd", matrix, grid)
+    grid = jnp.einsum("ty,...yxd->...txd", matrix, grid)
+    return grid.reshape(*patches.shape[:-2], target**2, patches.shape[-1])
+
+
+def resize_relations(relations: Array, *, prefix: int, source: int, target: int) -> Array:
+    """Scores between tokens `[..., N, N]` on a finer grid; those of prefix tokens keep their place.
+
+    Args:
+        relations: `N` is `prefix + source ** 2`.
+        prefix: tokens in front of the patches.
+        source: patches along each side.
+        target: the same of the result.
+    """
+    for _ in range(2):  # one side of the square, then the other, and back
+        front, patches = jnp.split(relations, [prefix], axis=-2)
+        patches = resize_patches(patches, source=source, target=target)
+        relations = jnp.concatenate([front, patches], axis=-2).swapaxes(-1, -2)
+    return relations
+
+
+def resize_macs(channels: int, *, source: int, target: int) -> int:
+    """Multiply-adds of `resize_patches` with so many channels."""
+    return channels * source * target * (source + target)
+
+
+def relations_macs(maps: int, *, prefix: int, source: int, target: int) -> int:
+    """Multiply-adds of `resize_relations` on so many maps."""
+    sides = (prefix + source**2) + (prefix + target**2)
+    return maps * resize_macs(sides, source=source, target=target)
+
+
+def resize_kernel(kernel: np.ndarray, size: int) -> np.ndarray:
+    """A kernel over windows for windows of another size, by pseudo-inverse (arXiv 2212.08013).
+
+    Of all kernels it is the one that answers to windows resized (bilinearly) from the former size
+    as the given kernel does to the originals, or comes closest to that.
+
+    Args:
+        kernel: `[row, column, ...]`.
+        size: rows and columns of the result.
+    """
+    former = kernel.shape[0]
+    if former == size:
+        return kernel
+    # Linear in the window, and the same for rows and columns.
+    matrix = jax.image.resize(jnp.eye(former), (size, former), method="linear", antialias=False)
+    inverse = np.linalg.pinv(np.asarray(matrix, np.float64)).T  # [size, former]
+    return np.einsum("sx,ty,xy...->st...", inverse, inverse, kernel).astype(np.float32)
