@@ -72,7 +72,8 @@ class Output:
         logits: `[B, C]` float32, the answer.
         usage: what ran in each stage of the model, see `Model.stages`; in a stage behind the one
           that an image left after, nothing ran for it.
-        exits: `[E, B, C]`, the answer of every exit, of models that have more than one; or `None`.
+        exits: `[E, B, C]`, the answer if it has to be given by each exit at the latest: that of the
+            exit itself, or of an earlier one by which an image left. `None` for models with one.
         fits: `[B]` bool, whether all live work of an image found a place; only of programs with
           numbers of places that are fixed in advance, which another execution then answers for.
         penalties: weighted scalars that the trainer adds to the task loss.

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.parity import adavit, avit, t2t
+from tests.parity import adavit, avit, dvt, t2t
 from tests.parity.golden import FOLDER, group, load
 
 
@@ -12,7 +12,7 @@ from tests.parity.golden import FOLDER, group, load
     ("work", "case"),
     [
         pytest.param(work, case, id=f"{work.__name__.rpartition('.')[2]}/{case}")
-        for work in (avit, t2t, adavit)
+        for work in (avit, t2t, adavit, dvt)
         for case in work.CASES
     ],
 )
@@ -51,5 +51,6 @@ def test_every_recorded_file_is_compared():
     for name, cases, elsewhere in (
         ("t2t", t2t.CASES, {"sinusoid_tables"}),
         ("adavit", adavit.CASES, {"teacher_loss", "flops_dict_deit_s", "flops_dict_t2t_19"}),
+        ("dvt", dvt.CASES, set()),
     ):
         assert {file.stem for file in (FOLDER / name).glob("*.npz")} == {*cases, *elsewhere}

@@ -75,7 +75,8 @@ def initial_weights(
             raise nothing_in(workdir)
         whole = model.completed(found.params)
         fresh = {name: whole[name] for name in whole.keys() - found.params.keys()}
-        return dataclasses.replace(found, params=found.params | put_on(mesh, fresh))
+        kept = {name: found.params[name] for name in whole.keys() & found.params.keys()}
+        return dataclasses.replace(found, params=kept | put_on(mesh, fresh))
     return None
 
 

@@ -71,6 +71,18 @@ def few_photographs(config: ConfigDict, *, learning_rate: float) -> None:
     config.log.every = 10
 
 
+def cifar(config: ConfigDict, *, classes: int) -> None:
+    """Weights of ImageNet taught CIFAR-10 or CIFAR-100, whose images are enlarged, in 60 epochs."""
+    config.init.scratch = False
+    config.model.num_classes = classes
+    config.data.name = f"cifar{classes}"
+    config.data.eval_split = "test"
+    config.train.update(batch_size=256, epochs=60.0)
+    config.optim.update(
+        learning_rate=1e-4, reference_batch_size=256, warmup=5 / 60, weight_decay=0.05
+    )
+
+
 def imagenette(config: ConfigDict, *, epochs: float, learning_rate: float) -> None:
     """Imagenette at 128 px, ten easy classes of ImageNet, in batches of 64."""
     config.model.update(num_classes=10, image_size=128)

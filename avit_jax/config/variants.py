@@ -43,6 +43,10 @@ def debug(config: ConfigDict) -> ConfigDict:
     config.model.update(embed_dim=head * heads, num_heads=heads)
     if "patch_size" in config.model:
         config.model.patch_size = min(config.model.patch_size, 8)
+    if "grids" in config.method:  # of a cascade, which end with the backbone's own
+        finest = 32 // config.model.get("patch_size", 16)
+        exits = min(finest, len(config.method.grids))
+        config.method.grids = tuple(range(finest - exits + 1, finest + 1))
     config.data.update(name="digits", dir=None, train_split="train", eval_split="validation")
     config.data.workers = 0
     config.train.update(batch_size=16, steps=8, accumulation=1)

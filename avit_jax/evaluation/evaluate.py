@@ -97,6 +97,11 @@ def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str,
     }
     layers = jnp.arange(1, num_layers(model) + 1)
     counts = (depth[:, :, None] == layers) & valid[:, None, None]
+    if output.exits is not None:
+        right = jax.vmap(lambda logits: classification.hits(logits, labels, k=1))(output.exits)
+        left = said.exit == jnp.arange(len(right))[:, None]
+        of_exits = {"exit_top1": right, "exit_share": left}
+        totals |= {name: (valid & images).sum(1) for name, images in of_exits.items()}
     in_class = jax.nn.one_hot(labels, num_classes) * valid[:, None]
     of_class = {f"class_{name}": share for name, share in kept.items()}
     of_class["class_depth"] = said.depth
@@ -186,7 +191,9 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
         `gmacs_dense`, `depth_histogram` (share of the tokens that went through 1, 2, ..., L layers;
         what is missing to 1 went through none), `class_mean_depth` (`None` for a class without an
         image). For each part that the method may leave out (`skippable_parts.PARTS`) also
-        `PART_kept`, the share that ran over all blocks and images, and `class_PART_kept`.
+        `PART_kept`, the share that ran over all blocks and images, and `class_PART_kept`. Of models
+        with several exits `exit_top1`, the accuracy if all images had to be answered by each exit
+        at the latest, and `exit_share`, the share that it answered for.
     """
     count = float(totals["count"])
     mean = {name: float(totals[name]) / count for name in totals if np.ndim(totals[name]) == 0}
@@ -212,5 +219,10 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
         "depth_histogram": histogram.tolist(),
         "class_mean_depth": of_classes("class_depth"),
         **{name: mean[name] for name in kept},
+        **{
+            name: (totals[name] / count).tolist()
+            for name in ("exit_top1", "exit_share")
+            if name in totals
+        },
         **{f"class_{name}": of_classes(f"class_{name}") for name in kept},
     }

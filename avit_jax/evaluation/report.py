@@ -58,6 +58,7 @@ def eval_line(step: int, results: dict[str, Any], images_per_second: float | Non
         f"cross-entropy {results['cross_entropy']:.4f}  "
         f"mean depth {results['mean_depth']:.2f}  "
         f"{''.join(f'{part} run {share}  ' for part, share in parts_run(results))}"
+        f"{''.join(f'{name} {text}  ' for name, text in _exits(results))}"
         f"{results['gmacs']:.4g} of {results['gmacs_dense']:.4g} GMACs{speed}"
     )
 
@@ -168,6 +169,7 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("mean token depth", f"{summary['mean_depth']:.2f} layers"),
         ("token-layers skipped", f"{summary['halted']:.1%}"),
         *((f"{part} run", share) for part, share in parts_run(summary)),
+        *_exits(summary),
         ("share of tokens by depth", _by_depth(summary["depth_histogram"])),
         (
             "GMACs per image, used of dense",
@@ -185,6 +187,15 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         if name in summary:
             rows.append((name.replace("_", " "), summary[name]))
     return rows
+
+
+def _exits(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of models with several exits: accuracy up to each, and the share that it answered for."""
+    return [
+        (name, " ".join(f"{share:.2%}" for share in results[key]))
+        for name, key in (("top-1 by exit", "exit_top1"), ("images by exit", "exit_share"))
+        if key in results
+    ]
 
 
 def _by_depth(histogram: list[float]) -> str:

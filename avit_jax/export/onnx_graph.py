@@ -47,6 +47,11 @@ def build(
             f"{type(shape.position_encoding).__name__} cannot be written as ONNX: leave out the "
             ".onnx of --output for a StableHLO export."
         )
+    if "blocks" not in params:
+        raise UserError(
+            f"method {model.name} cannot be written as ONNX: leave out the .onnx of --output for a "
+            "StableHLO export."
+        )
     params = jax.tree.map(np.asarray, params)  # JAX would compile a program for every slice
     tokens = _embed(graph, params)
     if model.adaptive and not dense:

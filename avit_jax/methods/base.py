@@ -49,7 +49,7 @@ class Model(Compilable):
     @property
     def exit_weights(self) -> tuple[float, ...]:
         """Weight of each exit's loss in training."""
-        return (1.0,)
+        return (1.0,) * len(self.stages)
 
     @abc.abstractmethod
     def forward(self, network: Any, images: Array, call: Call) -> Output:

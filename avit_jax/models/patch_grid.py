@@ -1,4 +1,4 @@
-"""Which grids of patches an image has: those that tile it, and those of cascades, which need not."""
+"""Grids of patches: those that tile an image, and those of cascades, which need not."""
 
 from __future__ import annotations
 

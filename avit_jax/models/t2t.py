@@ -20,8 +20,8 @@ from avit_jax.models.backbone import Backbone, Shape
 from avit_jax.models.family import Family, Published
 from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import BlockShape, linear
-from avit_jax.models.positions import SinusoidPositions
 from avit_jax.models.patch_grid import check_tiled, grid_of, splits_of
+from avit_jax.models.positions import SinusoidPositions
 from avit_jax.models.soft_split import LAYERS, NORM_EPS, SPLITS, Split, soft_split, windows
 
 COLOURS = 3

@@ -63,7 +63,8 @@ def _with_classifiers(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any
 
 def refuse_other_classes(state_dict: Mapping[str, Any], shape: Shape) -> None:
     """Raises UserError for weights (timm's names) that `fit` would give a fresh classifier."""
-    bias = state_dict.get("head.bias")
+    biases = (array for name, array in state_dict.items() if f".{name}".endswith(".head.bias"))
+    bias = next(biases, None)  # all exits of a cascade tell the same classes apart
     if bias is None and _is_headless(state_dict):
         raise UserError(
             "these weights have no classifier: fine-tune them on this data first, and name that "

@@ -40,6 +40,8 @@ def for_our_pixels(params: Params, pixels: str, shape: Shape) -> Params:
             f"config.init.pixels is {pixels!r}, which only a linear patch embedding can take over: "
             "leave it out for this model."
         )
+    if name not in params:  # networks of a cascade, side by side
+        return {key: for_our_pixels(part, pixels, shape) for key, part in params.items()}
     mean, std = (np.asarray(values, np.float64) for values in PIXELS[pixels])
     scale, offset = np.asarray(STD) / std, (np.asarray(MEAN) - mean) / std
     embedding = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params[name])

@@ -36,7 +36,7 @@ def loss_function(
     rows: RowCapacities | None = None,
     freeze: Sequence[str] = (),
 ) -> Callable:
-    """Task loss (the weighted sum over all exits of a cascade) plus the penalties of model and teacher.
+    """Task loss (of a cascade the weighted sum over its exits) plus penalties of model and teacher.
 
     The function returned takes `(params, images, targets, key, progress)`, and with a teacher
     `teacher_params=` its parameters; it returns the loss, and beside it what to log of it and the

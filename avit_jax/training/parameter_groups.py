@@ -76,7 +76,8 @@ def rate_factors(model: Model, decay: float) -> Any:
     of_blocks = decay ** np.arange(depth, 0, -1, dtype=np.float32)
 
     def factor(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        part = path.partition(".")[0]
+        names = path.split(".")[:2]  # of a cascade, the network in front
+        part = next((name for name in names if name in backbone), names[0])
         if part == "blocks":
             return of_blocks.reshape(depth, *(1,) * (leaf.ndim - 1))
         in_front = part in backbone and part not in _BEHIND_THE_BLOCKS

@@ -1,5 +1,7 @@
 """What the pure function of every method keeps, of the zoo and of one outside the package."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,13 +15,13 @@ from tests.contract.tiny_models import BATCH, CLASSES, NAMES, SIZE, start, tiny
 
 def test_every_method_has_a_named_model():
     named = {model.name for family in zoo.families() for model in family.members.values()}
-    assert {*named, "random_drop"} == set(NAMES)
-    assert len(named) == len(zoo.METHODS)
+    assert {*named, "random_drop"} == {name.partition(" of ")[0] for name in NAMES}
+    assert len(named) == len(zoo.METHODS) + len(zoo.CASCADES)
 
 
 def test_output_has_the_shapes_of_the_contract(case, images):
     output = case.apply(case.params, images, features=True)
-    shape = case.model.shape
+    shape = case.model.stages[0]
     layers, tokens = shape.depth, shape.num_tokens
     chex.assert_shape(output.logits, (BATCH, CLASSES))
     chex.assert_type(output.logits, jnp.float32)
@@ -29,7 +31,11 @@ def test_output_has_the_shapes_of_the_contract(case, images):
         if getattr(output.usage[0], name) is not None:
             chex.assert_shape(getattr(output.usage[0], name), (layers, BATCH, size))
     chex.assert_type(jax.tree.leaves(output.usage), bool)
-    chex.assert_shape(output.aux["features"], (layers, BATCH, tokens, shape.embed_dim))
+    last = case.model.stages[-1]
+    features = (last.depth, BATCH, last.num_tokens, last.embed_dim)
+    chex.assert_shape(output.aux["features"], features)
+    if len(case.model.stages) > 1:
+        chex.assert_shape(output.exits, (len(case.model.stages), BATCH, CLASSES))
     for value in [*output.penalties.values(), *output.metrics.values()]:
         chex.assert_shape(value, ())
     chex.assert_tree_all_finite(output)
@@ -40,7 +46,8 @@ def test_gradients_are_finite_and_reach_every_parameter(case, images):
     @jax.grad
     def gradients(params):
         output = case.model.apply(params, images, train=True, key=jax.random.key(2))
-        return output.logits.std() + sum(output.penalties.values())
+        answers = output.logits if output.exits is None else output.exits
+        return answers.std() + sum(output.penalties.values())
 
     grads = gradients(case.params)
     chex.assert_tree_all_finite(grads)
@@ -109,7 +116,7 @@ def test_weights_travel_to_torch_names_and_back(case):
 
 
 def test_bfloat16_arithmetic_keeps_float32_parameters_and_answers(case, images):
-    low = type(case.model)(tiny("dense", dtype="bfloat16").shape, case.model.settings)
+    low = dataclasses.replace(case.model, shape=tiny("dense", dtype="bfloat16").shape)
     apply = jax.jit(low.apply, static_argnames="execution")
     output = apply(case.params, images)
     chex.assert_type([output.logits, *output.metrics.values()], jnp.float32)

@@ -14,10 +14,18 @@ from avit_jax.methods.base import Model
 
 NAMES = {zoo.named(name).name: name for name in avit_jax.list_models("*tiny_patch16_224")}
 NAMES["random_drop"] = "tests.methods.random_drop:TINY"
+CASCADES = ("dvt", "dvt of two exits", "dvt of one exit")
+NAMES |= dict.fromkeys(CASCADES, "dvt_deit_tiny")
 BATCH, SIZE, CLASSES = 3, 32, 7
 TOKENS = 1 + (SIZE // 8) ** 2
-# Blocks without decisions at the beginning, where the method has such.
-SETTINGS = {"random_drop": {"whole_blocks": 1}}
+# Blocks without decisions at the beginning, where the method has such; grids of a cascade, with
+# confidences that some images of `start` reach.
+SETTINGS = {
+    "random_drop": {"whole_blocks": 1},
+    "dvt": {"grids": (2, 3, 4), "thresholds": (0.35, 0.28)},
+    "dvt of two exits": {"grids": (2, 4), "thresholds": (0.35,)},
+    "dvt of one exit": {"grids": (4,)},
+}
 
 
 class Case(NamedTuple):

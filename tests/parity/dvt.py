@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,37 +53,34 @@ def differences(case: str) -> Iterator[Difference]:
 def _cascade(golden: Mapping[str, np.ndarray]) -> Iterator[Difference]:
     model, images = model_of(golden), golden["in/x"].transpose(0, 2, 3, 1)
     exits = exit_names(len(model.exits))
-    for source, target in zip(model.settings.grids, model.settings.grids[1:], strict=False):
+    for source, target in itertools.pairwise(model.settings.grids):
         recorded = golden[f"resize/{source}to{target}"]
         yield difference(f"{source} to {target}", resize_matrix(source, target), recorded, 1e-7)
     params = model.from_torch(group(golden, "param/"))
-    output, grads, losses = _learnt(model, params, images, golden["train/soft_target"])
+
+    def loss(params: dict, images: Array) -> tuple[Array, Any]:  # one program for everything
+        stages = _stages(model, params, images)
+        answers = jnp.stack([stage["logits"] for stage in stages])
+        losses = classification.cross_entropy(answers, golden["train/soft_target"]).mean(-1)
+        return jnp.asarray(model.exit_weights) @ losses, (stages, losses)
+
+    grads, (found, losses) = jax.jit(jax.grad(loss, has_aux=True))(params, images)
     yield difference("loss", losses.sum(), golden["train/loss_total"], ALLOWED)
     yield difference("loss of each exit", losses, golden["train/loss_per_exit"], ALLOWED)
-    yield gradients("gradients", model.to_torch(grads), group(golden, "train/grad/"))
-    found = jax.jit(lambda params, images: _stages(model, params, images))(params, images)
-    for index, exit_name in enumerate(exits):
+    recorded = group(golden, "train/grad/")
+    # Scores that move alike change nothing, so a bias on them has a gradient of rounding alone.
+    yield gradients("gradients", model.to_torch(grads), recorded, negligible=1e-6)
+    for ours, exit_name in zip(found, exits, strict=True):
         recorded = group(golden, f"out/{exit_name}/")
-        ours = found[index] | {"answer": output[index]}
         assert set(recorded) <= set(ours), set(recorded) - set(ours)
-        for name, array in (recorded | {"answer": recorded["logits"]}).items():
+        for name, array in recorded.items():
             # Of what is large, some is recorded of the first image alone.
             part = ours[name][: len(array)] if name == "context_embedding" else ours[name]
             yield difference(f"{exit_name}, {name}", part, array, ALLOWED)
-
-
-def _learnt(
-    model: dvt.Model, params: dict, images: np.ndarray, targets: np.ndarray
-) -> tuple[Array, dict, Array]:
-    """Answers `[E, B, C]`, gradients of the sum of all losses, and these, `[E]`."""
-
-    def loss(params: dict) -> tuple[Array, Any]:
-        exits = model.apply(params, images, train=True).exits
-        losses = classification.cross_entropy(exits, targets).mean(-1)
-        return jnp.asarray(model.exit_weights) @ losses, (exits, losses)
-
-    grads, (exits, losses) = jax.jit(jax.grad(loss, has_aux=True))(params)
-    return exits, grads, losses
+    if not golden["cfg/family_t2t"]:  # whose programs take long to compile, and say the same
+        output = jax.jit(model.apply)(params, images)
+        theirs = np.stack([golden[f"out/{name}/logits"] for name in exits])
+        yield difference("answers of the whole cascade", output.exits, theirs, ALLOWED)
 
 
 def _stages(model: dvt.Model, params: dict, images: Array) -> list[dict[str, Array]]:

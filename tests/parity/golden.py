@@ -42,14 +42,16 @@ def difference(name: str, ours: jax.Array, recorded: np.ndarray, allowed: float)
     return Difference(name, _largest(ours, recorded), allowed)
 
 
-def gradients(name: str, ours: Mapping, recorded: Mapping[str, np.ndarray]) -> Difference:
-    """Largest difference relative to the largest entry of each array, beyond an absolute 1e-7.
+def gradients(
+    name: str, ours: Mapping, recorded: Mapping[str, np.ndarray], *, negligible: float = 1e-7
+) -> Difference:
+    """Largest difference relative to the largest entry of each array, beyond a negligible one.
 
     Some gradients are 0 (a bias on keys moves all scores of a row alike), and rounding is all that
     there is.
     """
     relative = [
-        max(0.0, _largest(ours[key], array) - 1e-7) / max(np.abs(array).max(), 1e-30)
+        max(0.0, _largest(ours[key], array) - negligible) / max(np.abs(array).max(), 1e-30)
         for key, array in recorded.items()
     ]
     return Difference(name, float(max(relative)), 1e-4)

@@ -1,5 +1,148 @@
-"""Stub."""
-def compact(model, network, images, exists, plan):
-    raise NotImplementedError
-def gmacs(model, usage, plan):
-    raise NotImplementedError
+"""Cascades on live work only: behind each exit the images that go on are gathered, in one program.
+
+Images that an exit has to run for are treated in blocks of a fixed number, and one smaller block
+for what is left (`execution/loops.py`). What an exit hands over lies in the order in which it ran,
+so it is written in place; the next exit reads of it the rows of the images that it runs for. What
+was handed over for finished images is never read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from avit_jax.execution.image_groups import filled_up
+from avit_jax.execution.loops import for_rows
+from avit_jax.execution.plan import Plan
+from avit_jax.methods.dvt import early_exit
+from avit_jax.methods.forward import Call
+from avit_jax.models import costs
+from avit_jax.models.backbone import Shape
+from avit_jax.types import Output, Usage
+
+_SIZES = 3  # numbers of images that each exit is compiled for, each half of the next
+_LAYERED = ("relations", "usage")  # images on the second axis
+
+
+def compact(model: Any, network: Any, images: Array, exists: Array, plan: Plan) -> Output:
+    """See `base.Model.compact`."""
+    batch = len(images)
+    reached, place, handed = exists, jnp.arange(batch), None
+    answer, exits, usages = None, [], []
+    for index, threshold in enumerate((*model.settings.confidences, None)):
+        found, place = _run(model, index, network, images, (reached, place, handed), plan)
+        logits = found["logits"][place]
+        answer = logits if answer is None else jnp.where(reached[:, None], logits, answer)
+        exits.append(answer)
+        usage = jax.tree.map(lambda ran, place=place: ran[:, place], found["usage"])
+        usages.append(early_exit.usage_of(usage, reached))
+        if threshold is not None:
+            reached = reached & ~early_exit.sure(logits, threshold)[0]
+            handed = {name: found[name] for name in model.shown}
+    together = jnp.stack(exits) if len(exits) > 1 else None
+    return Output(logits=answer, usage=tuple(usages), exits=together)
+
+
+def _run(
+    model: Any,
+    index: int,
+    network: Any,
+    images: Array,
+    before: tuple[Array, Array, dict[str, Array] | None],
+    plan: Plan,
+) -> tuple[dict[str, Any], Array]:
+    """One exit on the images that reach it.
+
+    Args:
+        model: the cascade.
+        index: of the exit.
+        network: of the cascade.
+        images: `[B, H, W, 3]`.
+        before: who reaches it, `[B]` bool; in which row the exit before has each image; and what it
+            hands over, in its rows.
+        plan: sizes.
+
+    Returns:
+        What the exit says, in its rows, and the row of each image, `[B]`.
+    """
+    reached, place, handed = before
+    batch = len(images)
+    sizes = image_sizes(model.stages[index], plan, batch)
+    order = jnp.argsort(~reached, stable=True)
+    padded = jnp.pad(order, (0, sizes[-1]), mode="edge")
+
+    def said(first: Array, size: int) -> dict[str, Any]:
+        chosen = lax.dynamic_slice(padded, (first,), (size,))
+        shown = None
+        if handed is not None:
+            rows = place[chosen]
+            taken = {name: jnp.take(a, rows, axis=_axis(name)) for name, a in handed.items()}
+            shown = Output(logits=padded, usage=(), aux=taken)
+        output = model.run_exit(index, network, images[chosen], Call(), shown)
+        (usage,) = output.usage
+        shown = {name: output.aux[name] for name in model.shown if name in output.aux}
+        return {"logits": output.logits, "usage": usage} | shown
+
+    def room(name: str, part: Any) -> Any:
+        axis = _axis(name)
+
+        def zeros(leaf: jax.ShapeDtypeStruct) -> Array:
+            size = (*leaf.shape[:axis], batch + sizes[-1], *leaf.shape[axis + 1 :])
+            return jnp.zeros(size, leaf.dtype)
+
+        return jax.tree.map(zeros, part)
+
+    def body(first: Array, size: int, carry: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: jax.tree.map(
+                lambda rows, new, axis=_axis(name): lax.dynamic_update_slice_in_dim(
+                    rows, new, first, axis
+                ),
+                carry[name],
+                part,
+            )
+            for name, part in said(first, size).items()
+        }
+
+    shapes = jax.eval_shape(lambda first: said(first, sizes[0]), jnp.int32(0))
+    empty = {name: room(name, part) for name, part in shapes.items()}
+    blocks = dataclasses.replace(plan, row_sizes=sizes)
+    found = for_rows(body, reached.sum(dtype=jnp.int32), empty, blocks)
+    return found, jnp.argsort(order)
+
+
+def _axis(name: str) -> int:
+    return int(name in _LAYERED)
+
+
+def image_sizes(shape: Shape, plan: Plan, batch: int) -> tuple[int, ...]:
+    """Numbers of images that an exit is compiled for, ascending.
+
+    The largest has about as many tokens as the plan's largest block of rows, and few images are
+    left where all of a batch run.
+    """
+    most = min(batch, max(1, plan.row_sizes[-1] // shape.num_tokens))
+    sizes = [-(-batch // -(-batch // most))]
+    while sizes[0] > 1 and len(sizes) < _SIZES:
+        sizes.insert(0, -(-sizes[0] // 2))
+    return tuple(sizes)
+
+
+def gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
+    """See `base.Model.compact_gmacs`."""
+    batch = usage[0].tokens.shape[1]
+    filled = filled_up(batch, plan.images)
+    groups = -(-batch // plan.images)
+    total = 0.0
+    for shape, used in zip(model.stages, usage, strict=True):
+        reached = np.pad(np.asarray(used.tokens).any((0, 2)), (0, filled - batch))
+        sizes = image_sizes(shape, plan, filled // groups)
+        blocks = dataclasses.replace(plan, row_sizes=sizes)
+        for group in np.split(reached, groups):
+            total += blocks.rows_run(group.sum()) * costs.dense_gmacs(shape)
+    return total

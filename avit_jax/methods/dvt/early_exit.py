@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from avit_jax.types import Usage
 
-
-class Exits(NamedTuple):
-    """What the confidences of a batch decide.
-
-    Attributes:
-        reached: `[E, B]` bool, whether an exit runs for an image.
-        logits: `[B, C]`, of the exit that answers.
-        margin: `[B]`, the least distance of a confidence from its threshold among those that were
-            asked; as large as can be where none was.
-    """
-
-    reached: Array
-    logits: Array
-    margin: Array
+FAR = float(jnp.finfo(jnp.float32).max)  # of a decision that there was not
 
 
 def confidence(logits: Array) -> Array:
@@ -32,21 +17,15 @@ def confidence(logits: Array) -> Array:
     return jax.nn.softmax(logits.astype(jnp.float32)).max(-1)
 
 
-def decide(logits: Array, thresholds: Sequence[Array | float]) -> Exits:
-    """The first exit whose confidence is at least its threshold answers.
+def sure(logits: Array, threshold: ArrayLike) -> tuple[Array, Array]:
+    """Which images leave, `[B]` bool, and how far each is from not doing what it does, `[B]`.
 
     Args:
-        logits: `[E, B, C]` of all exits.
-        thresholds: of all exits but the last; a confidence that is no number reaches none.
+        logits: `[B, C]` of an exit; an image whose confidence is no number stays.
+        threshold: of the exit; whoever is as confident leaves.
     """
-    reached = [jnp.ones(logits.shape[1], bool)]
-    answer, margin = logits[-1], jnp.full(logits.shape[1], jnp.finfo(jnp.float32).max)
-    for at, threshold in zip(logits[:-1], thresholds, strict=True):
-        sure = confidence(at) - threshold
-        margin = jnp.where(reached[-1], jnp.minimum(margin, jnp.abs(sure)), margin)
-        answer = jnp.where((reached[-1] & (sure >= 0))[:, None], at, answer)
-        reached.append(reached[-1] & ~(sure >= 0))
-    return Exits(jnp.stack(reached), answer, margin)
+    above = confidence(logits) - threshold
+    return above >= 0, jnp.abs(above)
 
 
 def usage_of(usage: Usage, reached: Array) -> Usage:

@@ -27,9 +27,11 @@ def shares(position: float, exits: int) -> np.ndarray:
             geometric series with quotient `position / 20`.
         exits: E.
     """
-    quotient = np.float32(position) / np.float32(20)
-    series = np.exp(np.log(quotient) * np.arange(1, exits + 1, dtype=np.float32))
-    return (series / series.sum()).astype(np.float32)
+    # Rounded where upstream rounds: some quotas are on the border of a whole number.
+    logarithm = np.float32(np.log(np.float64(np.float32(position / 20))))
+    powers = logarithm * np.arange(1, exits + 1, dtype=np.float32)
+    series = np.exp(powers.astype(np.float64)).astype(np.float32)
+    return series / series.sum()
 
 
 def quotas(images: int, shares: np.ndarray) -> np.ndarray:

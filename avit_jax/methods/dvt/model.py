@@ -36,7 +36,7 @@ from jax import Array
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
-from avit_jax.methods.dvt import compact, early_exit, hand_over, weight_names
+from avit_jax.methods.dvt import compact, early_exit, hand_over, plain_weights, weight_names
 from avit_jax.methods.dvt.networks import Networks
 from avit_jax.methods.dvt.settings import Settings
 from avit_jax.methods.forward import HANDED_OVER, Call
@@ -96,6 +96,11 @@ class Model(base.Model):
         return tuple(dataclasses.replace(self.inner, shape=shape) for shape in self.stages)
 
     @property
+    def plain(self) -> base.Model:
+        """The method of the exits on the finest grid alone, whose weights can start a cascade."""
+        return dataclasses.replace(self.inner, shape=self.shape)
+
+    @property
     def draws(self) -> bool:
         return any(one.draws for one in self.exits)
 
@@ -114,36 +119,35 @@ class Model(base.Model):
         return Networks(self.exits, rngs=rngs)
 
     def forward(self, network: Networks, images: Array, call: Call) -> Output:
-        outputs: list[Output] = []
-        for index in range(len(self.exits)):
+        settings, count = self.settings, len(self.exits)
+        reached, margin = jnp.ones(len(images), bool), jnp.full(len(images), early_exit.FAR)
+        outputs, answers, usages = [], [], []
+        for index in range(count):
             before = outputs[-1] if outputs else None
-            outputs.append(self.run_exit(index, network, images, call, before))
-        logits = jnp.stack([output.logits for output in outputs])
-        stays = call.train or call.dense
-        thresholds = [jnp.inf] * (len(outputs) - 1) if stays else self.settings.confidences
-        decided = early_exit.decide(logits, thresholds)
-        margins = [decided.margin] * (not stays)
-        usage: list[Usage] = []
-        for output, reached in zip(outputs, decided.reached, strict=True):
-            usage += [early_exit.usage_of(used, reached) for used in output.usage]
+            output = self.run_exit(index, network, images, call, before)
+            outputs.append(output)
+            usages += [early_exit.usage_of(used, reached) for used in output.usage]
+            # Behind the exit that an image leaves by, its answer stays.
+            keep = answers[-1] if answers else output.logits
+            answers.append(jnp.where(reached[:, None], output.logits, keep))
             if "margin" in output.aux:
-                far = jnp.finfo(jnp.float32).max
-                margins.append(jnp.where(reached, output.aux["margin"], far))
-        aux = {name: value for name, value in outputs[-1].aux.items() if name != "margin"}
-        if self.adaptive:
-            far = jnp.full(len(images), jnp.finfo(jnp.float32).max)
-            aux["margin"] = jnp.stack([far, *margins]).min(0)
+                asked = jnp.minimum(margin, output.aux["margin"])
+                margin = jnp.where(reached, asked, margin)
+            if index < count - 1 and not (call.train or call.dense):
+                leaves, distance = early_exit.sure(output.logits, settings.confidences[index])
+                margin = jnp.where(reached, jnp.minimum(margin, distance), margin)
+                reached = reached & ~leaves
         return Output(
-            logits=decided.logits,
-            usage=tuple(usage),
-            exits=logits if len(outputs) > 1 else None,
+            logits=answers[-1],
+            usage=tuple(usages),
+            exits=jnp.stack(answers) if count > 1 else None,
             penalties=_summed([output.penalties for output in outputs]),
             metrics={
                 f"exit{number}_{name}": value
                 for number, output in enumerate(outputs, start=1)
                 for name, value in output.metrics.items()
             },
-            aux=aux,
+            aux=outputs[-1].aux | ({"margin": margin} if self.adaptive else {}),
         )
 
     def run_exit(
@@ -192,12 +196,22 @@ class Model(base.Model):
             for name, model in zip(Networks.names(self.exits), self.exits, strict=True)
         }
 
+    def completed(self, params: functional.Params) -> functional.Params:
+        """See `base.Model.completed`; those of a plain network start every exit."""
+        if set(params) == set(self.abstract_params()):
+            return params
+        return plain_weights.start(self, self.plain.completed(params))
+
     def timm_named(self, state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return weight_names.timm_named(self, state_dict)
+        if weight_names.is_cascade(state_dict):
+            return weight_names.timm_named(self, state_dict)
+        return self.plain.timm_named(state_dict)
 
     def from_timm(self, state_dict: Mapping[str, np.ndarray]) -> functional.Params:
         """See `base.Model.from_timm`; weights of a plain backbone start every exit."""
-        return weight_names.from_timm(self, state_dict)
+        if weight_names.is_cascade(state_dict):
+            return weight_names.from_timm(self, state_dict)
+        return self.completed(self.plain.from_timm(state_dict))
 
     def to_timm(self, params: functional.Params) -> dict[str, np.ndarray]:
         return weight_names.to_timm(self, params)

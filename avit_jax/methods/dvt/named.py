@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from avit_jax.methods import base
@@ -9,17 +10,18 @@ from avit_jax.methods.dvt.model import Model
 from avit_jax.methods.dvt.settings import Settings
 from avit_jax.models.family import Family
 
-_THREE, _TWO = (7, 10, 14), (7, 14)
-# Grids of every exit, by the backbone's name and the cascade's.
+_THREE, _TWO, _SMALL = (7, 10, 14), (7, 14), (4, 6, 8)
+# By the cascade's name: the backbone's, the grid of every exit, and the size of images.
 _CASCADES = {
-    "dvt_deit_tiny": ("deit_tiny_patch16_224", _THREE),
-    "dvt_deit_small": ("deit_small_patch16_224", _THREE),
-    "dvt_deit_small_7_14": ("deit_small_patch16_224", _TWO),
-    "dvt_deit_micro": ("deit_micro_patch4_32", (4, 6, 8)),
-    "dvt_t2t_vit_12": ("t2t_vit_12", _THREE),
-    "dvt_t2t_vit_12_7_14": ("t2t_vit_12", _TWO),
-    "dvt_t2t_vit_14": ("t2t_vit_14", _THREE),
-    "dvt_t2t_vit_14_7_14": ("t2t_vit_14", _TWO),
+    "dvt_deit_tiny": ("deit_tiny_patch16_224", _THREE, 224),
+    "dvt_deit_tiny_128": ("deit_tiny_patch16_224", _SMALL, 128),
+    "dvt_deit_small": ("deit_small_patch16_224", _THREE, 224),
+    "dvt_deit_small_7_14": ("deit_small_patch16_224", _TWO, 224),
+    "dvt_deit_micro": ("deit_micro_patch4_32", _SMALL, 32),
+    "dvt_t2t_vit_12": ("t2t_vit_12", _THREE, 224),
+    "dvt_t2t_vit_12_7_14": ("t2t_vit_12", _TWO, 224),
+    "dvt_t2t_vit_14": ("t2t_vit_14", _THREE, 224),
+    "dvt_t2t_vit_14_7_14": ("t2t_vit_14", _TWO, 224),
 }
 
 
@@ -31,8 +33,12 @@ def families(inner: Iterable[Family[base.Model]]) -> list[Family[Model]]:
     """
     models = {name: model for family in inner for name, model in family.members.items()}
     members = {
-        name: Model(models[backbone].shape, Settings(grids=grids), models[backbone])
-        for name, (backbone, grids) in _CASCADES.items()
+        name: Model(
+            dataclasses.replace(models[backbone].shape, image_size=size),
+            Settings(grids=grids),
+            models[backbone],
+        )
+        for name, (backbone, grids, size) in _CASCADES.items()
     }
     heading = (
         "DVT: a cascade of exits with ever finer patches "

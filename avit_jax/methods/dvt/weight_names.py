@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ REUSE = {
     "relation_reuse.conv1": f"{_RELATIONS}.0",
     "relation_reuse.conv2": f"{_RELATIONS}.2",
 }
+_EXIT = re.compile(r"(^|\.)((less_)+|normal_)token\.")
 _MODULES = ("feature_reuse", "relation_reuse")
 
 Arrays = dict[str, np.ndarray]
@@ -39,7 +41,7 @@ def exit_names(exits: int) -> list[str]:
 
 def is_cascade(state_dict: Mapping[str, Any]) -> bool:
     """Whether names are those of a cascade and not of one network."""
-    return any(name.partition(".")[0].endswith("_token") and "." in name for name in state_dict)
+    return any(_EXIT.search(str(name)) for name in state_dict)
 
 
 def timm_named(model: Any, state_dict: Mapping[str, Any]) -> Arrays:

@@ -1,0 +1,86 @@
+"""A cascade starts from the weights of one network, of either backbone."""
+
+import dataclasses
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from avit_jax import create_model
+from avit_jax.methods import dvt, plain
+
+SIZES = {"embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
+
+
+def network(backbone, **sizes):
+    if backbone == "vit":
+        return create_model("deit_tiny_patch16_224", image_size=32, patch_size=8, **SIZES, **sizes)
+    return create_model(
+        "t2t_vit_7", image_size=64, token_dim=8, token_dropout_rate=0.0, **SIZES, **sizes
+    )
+
+
+def cascade(one, **settings):
+    return dvt.Model(one.shape, dvt.Settings(grids=(2, 3, 4), **settings), one)
+
+
+@pytest.mark.parametrize("backbone", ["vit", "t2t"])
+def test_the_first_exit_starts_as_the_plain_network_on_its_grid(backbone, caplog):
+    one = network(backbone)
+    params = one.init(jax.random.key(0))
+    model = cascade(one)
+    with caplog.at_level(logging.WARNING):
+        started = model.from_torch(one.to_torch(params))
+    assert "train them" in caplog.text
+    size = one.shape.image_size
+    images = jax.random.normal(jax.random.key(1), (2, size, size, 3))
+    first = dataclasses.replace(one, shape=model.stages[0])
+    own = {n: p for n, p in started["exit1"].items() if "reuse" not in n}
+    if backbone == "t2t":
+        fresh = first.init(jax.random.key(2))
+        np.testing.assert_array_equal(own["pos_embed"], fresh["pos_embed"])
+    apply = jax.jit(lambda params, images: model.apply(params, images).exits)
+    np.testing.assert_allclose(
+        apply(started, images)[0], first.apply(own, images).logits, atol=1e-5
+    )
+    for name in ("exit2", "exit3"):
+        assert not np.any(started[name]["relation_reuse"]["conv2"]["kernel"])
+        assert not np.any(started[name]["blocks"]["mlp"]["fc1"]["kernel"][:, 24:])
+
+
+def test_without_reuse_the_last_exit_is_the_plain_network():
+    one = network("vit")
+    params = one.init(jax.random.key(0))
+    model = cascade(one, feature_reuse=False, relation_reuse=False)
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    answer = model.apply(model.completed(params), images)
+    np.testing.assert_allclose(answer.logits, one.apply(params, images).logits, atol=1e-5)
+    assert model.completed(model.init(jax.random.key(0))).keys() == {"exit1", "exit2", "exit3"}
+
+
+def test_a_resized_kernel_answers_to_larger_windows_as_it_did(backbone="vit"):
+    one = network(backbone)
+    params = one.init(jax.random.key(0))
+    kernel = np.asarray(cascade(one).completed(params)["exit1"]["patch_embed"]["kernel"])
+    window = np.random.default_rng(0).normal(size=(8, 8, 3)).astype(np.float32)
+    larger = np.asarray(jax.image.resize(jnp.asarray(window), (16, 16, 3), "linear"))
+    given = np.asarray(params["patch_embed"]["kernel"])
+    np.testing.assert_allclose(larger.reshape(-1) @ kernel, window.reshape(-1) @ given, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"grids": (4, 3)}, "numbers that rise"),
+        ({"grids": (2, 5)}, "end with 5"),
+        ({"grids": (2, 4), "thresholds": (0.5, 0.5)}, "2 numbers for 2 exits"),
+        ({"grids": (2, 4), "exit_weights": (1.0, -1.0)}, "write numbers from 0"),
+        ({"grids": (2, 4), "context_dim": 0}, "context_dim is 0"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, said):
+    one = network("vit")
+    with pytest.raises(ValueError, match=said):
+        dvt.Model(one.shape, dvt.Settings(**settings), plain.Model(one.shape, plain.Settings()))
