@@ -1,6 +1,6 @@
 """The fastest dense execution we know, which every other execution is compared with.
 
-Of a model of several stages nothing is known but its own dense execution, so that one is run.
+Of a model of several networks nothing is known but its own dense execution, so that one is run.
 
 On a CPU blocks run under a scan over stacked weights, on a few images at a time so that what a
 block computes stays in the cache; a GPU wants neither. For the kernels of a TPU, images are rows
@@ -84,7 +84,7 @@ def dense_gmacs(shape: Shape, batch_size: int, plan: Plan) -> float:
 
 def _program(model: Any, plan: Plan) -> Program:
     def run(params: Params, images: Array, exists: Array) -> Output:
-        if len(model.stages) > 1:
+        if not model.one_network:
             return of_images(model.apply(params, images, execution="dense"))
         return of_images(dense(functional.bind(model.build, params), images, plan))
 
@@ -93,7 +93,7 @@ def _program(model: Any, plan: Plan) -> Program:
 
 def _executed_gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
     batch = usage[0].tokens.shape[1]
-    if len(model.stages) > 1:
+    if not model.one_network:
         return model.dense_gmacs() * batch
     return dense_gmacs(model.with_kernels(plan).shape, batch, plan)
 

@@ -47,7 +47,7 @@ def build(
             f"{type(shape.position_encoding).__name__} cannot be written as ONNX: leave out the "
             ".onnx of --output for a StableHLO export."
         )
-    if "blocks" not in params:
+    if not model.one_network:
         raise UserError(
             f"method {model.name} cannot be written as ONNX: leave out the .onnx of --output for a "
             "StableHLO export."

@@ -30,11 +30,13 @@ class Parameterized(abc.ABC):
         shape: the backbone's sizes.
         settings: the method's options.
         upstream_names: what PyTorch code calls modules and parameters that are the method's own.
+        one_network: whether `build` makes one backbone, with what the method has beside it.
     """
 
     shape: Shape
     settings: Any
     upstream_names: ClassVar[Mapping[str, str]] = {}
+    one_network: ClassVar[bool] = True
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """All parameters of the model as one NNX module."""

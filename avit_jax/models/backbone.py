@@ -48,8 +48,7 @@ class Shape(abc.ABC):
         dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
           softmax and halting are float32 always.
         remat: recompute whole blocks in the backward pass, linear layers included, for memory.
-        fused_attention, ragged_attention, unrolled: of the program, no settings of a config.
-        reuse: what a later exit of a cascade takes over from the one before; no setting either.
+        fused_attention, ragged_attention, unrolled, reuse: of a program or a cascade, no settings.
     """
 
     image_size: int = dataclasses.field(default=224, metadata={"use": True})
@@ -86,8 +85,7 @@ class Shape(abc.ABC):
 
     def with_grid(self, grid: int) -> Self:
         """The same network on so many patches along each side, for an exit of a cascade."""
-        kind = type(self).__name__.removesuffix("Shape")
-        raise UserError(f"a {kind} has one grid of patches: build cascades on ViT or T2T-ViT.")
+        raise UserError(f"{type(self).__name__} has one grid: build cascades on ViT or T2T-ViT.")
 
     @property
     @abc.abstractmethod

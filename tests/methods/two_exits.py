@@ -37,6 +37,7 @@ class Model(base.Model):
     """Two plain vision transformers, one after the other; `shape` is that of the coarse one."""
 
     name = "two_exits"
+    one_network = False
 
     @property
     def stages(self):

@@ -98,16 +98,13 @@ def _run(
         return jax.tree.map(zeros, part)
 
     def body(first: Array, size: int, carry: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: jax.tree.map(
-                lambda rows, new, axis=_axis(name): lax.dynamic_update_slice_in_dim(
-                    rows, new, first, axis
-                ),
-                carry[name],
-                part,
+        def write(name: str, part: Any) -> Any:
+            at = (first, _axis(name))
+            return jax.tree.map(
+                lambda rows, new: lax.dynamic_update_slice_in_dim(rows, new, *at), carry[name], part
             )
-            for name, part in said(first, size).items()
-        }
+
+        return {name: write(name, part) for name, part in said(first, size).items()}
 
     shapes = jax.eval_shape(lambda first: said(first, sizes[0]), jnp.int32(0))
     empty = {name: room(name, part) for name, part in shapes.items()}

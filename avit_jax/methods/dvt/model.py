@@ -57,6 +57,7 @@ class Model(base.Model):
     settings: Settings
     inner: base.Model
     name = "dvt"
+    one_network = False
 
     def __post_init__(self):
         """Sizes are compared here, where both are known."""
