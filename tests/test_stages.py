@@ -106,6 +106,10 @@ def test_evaluation_sums_over_stages(case):
     layers = np.arange(1, num_layers(model) + 1)
     assert summary["depth_histogram"] @ layers == pytest.approx(summary["mean_depth"])
     assert sum(summary["depth_histogram"]) == pytest.approx(1.0)
+    right = (np.asarray(output.exits).argmax(-1) == 0).mean(1)  # all labels are 0
+    assert summary["exit_top1"] == pytest.approx(right.tolist())
+    assert summary["exit_top1"][-1] == pytest.approx(summary["top1"])
+    assert summary["exit_share"] == pytest.approx([left.mean(), 1 - left.mean()])
     saved = (model.dense_gmacs() - np.asarray(model.gmacs(output))).sum()
     assert float(totals["saved_gmacs"]) == pytest.approx(saved, rel=1e-4)
 

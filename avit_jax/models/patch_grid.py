@@ -31,22 +31,22 @@ def grid_of(image_size: int, splits: tuple[Split, ...]) -> int:
 def splits_of(image_size: int, grid: int) -> tuple[Split, ...]:
     """Soft splits that make a grid of tokens: of the published ones the first is changed.
 
-    Its stride is the smallest that leaves no more windows than the later splits can take, its
-    windows overlap as the published ones do (7 pixels every 4), and of the paddings that give the
-    grid it has the one that is nearest to even.
+    Its stride is the largest that gives the grid, from the one at which windows are no more than
+    the later splits can take; its windows overlap as the published ones do (7 pixels every 4), and
+    of the paddings it has the one that is nearest to even.
 
     Raises:
         UserError: there is none.
     """
     if known := _PUBLISHED.get((image_size, grid)):
         return (known, *SPLITS[1:])
-    stride = max(1, -(-image_size // (4 * grid)))
-    size = -(-7 * stride // 4)
-    even = -(-(size - stride) // 2)
-    for pad in sorted(range(size), key=lambda pad: abs(pad - even)):
-        splits = (Split(size, stride, pad), *SPLITS[1:])
-        if grid_of(image_size, splits) == grid:
-            return splits
+    for stride in range(-(-image_size // (4 * grid)), 0, -1):
+        size = -(-7 * stride // 4)
+        even = -(-(size - stride) // 2)
+        for pad in sorted(range(size), key=lambda pad: abs(pad - even)):
+            splits = (Split(size, stride, pad), *SPLITS[1:])
+            if grid_of(image_size, splits) == grid:
+                return splits
     raise UserError(
         f"images of {image_size} pixels have no soft splits to {grid} x {grid} tokens: write "
         "larger images or another grid."

@@ -3,7 +3,7 @@
 DVT (Wang et al., NeurIPS 2021, arXiv 2105.15075, section 3.2). Relations of all heads and blocks
 are `L * H` maps of `N * N` scores for each image, in the dtype of the arithmetic: of DeiT-S behind
 10 x 10 tokens 72 maps of 101 x 101, 2.9 MB in float32 and half of that in bfloat16, and what is
-made of them for 14 x 14 tokens takes 11 MB (docs/dvt.md).
+made of them for 14 x 14 tokens takes 11 MB (docs/methods.md).
 """
 
 from __future__ import annotations

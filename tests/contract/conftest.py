@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.contract.tiny_models import NAMES, case_of
+from tests.contract.tiny_models import PARAMS, case_of
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=PARAMS)
 def case(request):
     return case_of(request.param)
 

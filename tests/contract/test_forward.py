@@ -10,7 +10,7 @@ import pytest
 
 from avit_jax import zoo
 from avit_jax.models import skippable_parts
-from tests.contract.tiny_models import BATCH, CLASSES, NAMES, SIZE, start, tiny
+from tests.contract.tiny_models import BATCH, CLASSES, NAMES, PARAMS, SIZE, start, tiny
 
 
 def test_every_method_has_a_named_model():
@@ -77,7 +77,7 @@ def test_new_data_and_new_progress_do_not_retrace(case, images):
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", PARAMS)
 def test_the_same_key_gives_the_same_output(method):
     model = tiny(method, drop_path_rate=0.5, dropout_rate=0.2)
     params, images = start(model)
@@ -87,7 +87,7 @@ def test_the_same_key_gives_the_same_output(method):
     assert not np.array_equal(one.logits, other.logits)
 
 
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", PARAMS)
 def test_randomness_without_a_key_is_refused(method):
     model = tiny(method, drop_path_rate=0.5)
     with pytest.raises(ValueError, match="pass key="):

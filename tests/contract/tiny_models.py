@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import pytest
 
 import avit_jax
 from avit_jax import zoo
@@ -16,6 +17,8 @@ NAMES = {zoo.named(name).name: name for name in avit_jax.list_models("*tiny_patc
 NAMES["random_drop"] = "tests.methods.random_drop:TINY"
 CASCADES = ("dvt", "dvt of two exits", "dvt of one exit")
 NAMES |= dict.fromkeys(CASCADES, "dvt_deit_tiny")
+# Networks take long to compile, and cascades of fewer exits are made of the same parts.
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in CASCADES[1:])) for name in NAMES]
 BATCH, SIZE, CLASSES = 3, 32, 7
 TOKENS = 1 + (SIZE // 8) ** 2
 # Blocks without decisions at the beginning, where the method has such; grids of a cascade, with

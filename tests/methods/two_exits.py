@@ -58,7 +58,9 @@ class Model(base.Model):
         return Output(
             logits=jnp.where(leaves[:, None], first.logits, second.logits),
             usage=(*first.usage, Usage(tokens=later)),
-            exits=jnp.stack([first.logits, second.logits]),
+            exits=jnp.stack(
+                [first.logits, jnp.where(leaves[:, None], first.logits, second.logits)]
+            ),
             aux={"margin": jnp.abs(distance)},
         )
 
