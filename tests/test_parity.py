@@ -11,7 +11,13 @@ from tests.parity.golden import FOLDER, group, load
 @pytest.mark.parametrize(
     ("work", "case"),
     [
-        pytest.param(work, case, id=f"{work.__name__.rpartition('.')[2]}/{case}")
+        pytest.param(
+            work,
+            case,
+            id=f"{work.__name__.rpartition('.')[2]}/{case}",
+            # A cascade of T2T-ViTs takes long to compile; that of two exits has all of its parts.
+            marks=[pytest.mark.slow] * (case == "tiny_t2t_3exit"),
+        )
         for work in (avit, t2t, adavit, dvt)
         for case in work.CASES
     ],

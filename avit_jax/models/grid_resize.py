@@ -46,11 +46,13 @@ def resize_relations(relations: Array, *, prefix: int, source: int, target: int)
         source: patches along each side.
         target: the same of the result.
     """
-    for _ in range(2):  # one side of the square, then the other, and back
-        front, patches = jnp.split(relations, [prefix], axis=-2)
-        patches = resize_patches(patches, source=source, target=target)
-        relations = jnp.concatenate([front, patches], axis=-2).swapaxes(-1, -2)
-    return relations
+    # `K` on one axis of the grid after the other would be fewer multiply-adds, in products so small
+    # that they take twice as long (docs/methods.md).
+    matrix = resize_matrix(source, target)
+    operator = np.eye(prefix + target**2, prefix + source**2, dtype=np.float32)
+    operator[prefix:, prefix:] = np.kron(matrix, matrix)
+    operator = jnp.asarray(operator, relations.dtype)
+    return operator @ relations @ operator.T
 
 
 def resize_macs(channels: int, *, source: int, target: int) -> int:
@@ -59,7 +61,7 @@ def resize_macs(channels: int, *, source: int, target: int) -> int:
 
 
 def relations_macs(maps: int, *, prefix: int, source: int, target: int) -> int:
-    """Multiply-adds of `resize_relations` on so many maps."""
+    """Multiply-adds that `resize_relations` needs on so many maps, one axis after the other."""
     sides = (prefix + source**2) + (prefix + target**2)
     return maps * resize_macs(sides, source=source, target=target)
 
