@@ -11,6 +11,7 @@ from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.evaluation.dense_twin import dense_twin
 from avit_jax.evaluation.evaluate import evaluate, make_eval_step
 from avit_jax.experiment import Experiment
+from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
 from avit_jax.models.skippable_parts import PARTS
 from avit_jax.runtime.device_mesh import platform_of
@@ -28,7 +29,7 @@ def print_model(experiment: Experiment) -> None:
     rows = [
         ("model", experiment.name),
         ("blocks x width x heads", f"{shape.depth} x {shape.embed_dim} x {shape.num_heads}"),
-        ("tokens", f"{shape.num_tokens} of {shape.patch_size} x {shape.patch_size} pixels"),
+        ("tokens", ", then ".join(map(_tokens, model.stages))),
         ("parameters", f"{model.num_params() / 1e6:.3f} M"),
         ("GMACs per image, dense", f"{model.dense_gmacs():.4g}"),
         ("training images", f"{len(experiment.train_source):,} of {experiment.train_source.name}"),
@@ -187,6 +188,10 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         if name in summary:
             rows.append((name.replace("_", " "), summary[name]))
     return rows
+
+
+def _tokens(shape: Shape) -> str:
+    return f"{shape.num_tokens} of {shape.patch_size} x {shape.patch_size} pixels"
 
 
 def _exits(results: dict[str, Any]) -> list[tuple[str, str]]:

@@ -184,11 +184,18 @@ class Model(base.Model):
         return compact.gmacs(self, usage, plan)
 
     def dial(self) -> Dial | None:
-        """`threshold_shift`: the same for all exits."""
+        """`threshold_shift`: the same for all exits; a single exit has that of its method."""
         if len(self.settings.grids) == 1:
             return self.inner.dial()
         own = self.settings.threshold_shift
         return Dial(lambda position: {"threshold_shift": own + position}, -SATURATED, SATURATED)
+
+    def _changed(self, settings: Mapping[str, Array | float]) -> Model:
+        """With settings of the cascade's, or of the method's of its exits, changed."""
+        own = {field.name for field in dataclasses.fields(Settings)}
+        theirs = {name: value for name, value in settings.items() if name not in own}
+        changed = super()._changed({n: value for n, value in settings.items() if n in own})
+        return dataclasses.replace(changed, inner=self.inner._changed(theirs))
 
     def trainable(self, params: functional.Params) -> Any:
         """See `base.Model.trainable`."""

@@ -10,6 +10,7 @@ import pytest
 
 from avit_jax import create_model
 from avit_jax.methods import dvt, plain
+from avit_jax.models.functional import map_paths
 
 SIZES = {"embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
 
@@ -22,32 +23,47 @@ def network(backbone, **sizes):
     )
 
 
+def flat(params):
+    leaves = {}
+    map_paths(lambda path, leaf: leaves.update({path: leaf}), params)
+    return leaves
+
+
 def cascade(one, **settings):
     return dvt.Model(one.shape, dvt.Settings(grids=(2, 3, 4), **settings), one)
 
 
 @pytest.mark.parametrize("backbone", ["vit", "t2t"])
-def test_the_first_exit_starts_as_the_plain_network_on_its_grid(backbone, caplog):
+def test_every_exit_starts_from_the_weights_of_one_network(backbone, caplog):
     one = network(backbone)
     params = one.init(jax.random.key(0))
     model = cascade(one)
     with caplog.at_level(logging.WARNING):
         started = model.from_torch(one.to_torch(params))
     assert "train them" in caplog.text
-    size = one.shape.image_size
-    images = jax.random.normal(jax.random.key(1), (2, size, size, 3))
-    first = dataclasses.replace(one, shape=model.stages[0])
-    own = {n: p for n, p in started["exit1"].items() if "reuse" not in n}
-    if backbone == "t2t":
-        fresh = first.init(jax.random.key(2))
-        np.testing.assert_array_equal(own["pos_embed"], fresh["pos_embed"])
-    apply = jax.jit(lambda params, images: model.apply(params, images).exits)
-    np.testing.assert_allclose(
-        apply(started, images)[0], first.apply(own, images).logits, atol=1e-5
-    )
-    for name in ("exit2", "exit3"):
-        assert not np.any(started[name]["relation_reuse"]["conv2"]["kernel"])
-        assert not np.any(started[name]["blocks"]["mlp"]["fc1"]["kernel"][:, 24:])
+    assert jax.tree.map(jnp.shape, started) == jax.tree.map(jnp.shape, model.abstract_params())
+    for name, shape in zip(started, model.stages, strict=True):
+        leaves = flat(started[name])
+        same = {path for path, leaf in flat(params).items() if leaf.shape == leaves[path].shape}
+        assert "blocks.attention.qkv.kernel" in same
+        for path in same:
+            np.testing.assert_array_equal(leaves[path], flat(params)[path])
+        if shape.reuse is not None:
+            assert not np.any(leaves["relation_reuse.conv2.kernel"])
+            assert not np.any(leaves["blocks.mlp.fc1.kernel"][:, 24:])
+    if backbone == "t2t":  # its table is not interpolated but that of the grid
+        fresh = model.stages[0].position_encoding.table(5, 24, None)
+        np.testing.assert_array_equal(started["exit1"]["pos_embed"], fresh)
+
+
+def test_the_first_exit_starts_as_the_plain_network_on_its_grid():
+    one = network("vit")
+    model = cascade(one)
+    started = model.completed(one.init(jax.random.key(0)))
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    first = dataclasses.replace(one, shape=one.shape.with_grid(2))
+    answers = jax.jit(model.apply)(started, images).exits[0]
+    np.testing.assert_allclose(answers, first.apply(started["exit1"], images).logits, atol=1e-5)
 
 
 def test_without_reuse_the_last_exit_is_the_plain_network():
@@ -60,8 +76,8 @@ def test_without_reuse_the_last_exit_is_the_plain_network():
     assert model.completed(model.init(jax.random.key(0))).keys() == {"exit1", "exit2", "exit3"}
 
 
-def test_a_resized_kernel_answers_to_larger_windows_as_it_did(backbone="vit"):
-    one = network(backbone)
+def test_a_resized_kernel_answers_to_larger_windows_as_it_did():
+    one = network("vit")
     params = one.init(jax.random.key(0))
     kernel = np.asarray(cascade(one).completed(params)["exit1"]["patch_embed"]["kernel"])
     window = np.random.default_rng(0).normal(size=(8, 8, 3)).astype(np.float32)
