@@ -36,13 +36,19 @@ from jax import Array
 from avit_jax.errors import UserError
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
-from avit_jax.methods.dvt import compact, early_exit, hand_over, plain_weights, weight_names
+from avit_jax.methods.dvt import (
+    compact,
+    early_exit,
+    hand_over,
+    plain_weights,
+    stages,
+    weight_names,
+)
 from avit_jax.methods.dvt.networks import Networks
 from avit_jax.methods.dvt.settings import Settings
 from avit_jax.methods.forward import HANDED_OVER, Call
 from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
-from avit_jax.models.reuse_shape import Reuse
 from avit_jax.types import SATURATED, Dial, Output, Usage
 
 
@@ -77,19 +83,7 @@ class Model(base.Model):
     @property
     def stages(self) -> tuple[Shape, ...]:
         """Sizes of each exit's network, with what it takes over."""
-        settings, found = self.settings, []
-        for earlier, grid in zip((None, *settings.grids), settings.grids, strict=False):
-            shape = self.shape if grid == self.shape.grid else self.shape.with_grid(grid)
-            if earlier is not None and (settings.feature_reuse or settings.relation_reuse):
-                taken = Reuse(
-                    grid=earlier,
-                    context_dim=settings.context_dim * settings.feature_reuse,
-                    context_hidden=settings.context_hidden,
-                    relations=settings.relation_reuse,
-                )
-                shape = dataclasses.replace(shape, reuse=taken)
-            found.append(shape)
-        return tuple(found)
+        return stages.stages(self.shape, self.settings)
 
     @property
     def exits(self) -> tuple[base.Model, ...]:

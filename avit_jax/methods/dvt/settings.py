@@ -21,6 +21,8 @@ class Settings:
     Attributes:
         grids: patches along each side in every exit, the coarsest first; the last is the model's
             own.
+        first_splits: of a T2T-ViT, size, stride and padding of the first soft split of each exit
+            but the last, such as ((14, 8, 3), (11, 6, 5)); those that suit the grids where empty.
         feature_reuse: whether an exit's last states are joined to the MLPs' inputs of the next.
         relation_reuse: whether an exit's attention scores are added to those of the next.
         context_dim: channels that feature reuse joins.
@@ -32,6 +34,7 @@ class Settings:
     """
 
     grids: tuple[int, ...] = (7, 10, 14)
+    first_splits: tuple[tuple[int, int, int], ...] = ()
     feature_reuse: bool = True
     relation_reuse: bool = True
     context_dim: int = 48
@@ -50,14 +53,23 @@ class Settings:
                 f"grids are {list(self.grids)}: write whole numbers that rise, one for each exit, "
                 "such as (7, 10, 14)."
             )
+        splits = tuple(tuple(split) for split in self.first_splits)
+        object.__setattr__(self, "first_splits", splits)
+        if any(len(split) != 3 or min(split[:2]) < 1 or split[2] < 0 for split in splits):
+            raise UserError(
+                f"first_splits are {list(splits)}: write size, stride and padding of each, such as "
+                "((14, 8, 3), (11, 6, 5))."
+            )
         exits = len(self.grids)
-        for name, wanted in (("exit_weights", exits), ("thresholds", exits - 1)):
+        counts = {"exit_weights": exits, "thresholds": exits - 1, "first_splits": exits - 1}
+        for name, wanted in counts.items():
             values = getattr(self, name)
             if values and len(values) != wanted:
                 raise UserError(
-                    f"{name} are {len(values)} numbers for {exits} exits: write {wanted}, or none."
+                    f"{name} are {len(values)} for {exits} exits: write {wanted}, or none."
                 )
-            for value in values:
+        for name in ("exit_weights", "thresholds"):
+            for value in getattr(self, name):
                 if not (isinstance(value, jax.Array) or (_is_number(value) and value >= 0)):
                     raise UserError(f"{name} has {value!r}: write numbers from 0.")
         validators.at_least(1, self, "context_dim", "context_hidden")

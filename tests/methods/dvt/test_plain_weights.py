@@ -76,6 +76,14 @@ def test_without_reuse_the_last_exit_is_the_plain_network():
     assert model.completed(model.init(jax.random.key(0))).keys() == {"exit1", "exit2", "exit3"}
 
 
+def test_soft_splits_of_the_coarser_exits_may_be_given():
+    one = network("t2t")
+    settings = dvt.Settings(grids=(2, 4), first_splits=[[16, 8, 4]])
+    assert dvt.Model(one.shape, settings, one).stages[0].splits[0] == (16, 8, 4)
+    with pytest.raises(ValueError, match="makes 4 x 4 tokens and not 2 x 2"):
+        dvt.Model(one.shape, dvt.Settings(grids=(2, 4), first_splits=((7, 4, 2),)), one)
+
+
 def test_a_resized_kernel_answers_to_larger_windows_as_it_did():
     one = network("vit")
     params = one.init(jax.random.key(0))
@@ -91,9 +99,11 @@ def test_a_resized_kernel_answers_to_larger_windows_as_it_did():
     [
         ({"grids": (4, 3)}, "numbers that rise"),
         ({"grids": (2, 5)}, "end with 5"),
-        ({"grids": (2, 4), "thresholds": (0.5, 0.5)}, "2 numbers for 2 exits"),
+        ({"grids": (2, 4), "thresholds": (0.5, 0.5)}, "thresholds are 2 for 2 exits"),
         ({"grids": (2, 4), "exit_weights": (1.0, -1.0)}, "write numbers from 0"),
         ({"grids": (2, 4), "context_dim": 0}, "context_dim is 0"),
+        ({"grids": (2, 4), "first_splits": ((14, 8),)}, "size, stride and padding"),
+        ({"grids": (2, 4), "first_splits": ((14, 8, 3),)}, "are for T2T-ViTs"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, said):
