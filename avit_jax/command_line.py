@@ -146,6 +146,24 @@ def refuse_other_model(parsed: flags.FlagValues) -> None:
         )
 
 
+def refuse_misplaced(
+    mode: str, *, budget: Sequence[str] | None, operating_point: str | None, stream: bool
+) -> None:
+    """Raises UserError for a flag in a mode that has no use for it."""
+    if stream and mode != "predict":
+        raise UserError(f"--stream belongs to --mode predict, not to {mode}: leave it out.")
+    if budget and mode != "calibrate":
+        raise UserError(
+            "--budget belongs to --mode calibrate, which finds an operating point for it: "
+            f"use that point with --operating_point {budget[0]}."
+        )
+    if operating_point and mode in ("train", "calibrate"):
+        raise UserError(
+            f"--operating_point sets a trained model, which --mode {mode} does not take: "
+            "leave it out."
+        )
+
+
 def local_path(flag: str, path: str) -> Path:
     """The value of a flag as a path; `~` is the home of the user, which not every shell says.
 

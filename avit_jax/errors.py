@@ -1,4 +1,4 @@
-"""The exceptions with which a command ends in good order."""
+"""The exceptions with which a command ends in good order, and what is said of single images."""
 
 
 class UserError(ValueError):
@@ -10,3 +10,7 @@ class UserError(ValueError):
 
 class Preempted(Exception):
     """The machine asked the command to stop; everything is saved, the same command goes on."""
+
+
+# Why there is no answer for an image, where a model gives logits that are no numbers.
+NOT_FINITE = "makes the model answer with numbers that are not finite"

@@ -58,6 +58,9 @@ OPERATING_POINT = flags.DEFINE_string(
     None,
     "all but train and calibrate: a point that --mode calibrate --budget has stored, such as 0.8.",
 )
+STREAM = flags.DEFINE_bool(
+    "stream", False, "predict: keep programs full across batches, for images that leave early."
+)
 LAYOUT = flags.DEFINE_enum("layout", "timm", spelling.LAYOUTS, "convert: names in a file.")
 LIMIT = flags.DEFINE_integer("limit", 48, "visualize: how many images to draw.")
 
@@ -80,7 +83,8 @@ def run_predict(config: ConfigDict, workdir: Path) -> None:
     """Answers for every image of a folder or dataset."""
     from avit_jax.prediction.run import predict_run
 
-    predict_run(config, workdir, source=_input(), output=_output(), stop=preemption_notice())
+    options = {"source": _input(), "output": _output(), "stream": STREAM.value}
+    predict_run(config, workdir, **options, stop=preemption_notice())
 
 
 def run_benchmark(config: ConfigDict, workdir: Path) -> None:
@@ -173,18 +177,14 @@ def chosen_config(workdir: Path) -> ConfigDict:
     Raises:
         UserError: a flag in a mode that has no use for it, or no such point.
     """
-    if BUDGET.value and MODE.value != "calibrate":
-        raise UserError(
-            "--budget belongs to --mode calibrate, which finds an operating point for it: "
-            f"use that point with --operating_point {BUDGET.value[0]}."
-        )
+    command_line.refuse_misplaced(
+        MODE.value,
+        budget=BUDGET.value,
+        operating_point=OPERATING_POINT.value,
+        stream=STREAM.value,
+    )
     if not OPERATING_POINT.value:
         return CONFIG.value
-    if MODE.value in ("train", "calibrate"):
-        raise UserError(
-            f"--operating_point sets a trained model, which --mode {MODE.value} does not take: "
-            "leave it out."
-        )
     from avit_jax.checkpoints.operating_points import at_operating_point
 
     return at_operating_point(CONFIG.value, workdir, OPERATING_POINT.value)

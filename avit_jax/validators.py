@@ -31,9 +31,9 @@ def positive(settings: Any, *names: str, prefix: str = "", optional: bool = Fals
     )
 
 
-def not_negative(settings: Any, *names: str, prefix: str = "") -> None:
+def not_negative(settings: Any, *names: str, prefix: str = "", optional: bool = False) -> None:
     """Raises UserError unless these are finite numbers from 0."""
-    _require(lambda value: 0 <= value < math.inf, "0 or more", settings, names, prefix)
+    _require(lambda value: 0 <= value < math.inf, "0 or more", settings, names, prefix, optional)
 
 
 def at_least(

@@ -30,6 +30,12 @@ def given_images(images: Any, size: int) -> Array | np.ndarray:
     Raises:
         UserError: images of another type or shape; the message says how to make them.
     """
+    array = checked_images(images, size)
+    return normalise(jnp.asarray(array)) if array.dtype == np.uint8 else array
+
+
+def checked_images(images: Any, size: int) -> Array | np.ndarray:
+    """The same as they were given, `[B, S, S, 3]`: normalised, or pixels as uint8."""
     array = images if isinstance(images, jax.Array) else _as_numpy(images)
     if array.shape == (size, size, 3):
         raise UserError(
@@ -41,9 +47,7 @@ def given_images(images: Any, size: int) -> Array | np.ndarray:
             f"images have shape {tuple(array.shape)}, but this model takes [B, {size}, {size}, 3]: "
             "resize them or create the model with another image_size."
         )
-    if array.dtype == np.uint8:
-        return normalise(jnp.asarray(array))
-    if not jnp.issubdtype(array.dtype, jnp.floating):
+    if array.dtype != np.uint8 and not jnp.issubdtype(array.dtype, jnp.floating):
         raise UserError(
             f"images are {array.dtype}, but this model takes floating-point numbers that are "
             "normalised, or pixels 0..255 as uint8, which it normalises itself: write "

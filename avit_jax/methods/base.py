@@ -3,8 +3,9 @@
 A method is a file or folder that offers `Settings` (a frozen dataclass, all its options with
 defaults), `Model(base.Model)` and `families` (its named models, see `zoo.py`, which has a line for
 it). Its `forward` strings the backbone's blocks together, its `compact` runs live work only
-(`compilable.py`). A method with parameters of its own overrides `build` as well, and
-`upstream_names` where they have other names elsewhere (`parameters.py`).
+(`compilable.py`). A method whose images may be finished early overrides `segments`
+(`streamable.py`), one with parameters of its own `build` as well, and `upstream_names` where they
+have other names elsewhere (`parameters.py`).
 
 A method may live in any package: an instance of its `Model` there is a named model, as in
 `create_model("my_package.my_module:NAME")` and `config.base(model="my_package.my_module:NAME")`.
@@ -22,8 +23,8 @@ from jax import Array
 
 from avit_jax.data.given_images import given_images
 from avit_jax.errors import UserError
-from avit_jax.methods.compilable import Compilable
 from avit_jax.methods.forward import Call, RowCapacities
+from avit_jax.methods.streamable import Streamable
 from avit_jax.models import costs, functional
 from avit_jax.types import Dial, Output
 
@@ -31,7 +32,7 @@ EXECUTIONS = ("masked", "dense")
 
 
 @dataclasses.dataclass(frozen=True)
-class Model(Compilable):
+class Model(Streamable):
     """A method on a backbone: pure functions of parameters, which are a plain nested dict.
 
     Attributes:

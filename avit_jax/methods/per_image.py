@@ -17,9 +17,6 @@ from avit_jax.models import skippable_parts
 from avit_jax.models.backbone import Shape
 from avit_jax.types import Output
 
-# Said of an image whose `confidence` is NaN.
-NOT_FINITE = "makes the model answer with numbers that are not finite"
-
 
 @struct.dataclass(kw_only=True)
 class PerImage:
@@ -28,7 +25,7 @@ class PerImage:
     Attributes:
         class_index: `[B]` int32, the class with the highest probability; any where there is none.
         confidence: `[B]` float32, that probability, 0..1; NaN where any logit is not finite, so
-          that nobody takes the answer for one.
+          that nobody takes the answer for one (`errors.NOT_FINITE`).
         token_depth: `[B, N]` int32, layers that ran for each token, see `token_depth`.
         gmacs: `[B]` float32, multiply-adds in units of 1e9.
         kept: share of each part that the method may leave out (`skippable_parts.PARTS`) that ran,

@@ -14,10 +14,9 @@ from ml_collections import ConfigDict
 from avit_jax.config import to_json
 from avit_jax.data.example import Source
 from avit_jax.data.inference_batches import Loaded
-from avit_jax.errors import UserError
+from avit_jax.errors import NOT_FINITE, UserError
 from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan
-from avit_jax.methods.per_image import NOT_FINITE
 from avit_jax.models.functional import Params
 
 Line = dict[str, Any]

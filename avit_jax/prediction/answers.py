@@ -65,7 +65,7 @@ class Answerer:
         )
         self._place = batch_sharding(mesh)
         self._prepare = jax.jit(normalise, out_shardings=self._place)
-        self._read = jax.jit(functools.partial(_said, model, tuple(names)))
+        self._read = jax.jit(functools.partial(numbers_of, model, tuple(names)))
 
     @property
     def has_sizes(self) -> bool:
@@ -141,7 +141,8 @@ def local_batch_size(batch_size: int, images: int) -> int:
     return math.ceil(wanted / devices) * devices
 
 
-def _said(model: Model, names: tuple[str, ...], output: Output) -> dict[str, Array]:
+def numbers_of(model: Model, names: tuple[str, ...], output: Output) -> dict[str, Array]:
+    """What `per_image` says under these names, `[B, ...]`, as far as the model has it."""
     said = per_image(model, output)
     values = {name: getattr(said, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}

@@ -9,6 +9,7 @@ needs to see another's disk.
 
 from __future__ import annotations
 
+import functools
 import glob
 import logging
 import os
@@ -27,7 +28,7 @@ from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.methods.per_image import num_layers
 from avit_jax.models.functional import Params
-from avit_jax.prediction import answer_lines
+from avit_jax.prediction import answer_lines, streamed
 from avit_jax.prediction.answer_lines import Totals
 from avit_jax.prediction.answers import Answerer, local_batch_size, no_answers
 from avit_jax.prediction.rounds import write_rounds
@@ -45,6 +46,7 @@ def predict_run(
     *,
     source: str | None = None,
     output: Path | None = None,
+    stream: bool = False,
     stop: Callable[[int], bool] = lambda step: False,
 ) -> Path:
     """Write the answers of `Experiment.weights`, or go on where a call was stopped.
@@ -57,6 +59,7 @@ def predict_run(
             `config.data.eval_split`.
         output: local file of JSON lines; `None` takes `workdir/predictions.jsonl`. Several
             processes write `NAME.part-00000-of-00008` and so on.
+        stream: keep programs full across batches (`model.stream`), for images that leave early.
         stop: asked after every round of batches, in all processes in the same round, whether the
             machines are about to be taken away.
 
@@ -69,6 +72,8 @@ def predict_run(
     """
     experiment = Experiment(config, workdir)
     model, execution, plan = experiment.model, experiment.execution, experiment.plan
+    if stream:
+        streamed.refuse_inexact(execution)
     target = output or workdir / "predictions.jsonl"
     images, path = in_all_or_none(
         lambda: (open_input(experiment, source), output_path(target, source=source))
@@ -85,6 +90,8 @@ def predict_run(
         execution=execution,
         plan=plan,
     )
+    if stream:
+        identity["execution"] = streamed.NAME
     totals = Totals()
 
     def check(number: int, line: answer_lines.Line) -> None:
@@ -97,14 +104,13 @@ def predict_run(
             logger.info("going on behind line %d of %d in %s", lines.count, len(part), path)
         results = no_answers()
         if lines.count < len(part):
-            answerer = Answerer(
-                model,
-                params,
-                batch_size=size,
-                execution=execution,
-                plan=plan,
-                augment=experiment.settings.data.augment,
+            kind = (
+                streamed.StreamedAnswerer
+                if stream
+                else functools.partial(Answerer, execution=execution)
             )
+            augment = experiment.settings.data.augment
+            answerer = kind(model, params, batch_size=size, plan=plan, augment=augment)
             # A float may depend on what else is in the batch and on the sizes of the program: whole
             # batches again, and sizes that suit the very first.
             first = part.start + lines.count // size * size

@@ -23,8 +23,9 @@ from avit_jax.data.bad_examples import reason_bad
 from avit_jax.data.example import BadExample, read_example
 from avit_jax.data.image_selection import Selection
 from avit_jax.data.mix import normalise
+from avit_jax.errors import NOT_FINITE
 from avit_jax.methods.base import Model
-from avit_jax.methods.per_image import NOT_FINITE, per_image, tokens_run
+from avit_jax.methods.per_image import per_image, tokens_run
 from avit_jax.models import costs, skippable_parts
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding

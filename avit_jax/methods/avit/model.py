@@ -35,6 +35,7 @@ from avit_jax.methods.avit import (
     live_rows,
     live_tokens,
     onnx,
+    segments,
     synthetic,
 )
 from avit_jax.methods.avit.priors import divergence
@@ -43,6 +44,7 @@ from avit_jax.methods.forward import Call, embed, layer_inputs
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.block import Block
 from avit_jax.models.functional import Params, scan_layers
+from avit_jax.streaming.segment import Segment
 from avit_jax.types import SATURATED, Dial, Gates, Output, Usage
 
 
@@ -173,6 +175,10 @@ class Model(base.Model):
     def static_gmacs(self, usage: tuple[Usage, ...], capacities: tuple[int, ...]) -> float:
         """See `base.Model.static_gmacs`."""
         return costs.static_gmacs(self.shape, usage[0], capacities)
+
+    def segments(self, plan: Plan, *, compact: bool) -> tuple[Segment, ...]:
+        """See `base.Model.segments`."""
+        return segments.segments(self, plan, compact=compact)
 
     def dial(self) -> Dial:
         """`gate_center`, in logits from the model's own: higher means lower scores, more layers.

@@ -41,6 +41,7 @@ from avit_jax.methods.dvt import (
     early_exit,
     hand_over,
     plain_weights,
+    segments,
     stages,
     weight_names,
 )
@@ -49,6 +50,7 @@ from avit_jax.methods.dvt.settings import Settings
 from avit_jax.methods.forward import HANDED_OVER, Call
 from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
+from avit_jax.streaming.segment import Segment
 from avit_jax.types import SATURATED, Dial, Output, Usage
 
 
@@ -176,6 +178,10 @@ class Model(base.Model):
 
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
         return compact.gmacs(self, usage, plan)
+
+    def segments(self, plan: Plan, *, compact: bool) -> tuple[Segment, ...]:
+        """See `base.Model.segments`."""
+        return segments.segments(self, plan, compact=compact)
 
     def dial(self) -> Dial | None:
         """`threshold_shift`: the same for all exits; a single exit has that of its method."""
