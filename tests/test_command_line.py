@@ -244,3 +244,18 @@ def test_a_folder_of_the_name_of_a_config_does_not_hide_it(tmp_path, monkeypatch
     (tmp_path / "avit_digits").mkdir()
     found = command_line.with_config(["main", "--config", "avit_digits"])
     assert found == ["main", f"--config={DIGITS}"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag", "sentence"),
+    [
+        ("eval", {"stream": True}, "--stream belongs to --mode predict, not to eval"),
+        ("eval", {"budget": ["0.8"]}, "use that point with --operating_point 0.8"),
+        ("train", {"operating_point": "0.8"}, "which --mode train does not take"),
+    ],
+)
+def test_a_flag_in_a_mode_without_a_use_for_it_is_refused(mode, flag, sentence):
+    nothing = {"budget": None, "operating_point": None, "stream": False}
+    with pytest.raises(UserError, match=sentence):
+        command_line.refuse_misplaced(mode, **nothing | flag)
+    command_line.refuse_misplaced(mode, **nothing)

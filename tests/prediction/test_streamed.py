@@ -24,9 +24,10 @@ def one_device():
             if not hasattr(self, "places"):
                 super().__init__(segments, params, **named)
 
+    devices = jax.local_devices()[:1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("avit_jax.methods.streamable.Programs", Kept)
-        patch.setattr(jax, "local_devices", lambda found=jax.local_devices()[:1]: found)
+        patch.setattr(jax, "local_devices", lambda: devices)
         patch.setattr(jax, "local_device_count", lambda: 1)
         yield
 
