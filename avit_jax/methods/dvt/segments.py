@@ -57,14 +57,16 @@ def _run(model: Any, index: int, params: Params, state: Any, exists: Array) -> P
 
 def _answer(model: Any, exits: tuple[Array, ...], usage: tuple[Usage, ...]) -> Output:
     """The answer of the whole cascade where the last exit that ran gives it."""
-    later = model.stages[len(exits) :]
+    ran, later = [_swapped(one) for one in usage], model.stages[len(exits) :]
+    nothing = jax.tree.map(jnp.zeros_like, ran[0])
     batch = len(exits[-1])
-    nothing = [
-        Usage(tokens=jnp.zeros((shape.depth, batch, shape.num_tokens), bool)) for shape in later
+    unused = [
+        nothing.replace(tokens=jnp.zeros((shape.depth, batch, shape.num_tokens), bool))
+        for shape in later
     ]
     return Output(
         logits=exits[-1],
-        usage=(*map(_swapped, usage), *nothing),
+        usage=(*ran, *unused),
         exits=jnp.stack([*exits, *([exits[-1]] * len(later))]) if len(model.exits) > 1 else None,
     )
 
