@@ -93,9 +93,9 @@ def _dialled(experiment: Experiment, asked: Sequence[Budget]) -> list[OperatingP
     print(f"found on {record['calibration']}; top-1 and held-out cost: {record['evaluation']}")
     print(columns(*rows(points, top1_dense=dense["top1"])), flush=True)
     if len(families) > 1:
-        print(columns(*comparison(families)), flush=True)
+        print(f"\n{columns(*comparison(families))}", flush=True)
     if exits is not None:
-        print(columns(*exit_rows(*exits)), flush=True)
+        print(f"\n{columns(*exit_rows(*exits))}", flush=True)
     print(f"written: {file}, {picture}; use one with --operating_point {asked[0].name}")
     _name_misses(points)
     return points
