@@ -187,9 +187,10 @@ class Experiment:
         """At most so many images of the evaluation split, evenly spaced."""
         return _some(self.eval_source, limit, split=self.settings.data.eval_split)
 
-    def train_images(self, limit: int) -> Selection:
-        """At most so many images of the training split, evenly spaced."""
-        return _some(self.train_source, limit, split=self.settings.data.train_split)
+    def calibration_images(self, limit: int) -> Selection:
+        """At most so many images to try settings on, evenly spaced."""
+        split = self.settings.data.calibration_split or self.settings.data.train_split
+        return _some(self._open(split), limit, split=split)
 
     def measured_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Evaluation images to measure costs and speed on, from the first to the last of the split.

@@ -1,4 +1,4 @@
-"""The types that everything else speaks: `Gates` in, `Output` (with its `Usage`) out; `Dial`.
+"""The types that everything else speaks: `Gates` in, `Output` (with its `Usage`) out; `Dial`s.
 
 Shapes: `B` images, `N` tokens (class token first, then the distillation token where there is one,
 then the patches row by row), `D` channels, `H` heads, `L` layers, `C` classes, `E` exits.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 from flax import struct
 from jax import Array
 
@@ -91,17 +92,39 @@ class Output:
     aux: dict[str, Array] = struct.field(default_factory=dict)
 
 
+DialSettings = dict[str, float | tuple[float, ...]]  # of a method, by name
+
+
 @dataclasses.dataclass(frozen=True)
 class Dial:
     """How a finished model is made to cost more or less without training: one real number.
 
     Attributes:
-        settings: from a position to the settings of the method there, floats. Position 0 gives the
-            model's own; larger positions cost more, or at least hardly ever less.
+        settings: from a position to the settings of the method there, of the same structure
+            everywhere. Position 0 gives the model's own; larger positions cost more, or at least
+            hardly ever less.
         low: position of the least that the model can cost.
         high: position of the most.
+        gmacs: from a position to GMACs per image, over the images that the dial was fitted to;
+            `None` where only running the model tells.
     """
 
-    settings: Callable[[float], dict[str, float]]
+    settings: Callable[[float], DialSettings]
     low: float
     high: float
+    gmacs: Callable[[float], float] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExitAnswers:
+    """What a model with several exits makes of some images, each of which ran through all exits.
+
+    Attributes:
+        logits: `[E, n, C]` float32.
+        labels: `[n]` whole numbers.
+        gmacs: `[E, n]`, multiply-adds of an image up to and with each exit, in units of 1e9.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    gmacs: np.ndarray

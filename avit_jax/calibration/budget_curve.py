@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,12 @@ def rows(
         points: by rising cost.
         top1_dense: of dense execution.
     """
-    names = list(points[0].settings)
+    texts = [point.settings_text for point in points]
+    names = list(texts[0])
     header = ["budget", "GMACs", "found", "miss", "held out", "of dense", "top-1", "depth", *names]
     timed = any(point.milliseconds is not None for point in points)
     cells = []
-    for point in points:
+    for point, text in zip(points, texts, strict=True):
         target = point.target_gmacs
         found = point.gmacs_calibration
         row = [
@@ -37,7 +38,7 @@ def rows(
             f"{point.gmacs / point.gmacs_dense:.1%}",
             f"{point.top1:.2%}",
             f"{point.mean_depth:.2f}",
-            *(f"{point.settings[name]:.5g}" for name in names),
+            *(text[name] for name in names),
         ]
         if timed:
             row.append("-" if point.milliseconds is None else f"{point.milliseconds:.4g}")
@@ -48,11 +49,55 @@ def rows(
     return [*header, *(["ms a batch"] if timed else [])], cells
 
 
-def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, file: Path) -> Path:
+def comparison(
+    families: Mapping[str, Sequence[OperatingPoint]],
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of what several dials make of the same budgets, on the evaluation split.
+
+    Args:
+        families: points by the name of the dial, the one to use first.
+    """
+    (first, points), *others = families.items()
+    header = ["budget", f"{first}: GMACs", "top-1"]
+    header += [word for name, _ in others for word in (f"{name}: GMACs", "top-1", "difference")]
+    cells = []
+    for point in points:
+        row = [point.name, f"{point.gmacs:.4g}", f"{point.top1:.2%}"]
+        for _, theirs in others:
+            other = {one.name: one for one in theirs}.get(point.name)
+            if other is None:
+                break
+            row += [
+                f"{other.gmacs:.4g}",
+                f"{other.top1:.2%}",
+                f"{100 * (point.top1 - other.top1):+.2f}",
+            ]
+        else:
+            cells.append(row)
+    return header, cells
+
+
+def exit_rows(gmacs: Sequence[float], top1: Sequence[float]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of what each exit knows, if all images stop there."""
+    return ["all stop at exit", "GMACs", "top-1"], [
+        [f"{number}", f"{cost:.4g}", f"{share:.2%}"]
+        for number, (cost, share) in enumerate(zip(gmacs, top1, strict=True), start=1)
+    ]
+
+
+def draw(
+    families: Mapping[str, Sequence[OperatingPoint]],
+    *,
+    exits: tuple[Sequence[float], Sequence[float]] | None = None,
+    top1_dense: float,
+    images: int,
+    file: Path,
+) -> Path:
     """Draw top-1 over GMACs, both on the evaluation split, into a PNG.
 
     Args:
-        points: by rising cost.
+        families: points by the name of their dial, the one to use first, by rising cost.
+        exits: GMACs and top-1 of each exit, if all images stop there.
         top1_dense: of the same weights with nothing skipped.
         images: evaluated; they decide the bars of one standard error.
         file: of the picture.
@@ -63,17 +108,24 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
 
     figure = new_figure(7, 4.4, layout="constrained")
     axes = figure.subplots()
-    gmacs, top1 = (np.array([getattr(point, n) for point in points]) for n in ("gmacs", "top1"))
     bars = {"capsize": 3, "elinewidth": 1, "zorder": 3}
+    (name, points), *others = families.items()
+    gmacs, top1 = _curve(points)
     axes.errorbar(
-        gmacs,
-        100 * top1,
-        error(top1),
-        color=OKABE_ITO["blue"],
-        marker="o",
-        label="dialled",
-        **bars,
+        gmacs, 100 * top1, error(top1), color=OKABE_ITO["blue"], marker="o", label=name, **bars
     )
+    for (other, theirs), colour in zip(others, ("orange", "purple"), strict=False):
+        gmacs, top1 = _curve(theirs)
+        style = {"color": OKABE_ITO[colour], "marker": "v", "linestyle": "--", "zorder": 2}
+        axes.plot(gmacs, 100 * top1, label=other, **style)
+    if exits is not None:
+        gmacs, top1 = (np.asarray(values) for values in exits)
+        style = {"color": OKABE_ITO["green"], "marker": "D", "linestyle": ":", "zorder": 2}
+        axes.plot(gmacs, 100 * top1, label="all images stop at an exit", **style)
+        for number, place in enumerate(zip(gmacs, 100 * top1, strict=True), start=1):
+            axes.annotate(
+                f"exit {number}", place, xytext=(4, -11), textcoords="offset points", fontsize=8
+            )
     axes.errorbar(
         [points[0].gmacs_dense],
         [100 * top1_dense],
@@ -111,3 +163,8 @@ def draw(points: Sequence[OperatingPoint], *, top1_dense: float, images: int, fi
     grid_behind_data(axes)
     write_png(figure, file, dots_per_inch=150)
     return file
+
+
+def _curve(points: Sequence[OperatingPoint]) -> tuple[np.ndarray, np.ndarray]:
+    ordered = sorted(points, key=lambda point: point.gmacs)
+    return tuple(np.array([getattr(point, n) for point in ordered]) for n in ("gmacs", "top1"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
+from avit_jax.calibration.exit_answers import answers_of
 from avit_jax.calibration.latency import Stopwatch
 from avit_jax.calibration.position_search import Probes
 from avit_jax.checkpoints.budgets import Budget
@@ -22,7 +25,7 @@ from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import whole_devices
-from avit_jax.types import Dial
+from avit_jax.types import Dial, DialSettings
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +38,19 @@ class DialledModel:
 
     Args:
         experiment: model and data.
-        dial: of the model.
         params: of the model, on the mesh.
 
     Attributes:
         selection: the calibration images.
+        family: name of the dial.
     """
 
-    def __init__(self, experiment: Experiment, dial: Dial, params: Params):
-        """Measures the least and the highest cost."""
+    def __init__(self, experiment: Experiment, params: Params):
+        """Measures the least and the highest cost, and fits the dial where it is a fitted one."""
         settings, model = experiment.settings, experiment.model
-        self._experiment, self._dial, self._params = experiment, dial, params
+        self._experiment, self._params = experiment, params
         self._step = make_eval_step(model, experiment.mesh)
-        self.selection = experiment.train_images(CALIBRATION_IMAGES)
+        self.selection = experiment.calibration_images(CALIBRATION_IMAGES)
         self._batches = list(
             pipeline.eval_batches(
                 self.selection,
@@ -56,7 +59,25 @@ class DialledModel:
                 augment=settings.data.augment,
             )
         )
-        self._probes = Probes(self._cost, low=dial.low, high=dial.high)
+        answers = answers_of(model, params, self._batches, experiment.mesh)
+        fitted = model.fitted_dials(answers) or {"dialled": model.dial()}
+        (self.family, dial), *others = fitted.items()
+        self._turn_to(dial)
+        self._others = dict(others)
+
+    def others(self) -> dict[str, DialledModel]:
+        """The same model and images with each of the dials that are only shown, by name."""
+        found = {}
+        for name, dial in self._others.items():
+            other = copy.copy(self)
+            other.family = name
+            other._turn_to(dial)
+            found[name] = other
+        return found
+
+    def _turn_to(self, dial: Dial) -> None:
+        self._dial = dial
+        self._probes = Probes(dial.gmacs or self._cost, low=dial.low, high=dial.high)
 
     def reachable(self, budgets: Iterable[Budget]) -> list[Budget]:
         """Those budgets in GMACs that some position meets."""
@@ -98,6 +119,16 @@ class DialledModel:
             **{key: results[key] for key in ("gmacs", "gmacs_dense", "top1", "mean_depth")},
         )
 
+    def exits(self) -> tuple[list[float], list[float]] | None:
+        """GMACs up to each exit and top-1 there, if all images of the evaluation split stop at it.
+
+        `None` where the dial is not fitted to what exits say.
+        """
+        if self._dial.gmacs is None:  # then nobody need have gone to the end at its highest
+            return None
+        results = self._evaluate(self._probes.high, self._experiment.eval_batches())
+        return results["exit_gmacs"], results["exit_top1"]
+
     def _cost(self, position: float) -> float:
         return self._evaluate(position, self._batches)["gmacs"]
 
@@ -110,10 +141,9 @@ class DialledModel:
         model, mesh = self._experiment.model, self._experiment.mesh
         return evaluate(step, self._params, batches, mesh, model=model)
 
-    def _settings(self, position: float) -> dict[str, float]:
+    def _settings(self, position: float) -> DialSettings:
         # In float32, as the compiled program gets them, so that what is stored is what was tried.
-        chosen = self._dial.settings(position)
-        return {name: float(np.float32(value)) for name, value in chosen.items()}
+        return jax.tree.map(lambda one: float(np.float32(one)), self._dial.settings(position))
 
     def _gmacs(self, budget: Budget) -> float:
         dense = self._experiment.model.dense_gmacs()
@@ -135,11 +165,10 @@ class DialledModel:
     def _compiled(self, position: float) -> Predictor:
         experiment = self._experiment
         model: Model = experiment.model
-        settings = dataclasses.replace(model.settings, **self._settings(position))
         plan = experiment.plan
         if plan is not None:  # a dearer position wants more rows than its own
             plan = dataclasses.replace(plan, static_rows=None)
-        return dataclasses.replace(model, settings=settings).compile(
+        return model.changed(self._settings(position)).compile(
             self._params,
             batch_size=experiment.settings.inference.batch_size,
             execution=experiment.execution,

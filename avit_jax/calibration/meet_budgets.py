@@ -1,19 +1,21 @@
 """`--mode calibrate --budget 0.8`: a setting of a trained model that meets a budget.
 
-The setting is searched on training images, without augmentation and without their labels; what it
-costs and answers on the evaluation split, which it has not seen, is then measured. A curve over
+The setting is searched on training images, or on those of `config.data.calibration_split`, without
+augmentation; what it costs and answers on the evaluation split, which it has not seen, is then
+measured. Labels are read only where a method fits its dial to what its exits say. A curve over
 budgets comes with it, and all its points can be put in force by name (`operating_points.py`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from avit_jax.calibration.budget_curve import draw, rows
+from avit_jax.calibration.budget_curve import comparison, draw, exit_rows, rows
 from avit_jax.calibration.dialled_model import DialledModel
 from avit_jax.checkpoints.budgets import Budget, parse_budget
 from avit_jax.checkpoints.operating_points import LEARNT, OperatingPoint, measured_with, save_points
@@ -24,7 +26,6 @@ from avit_jax.experiment import Experiment
 from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.tables import columns
-from avit_jax.types import Dial
 
 logger = logging.getLogger(__name__)
 
@@ -51,49 +52,72 @@ def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[
     """
     asked = [parse_budget(text) for text in budgets]
     experiment = Experiment(config, workdir)
-    dial = _dial(experiment)
+    _refuse_what_has_no_dial(experiment)
     with only_writer(workdir, "calibrate"):
-        return _dialled(experiment, dial, asked)
+        return _dialled(experiment, asked)
 
 
-def _dialled(experiment: Experiment, dial: Dial, asked: Sequence[Budget]) -> list[OperatingPoint]:
+def _dialled(experiment: Experiment, asked: Sequence[Budget]) -> list[OperatingPoint]:
     config, workdir = experiment.config, experiment.workdir
     params = experiment.weights().params
     measured = measured_with(config, workdir)  # of the checkpoint just read, which was sound
-    dialled = DialledModel(experiment, dial, params)
+    dialled = DialledModel(experiment, params)
     wanted = {budget.name: budget for budget in (*asked, *dialled.reachable(CURVE))}
-    positions = {LEARNT: (0.0, None)} | dialled.positions(list(wanted.values()))
-    points = [
-        dialled.point(name, position, wanted.get(name), milliseconds)
-        for name, (position, milliseconds) in positions.items()
-    ]
-    points.sort(key=lambda point: point.gmacs_calibration)
+    learnt = dialled.point(LEARNT, 0.0, None, None)
+    points = sorted([learnt, *_points(dialled, wanted)], key=lambda one: one.gmacs_calibration)
+    untimed = {name: budget for name, budget in wanted.items() if budget.unit != "ms"}
+    families = {dialled.family: points}
+    for family, other in dialled.others().items():
+        families[family] = _points(other, untimed)
+    exits = dialled.exits()
     dense = report.evaluate_as(experiment, params, "dense")
     record = {
         "calibration": f"{len(dialled.selection)} images of {dialled.selection.title}",
         "evaluation": f"{dense['images']} images of {experiment.settings.data.eval_split}",
         "top1_dense": dense["top1"],
     }
+    for family, others in list(families.items())[1:]:
+        record[family] = [dataclasses.asdict(point) for point in others]
+    if exits is not None:
+        record["exits"] = dict(zip(("gmacs", "top1"), exits, strict=True))
     file = save_points(workdir, measured, points, **record)
-    picture = draw(points, top1_dense=dense["top1"], images=dense["images"], file=workdir / PICTURE)
+    picture = draw(
+        families,
+        exits=exits,
+        top1_dense=dense["top1"],
+        images=dense["images"],
+        file=workdir / PICTURE,
+    )
     for name, value in as_rows(experiment.changes):
         print(f"{name}: {value}")
     print(f"found on {record['calibration']}; top-1 and held-out cost: {record['evaluation']}")
     print(columns(*rows(points, top1_dense=dense["top1"])), flush=True)
+    if len(families) > 1:
+        print(f"\n{columns(*comparison(families))}", flush=True)
+    if exits is not None:
+        print(f"\n{columns(*exit_rows(*exits))}", flush=True)
     print(f"written: {file}, {picture}; use one with --operating_point {asked[0].name}")
     _name_misses(points)
     return points
 
 
-def _dial(experiment: Experiment) -> Dial:
-    dial, name = experiment.model.dial(), experiment.name
-    if dial is None:
+def _points(dialled: DialledModel, wanted: dict[str, Budget]) -> list[OperatingPoint]:
+    """What meets the budgets, by rising cost."""
+    found = [
+        dialled.point(name, position, wanted[name], milliseconds)
+        for name, (position, milliseconds) in dialled.positions(list(wanted.values())).items()
+    ]
+    return sorted(found, key=lambda point: point.gmacs_calibration)
+
+
+def _refuse_what_has_no_dial(experiment: Experiment) -> None:
+    name = experiment.name
+    if experiment.model.dial() is None:
         raise UserError(
             f"{name} costs the same for every image and has nothing to turn, so no --budget can be "
             "met: write the config of an adaptive model."
         )
     refuse_several_processes("calibrate")
-    return dial
 
 
 def _name_misses(points: Sequence[OperatingPoint]) -> None:

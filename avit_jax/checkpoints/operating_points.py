@@ -12,7 +12,9 @@ import dataclasses
 import hashlib
 import json
 import logging
+import numbers
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from avit_jax.checkpoints.budgets import normal_name
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import write_json_atomic
+from avit_jax.types import DialSettings
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ class OperatingPoint:
     """
 
     name: str
-    settings: dict[str, float]
+    settings: DialSettings
     target_gmacs: float | None
     gmacs_calibration: float
     gmacs: float
@@ -59,6 +62,23 @@ class OperatingPoint:
     mean_depth: float
     milliseconds: float | None = None
     batch_size: int | None = None
+
+    def __post_init__(self):
+        """Lists, as JSON holds them, become tuples; TypeError for what no dial says."""
+        settings = {n: tuple(v) if isinstance(v, list) else v for n, v in self.settings.items()}
+        for name, value in settings.items():
+            several = value if isinstance(value, tuple) else (value,)
+            if not all(_is_number(one) for one in several):
+                raise TypeError(f"setting {name} of point {self.name} is {value!r}")
+        object.__setattr__(self, "settings", settings)
+
+    @property
+    def settings_text(self) -> dict[str, str]:
+        """The settings for people."""
+        return {
+            name: " ".join(f"{one:.5g}" for one in (value if isinstance(value, tuple) else [value]))
+            for name, value in self.settings.items()
+        }
 
 
 def measured_with(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -131,7 +151,7 @@ def at_operating_point(config: ConfigDict, workdir: Path, name: str) -> ConfigDi
             f"{workdir} has no operating points: run --mode calibrate --budget "
             f"{'0.8' if name == LEARNT else name} there first."
         )
-    points = {entry["name"]: entry for entry in found["points"]}
+    points = {entry["name"]: OperatingPoint(**entry) for entry in found["points"]}
     point = points.get(normal_name(name))
     if point is None:
         raise UserError(
@@ -146,15 +166,15 @@ def at_operating_point(config: ConfigDict, workdir: Path, name: str) -> ConfigDi
             "those."
         )
     changed = ConfigDict(config.to_dict())
-    changed.method.update(point["settings"])
-    settings = ", ".join(f"{key} {value:.6g}" for key, value in point["settings"].items())
+    if point.name != LEARNT:  # whose settings are those of the config, perhaps written otherwise
+        changed.method.update(point.settings)
     logger.info(
         "operating point %s: %s; measured %.4g of %.4g GMACs, top-1 %.2f %%",
-        point["name"],
-        settings,
-        point["gmacs"],
-        point["gmacs_dense"],
-        100 * point["top1"],
+        point.name,
+        ", ".join(f"{key} {value}" for key, value in point.settings_text.items()),
+        point.gmacs,
+        point.gmacs_dense,
+        100 * point.top1,
     )
     return changed.lock()
 
@@ -176,6 +196,10 @@ def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     saved = json.dumps(then["config"])
     differences = configs.differences(ConfigDict(now["config"]), saved)
     return changed + [f"config.{line}" for line in differences.values()]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and isfinite(value)
 
 
 def _read(workdir: Path) -> dict[str, Any] | None:

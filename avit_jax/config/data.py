@@ -20,6 +20,8 @@ class Data:
     dir: str | None = changeable(None)
     train_split: str = "train"  # of a TFDS dataset also a part, "train[:50%]"
     eval_split: str = "validation"  # likewise
+    # Images that --mode calibrate tries settings on; those trained on where unset.
+    calibration_split: str | None = changeable(None)
     # Of a folder without val/: share of each class that is evaluated on and not trained on.
     holdout: float = 0.2
     # Processes that decode; 0 decodes in threads of this process.

@@ -102,6 +102,7 @@ def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str,
         left = said.exit == jnp.arange(len(right))[:, None]
         of_exits = {"exit_top1": right, "exit_share": left}
         totals |= {name: (valid & images).sum(1) for name, images in of_exits.items()}
+        totals["exit_gmacs"] = jnp.where(valid, model.gmacs_by_exit(output), 0.0).sum(1)
     in_class = jax.nn.one_hot(labels, num_classes) * valid[:, None]
     of_class = {f"class_{name}": share for name, share in kept.items()}
     of_class["class_depth"] = said.depth
@@ -193,7 +194,8 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
         image). For each part that the method may leave out (`skippable_parts.PARTS`) also
         `PART_kept`, the share that ran over all blocks and images, and `class_PART_kept`. Of models
         with several exits `exit_top1`, the accuracy if all images had to be answered by each exit
-        at the latest, and `exit_share`, the share that it answered for.
+        at the latest, `exit_share`, the share that it answered for, and `exit_gmacs`, what an image
+        needed up to and with it.
     """
     count = float(totals["count"])
     mean = {name: float(totals[name]) / count for name in totals if np.ndim(totals[name]) == 0}
@@ -221,7 +223,7 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
         **{name: mean[name] for name in kept},
         **{
             name: (totals[name] / count).tolist()
-            for name in ("exit_top1", "exit_share")
+            for name in ("exit_top1", "exit_share", "exit_gmacs")
             if name in totals
         },
         **{f"class_{name}": of_classes(f"class_{name}") for name in kept},

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -26,7 +27,7 @@ from avit_jax.errors import UserError
 from avit_jax.methods.forward import Call, RowCapacities
 from avit_jax.methods.streamable import Streamable
 from avit_jax.models import costs, functional
-from avit_jax.types import Dial, Output
+from avit_jax.types import Dial, DialSettings, ExitAnswers, Output
 
 EXECUTIONS = ("masked", "dense")
 
@@ -116,7 +117,7 @@ class Model(Streamable):
         if isinstance(images.shape[0], int) and not images.shape[0]:  # it may be a symbol in export
             raise UserError("there is no image in the batch: pass at least one.")
         network = functional.bind(self.build, params)  # by the model itself, which can be hashed
-        model = self if settings is None else self._changed(settings)
+        model = self if settings is None else self.changed(settings)
         return model.forward(network, images, call)
 
     def check_learns_on_rows(self) -> None:
@@ -134,7 +135,20 @@ class Model(Streamable):
         """What makes the finished model cost more or less; `None` where nothing does."""
         return None
 
-    def _changed(self, settings: Mapping[str, Array | float]) -> Model:
+    def fitted_dials(self, answers: Callable[[DialSettings], ExitAnswers]) -> dict[str, Dial]:
+        """Dials that follow from what the exits say about images with labels, by name.
+
+        The first is the one to use; others, of the same settings, are shown beside it. None where
+        `dial` is all there is.
+
+        Args:
+            answers: what all exits say about the same images with these settings, with which every
+                image has to go to the end.
+        """
+        return {}
+
+    def changed(self, settings: Mapping[str, Any]) -> Model:
+        """With settings of the method's dial in place of its own."""
         return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **settings))
 
     def synthetic_profiles(self) -> dict[str, float]:
@@ -192,3 +206,7 @@ class Model(Streamable):
             output: of `apply`, or of a compiled program.
         """
         return costs.stages_gmacs(self.stages, output.usage)
+
+    def gmacs_by_exit(self, output: Output) -> Array:
+        """Multiply-adds that each image needed up to and with each stage, `[E, B]` in 1e9."""
+        return jnp.cumsum(jnp.stack(costs.gmacs_by_stage(self.stages, output.usage)), 0)

@@ -102,9 +102,18 @@ def stages_gmacs(
     usage: Sequence[Usage],
     count: Callable[[Shape, Usage], Array | np.ndarray] = gmacs,
 ) -> Array | np.ndarray:
-    """The same of networks that run one after the other, for images that may leave in between.
+    """The same of networks that run one after the other; see `gmacs_by_stage`."""
+    return sum(gmacs_by_stage(shapes, usage, count))
 
-    A later stage costs nothing for an image that nothing ran for there.
+
+def gmacs_by_stage(
+    shapes: Sequence[Shape],
+    usage: Sequence[Usage],
+    count: Callable[[Shape, Usage], Array | np.ndarray] = gmacs,
+) -> list[Array | np.ndarray]:
+    """Multiply-adds of each image in each of the networks that run one after the other, `[B]` each.
+
+    A later stage costs nothing for an image that nothing ran for there, as it has left.
 
     Args:
         shapes: of the networks.
@@ -113,7 +122,7 @@ def stages_gmacs(
     """
     first, *later = (count(shape, used) for shape, used in zip(shapes, usage, strict=True))
     came = (used.tokens.any((0, 2)) for used in usage[1:])
-    return first + sum(jnp.where(here, cost, 0) for here, cost in zip(came, later, strict=True))
+    return [first, *(jnp.where(here, cost, 0) for here, cost in zip(came, later, strict=True))]
 
 
 def upstream_gmacs(shape: Shape, usage: Usage) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from avit_jax.viz import depth_charts, difficulty, usage_charts
+from avit_jax.viz import depth_charts, difficulty, exit_charts, usage_charts
 from avit_jax.viz.chart_style import Chart
 
 
@@ -50,6 +50,13 @@ def chosen(summary: dict[str, Any]) -> Iterator[Chosen]:
         text = " to ".join(f"{one['name']} {one['mean_depth']:.1f}" for one in _ends(classes))
         words = f"Mean depth per class, from {text}"
         yield Chosen("class_depth", "Depth per class", depth_charts.class_depth, words)
+    if summary["exits"] is not None:
+        stopped = _percent(summary["exits"]["stopped"])
+        words = f"Share of the images that stop at each exit: {stopped}"
+        yield Chosen("exits", "Where images stop", exit_charts.stopped, words)
+    if summary["exits"] is not None and summary["exits"]["top1"] is not None:
+        words = f"Right if each exit answers at the latest: {_percent(summary['exits']['top1'])}"
+        yield Chosen("exit_accuracy", "Accuracy and cost by exit", exit_charts.accuracy, words)
     if classes and lines:
         cheap, dear = _ends(sorted(classes, key=lambda one: one["gmacs"]))
         text = f"Share that ran per class, from {_of_class(cheap)} to {_of_class(dear)}"

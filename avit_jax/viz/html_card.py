@@ -67,7 +67,7 @@ def card(
 <span>{looked.confidence:.0%}</span></p>
 {_truth(looked, class_names)}
 <dl class="measures">{_measure("Depth", f"{mean:.1f} of {layers} layers", mean / layers)}
-{_measure("GMACs", f"{looked.gmacs:.4g} ({share:.0%} of dense)", share)}</dl>
+{_measure("GMACs", f"{looked.gmacs:.4g} ({share:.0%} of dense)", share)}{_exit(looked)}</dl>
 {blocks}
 <p class="files">{links}</p>
 </div></article>"""
@@ -80,6 +80,13 @@ def _truth(looked: Looked, class_names: Sequence[str]) -> str:
         return '<p class="truth right">✓ right</p>'
     name = escaped(class_names[looked.label])
     return f'<p class="truth"><span class="wrong">✗ wrong</span>, it is {name}</p>'
+
+
+def _exit(looked: Looked) -> str:
+    if looked.exit is None:
+        return ""
+    count = len(looked.exit_answers)
+    return _measure("Exit", f"{looked.exit + 1} of {count}", (looked.exit + 1) / count)
 
 
 def _measure(name: str, value: str, share: float) -> str:

@@ -29,6 +29,9 @@ class Row:
         depth_counts: tokens that went through 0, 1, ..., L layers, int `[L + 1]`.
         ran: share of the tokens computed in each layer, `[L]`, as `tokens`; where the method
           chooses among them also of `heads`, and whether each of the `halves` ran, `[L, 2]`.
+        exit: the exit that answered, from 0; `None` for models with one.
+        exit_answers: `[E]`, the class if each exit had to answer at the latest, or `None` likewise.
+        exit_gmacs: `[E]`, multiply-adds up to each exit, or `None` likewise.
     """
 
     name: str
@@ -39,6 +42,9 @@ class Row:
     gmacs: float
     depth_counts: np.ndarray
     ran: dict[str, np.ndarray]
+    exit: int | None = None
+    exit_answers: np.ndarray | None = None
+    exit_gmacs: np.ndarray | None = None
 
     @property
     def kept(self) -> dict[str, float]:
@@ -64,6 +70,9 @@ def row(looked: Looked) -> Row:
         gmacs=looked.gmacs,
         depth_counts=(looked.depth[:, None] == layers).sum(0),
         ran=ran,
+        exit=looked.exit,
+        exit_answers=looked.exit_answers,
+        exit_gmacs=looked.exit_gmacs,
     )
 
 
@@ -86,8 +95,10 @@ def summarise(
         `attention` and `mlp` that ran in each layer; empty if the method does not choose),
         `labelled` (images whose class is known), `top1` (share of those that are answered right,
         `None` where there is none), `classes` (of those classes: `name`, `images`, `mean_depth`,
-        `gmacs`, `kept`; shallowest first), `difficulty` (see `difficulty.relation`) and `rows`
-        (the numbers of each image, with its name and classes).
+        `gmacs`, `kept`, and `stopped` as below; shallowest first), `exits` (of models with several,
+        else `None`: the shares of the images `stopped` at each, and if each had to answer at the
+        latest, `gmacs` and `top1`, `None` where no class is known), `difficulty` (see
+        `difficulty.relation`) and `rows` (the numbers of each image, with its name and classes).
     """
     live = np.stack([one.ran["tokens"] for one in rows])
     counts = np.sum([one.depth_counts for one in rows], 0, dtype=np.float64)
@@ -98,6 +109,7 @@ def summarise(
             "name": class_names[label],
             "images": sum(one.label == label for one in labelled),
             **_means([one for one in labelled if one.label == label]),
+            **_stopped([one for one in labelled if one.label == label]),
         }
         for label in sorted({one.label for one in labelled})
     ]
@@ -111,6 +123,7 @@ def summarise(
         "labelled": len(labelled),
         "top1": float(np.mean(right)) if right else None,
         "classes": sorted(classes, key=lambda one: one["mean_depth"]),
+        "exits": _exits(rows, labelled),
         "difficulty": difficulty.relation(
             np.array([one.confidence for one in rows]),
             np.array([one.gmacs / gmacs_dense for one in rows]),
@@ -126,6 +139,24 @@ def _means(rows: Sequence[Row]) -> dict[str, Any]:
         "mean_depth": float(np.mean([one.mean_depth for one in rows])),
         "gmacs": float(np.mean([one.gmacs for one in rows])),
         "kept": {name: float(np.mean([one.kept[name] for one in rows])) for name in rows[0].kept},
+    }
+
+
+def _stopped(rows: Sequence[Row]) -> dict[str, Any]:
+    """Share of images that each exit answered for, `stopped` `[E]`; nothing where there is one."""
+    if rows[0].exit_answers is None:
+        return {}
+    exits = np.arange(len(rows[0].exit_answers))
+    return {"stopped": np.mean([one.exit == exits for one in rows], 0)}
+
+
+def _exits(rows: Sequence[Row], labelled: Sequence[Row]) -> dict[str, Any] | None:
+    if rows[0].exit_answers is None:
+        return None
+    right = [one.exit_answers == one.label for one in labelled]
+    return _stopped(rows) | {
+        "gmacs": np.mean([one.exit_gmacs for one in rows], 0),
+        "top1": np.mean(right, 0) if right else None,
     }
 
 

@@ -32,7 +32,7 @@ from avit_jax.runtime.device_mesh import batch_sharding
 
 SHARP = 448  # pixels; photographs are shown at the first multiple of the model's image size from it
 LARGEST_BATCH = 64
-ARRAYS = ("depth", "live", "gmacs_until", "heads", "halves")
+ARRAYS = ("depth", "live", "gmacs_until", "heads", "halves", "exit_answers", "exit_gmacs")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,9 @@ class Looked:
         gmacs_until: the same after 1, 2, ..., L layers, `[L]`; what belongs to no layer is in each.
         heads: bool `[L, H]`, heads that ran, or `None` where the method does not choose.
         halves: bool `[L, 2]` (attention, MLP), those that ran, or `None` likewise.
+        exit: the exit that answered, from 0; `None` for models with one.
+        exit_answers: `[E]`, the class if each exit had to answer at the latest, or `None` likewise.
+        exit_gmacs: `[E]`, the multiply-adds up to each exit, or `None` likewise.
     """
 
     name: str
@@ -64,6 +67,9 @@ class Looked:
     gmacs_until: np.ndarray
     heads: np.ndarray | None = None
     halves: np.ndarray | None = None
+    exit: int | None = None
+    exit_answers: np.ndarray | None = None
+    exit_gmacs: np.ndarray | None = None
 
     @property
     def ran(self) -> dict[str, np.ndarray]:
@@ -125,7 +131,11 @@ def _see(model: Model, params: Params, images: Array) -> dict[str, Array]:
     ran["live"] = tokens_run(model, output)
     costs_by_layer = map(costs.per_layer, model.stages, output.usage)
     layers = jnp.concatenate(list(costs_by_layer)) / costs.GIGA
-    return {
+    of_exits = {}
+    if output.exits is not None:
+        answers, gmacs = output.exits.argmax(-1), model.gmacs_by_exit(output)
+        of_exits = {"exit": said.exit, "exit_answers": answers.T, "exit_gmacs": gmacs.T}
+    return of_exits | {
         "answer": said.class_index,
         "confidence": said.confidence,
         "depth": said.token_depth,
@@ -157,5 +167,6 @@ def _looked(
         answer=int(row["answer"]),
         confidence=float(row["confidence"]),
         gmacs=float(row["gmacs"]),
+        exit=int(row["exit"]) if "exit" in row else None,
         **{part: np.array(row[part]) for part in ARRAYS if part in row},
     )

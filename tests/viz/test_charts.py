@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avit_jax.viz import chart_choice, depth_charts, image_statistics, palette, usage_charts
+from avit_jax.viz import (
+    chart_choice,
+    depth_charts,
+    exit_charts,
+    image_statistics,
+    palette,
+    usage_charts,
+)
 from avit_jax.viz.chart_style import DARK, LIGHT, PAPER
 
 
@@ -18,7 +25,14 @@ def summary(make_looked):
         ran = np.random.default_rng(seed).random((5, 5)) < 0.6
         label = None if seed == 3 else seed % 2
         looked = make_looked(
-            seed=seed, label=label, confidence=0.2 * seed, heads=ran[:, :3], halves=ran[:, 3:]
+            seed=seed,
+            label=label,
+            confidence=0.2 * seed,
+            heads=ran[:, :3],
+            halves=ran[:, 3:],
+            exit=seed % 2,
+            exit_answers=np.array([0, seed % 2]),
+            exit_gmacs=np.array([1.0, 1 + seed]),
         )
         rows.append(image_statistics.row(looked))
     names = ("$ant_", "a name that is far too long for the chart")
@@ -39,6 +53,8 @@ def pixels(png: bytes) -> np.ndarray:
         usage_charts.kept_per_layer,
         usage_charts.class_kept,
         usage_charts.cost_and_difficulty,
+        exit_charts.stopped,
+        exit_charts.accuracy,
     ],
 )
 def test_paper_is_white_and_the_page_shines_through_elsewhere(chart, summary):
@@ -100,3 +116,13 @@ def test_charts_of_parts_appear_where_a_method_chooses_among_them(summary, make_
     unknown = [image_statistics.row(make_looked(label=None))]
     without = image_statistics.summarise(unknown, ("ant", "bee"), gmacs_dense=6.0)
     assert not [one for one in chart_choice.chosen(without) if "class" in one.name]
+
+
+def test_what_exits_know_and_where_images_stop_is_counted(summary):
+    exits = summary["exits"]
+    np.testing.assert_allclose(exits["stopped"], [0.5, 0.5])
+    np.testing.assert_allclose(exits["top1"], [2 / 3, 1.0])  # of the three with a class
+    np.testing.assert_allclose(exits["gmacs"], [1.0, 2.5])
+    stopped = {one["name"]: one["stopped"].tolist() for one in summary["classes"]}
+    assert list(stopped.values()).count([0.0, 1.0]) == 1
+    assert stopped["$ant_"] == [1.0, 0.0]

@@ -24,7 +24,7 @@ what is handed over as `Call.reused`, and shows what is to be handed over as `Ca
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,6 +39,7 @@ from avit_jax.methods import base
 from avit_jax.methods.dvt import (
     compact,
     early_exit,
+    fitted_dials,
     hand_over,
     plain_weights,
     segments,
@@ -51,7 +52,7 @@ from avit_jax.methods.forward import HANDED_OVER, Call
 from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
 from avit_jax.streaming.segment import Segment
-from avit_jax.types import SATURATED, Dial, Output, Usage
+from avit_jax.types import SATURATED, Dial, DialSettings, ExitAnswers, Output, Usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,12 +191,16 @@ class Model(base.Model):
         own = self.settings.threshold_shift
         return Dial(lambda position: {"threshold_shift": own + position}, -SATURATED, SATURATED)
 
-    def _changed(self, settings: Mapping[str, Array | float]) -> Model:
+    def fitted_dials(self, answers: Callable[[DialSettings], ExitAnswers]) -> dict[str, Dial]:
+        """See `base.Model.fitted_dials`; `fitted_dials.py`."""
+        return fitted_dials.fit(self, answers) if len(self.settings.grids) > 1 else {}
+
+    def changed(self, settings: Mapping[str, Any]) -> Model:
         """With settings of the cascade's, or of the method's of its exits, changed."""
         own = {field.name for field in dataclasses.fields(Settings)}
         theirs = {name: value for name, value in settings.items() if name not in own}
-        changed = super()._changed({n: value for n, value in settings.items() if n in own})
-        return dataclasses.replace(changed, inner=self.inner._changed(theirs))
+        changed = super().changed({n: value for n, value in settings.items() if n in own})
+        return dataclasses.replace(changed, inner=self.inner.changed(theirs))
 
     def trainable(self, params: functional.Params) -> Any:
         """See `base.Model.trainable`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import numbers
+from typing import NamedTuple
 
 import jax
 
@@ -12,6 +13,18 @@ from avit_jax import validators
 from avit_jax.errors import UserError
 
 NEVER = 2.0  # above every probability: nobody leaves
+
+
+class Confidence(NamedTuple):
+    """What an image leaves at.
+
+    Attributes:
+        at_least: of its largest probability.
+        temperature: by which the logits are divided first.
+    """
+
+    at_least: float
+    temperature: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +43,8 @@ class Settings:
         exit_weights: weight of each exit's loss; 1 where empty.
         thresholds: confidence at which an image leaves, for every exit but the last; where empty,
             all images go to the end.
+        temperatures: by which an exit's logits are divided before its confidence is taken, for
+            every exit but the last; 1 where empty.
         threshold_shift: added to all thresholds: later or earlier. For the dial.
     """
 
@@ -41,10 +56,11 @@ class Settings:
     context_hidden: int = 128
     exit_weights: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = dataclasses.field(default=(), metadata={"use": True})
+    temperatures: tuple[float, ...] = dataclasses.field(default=(), metadata={"use": True})
     threshold_shift: float = dataclasses.field(default=0.0, metadata={"use": True})
 
     def __post_init__(self):
-        for name in ("grids", "exit_weights", "thresholds"):
+        for name in ("grids", "exit_weights", "thresholds", "temperatures"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         whole = all(isinstance(grid, numbers.Integral) and grid >= 1 for grid in self.grids)
         rises = whole and all(one < other for one, other in itertools.pairwise(self.grids))
@@ -61,17 +77,20 @@ class Settings:
                 "((14, 8, 3), (11, 6, 5))."
             )
         exits = len(self.grids)
-        counts = {"exit_weights": exits, "thresholds": exits - 1, "first_splits": exits - 1}
+        of_inner = ("thresholds", "temperatures", "first_splits")
+        counts = {"exit_weights": exits} | dict.fromkeys(of_inner, exits - 1)
         for name, wanted in counts.items():
             values = getattr(self, name)
             if values and len(values) != wanted:
                 raise UserError(
                     f"{name} are {len(values)} for {exits} exits: write {wanted}, or none."
                 )
-        for name in ("exit_weights", "thresholds"):
+        for name in ("exit_weights", "thresholds", "temperatures"):
             for value in getattr(self, name):
                 if not (isinstance(value, jax.Array) or (_is_number(value) and value >= 0)):
                     raise UserError(f"{name} has {value!r}: write numbers from 0.")
+        if any(not isinstance(one, jax.Array) and one == 0 for one in self.temperatures):
+            raise UserError(f"temperatures are {list(self.temperatures)}: write numbers above 0.")
         validators.at_least(1, self, "context_dim", "context_hidden")
         validators.finite(self, "threshold_shift")
 
@@ -81,10 +100,16 @@ class Settings:
         return self.exit_weights or (1.0,) * len(self.grids)
 
     @property
-    def confidences(self) -> tuple[float, ...]:
-        """Confidence from which an image leaves, for every exit but the last."""
-        own = self.thresholds or (NEVER,) * (len(self.grids) - 1)
-        return tuple(threshold + self.threshold_shift for threshold in own)
+    def confidences(self) -> tuple[Confidence, ...]:
+        """What an image leaves at, for every exit but the last."""
+        inner = len(self.grids) - 1
+        pairs = zip(
+            self.thresholds or (NEVER,) * inner, self.temperatures or (1.0,) * inner, strict=True
+        )
+        return tuple(
+            Confidence(threshold + self.threshold_shift, temperature)
+            for threshold, temperature in pairs
+        )
 
 
 def _is_number(value: object) -> bool:

@@ -16,6 +16,7 @@ from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.training.loss import loss_function
 
 BATCH, SIZE = 7, 32
+TEMPERATURES = (3.0, 0.5, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +29,14 @@ def case():
     params = model.init(jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (BATCH, SIZE, SIZE, 3))
     exits = np.asarray(jax.jit(model.apply)(params, images).exits)
-    sure = np.asarray(early_exit.confidence(exits))
+    pairs = zip(exits, TEMPERATURES, strict=True)
+    sure = np.stack([early_exit.confidence(*pair) for pair in pairs])
     first = np.sort(sure[0])[-2:].mean()
     second = np.median(sure[1][sure[0] < first])
     settings = dataclasses.replace(
-        model.settings, thresholds=(float(first), float(np.nextafter(second, 1)))
+        model.settings,
+        thresholds=(float(first), float(np.nextafter(second, 1))),
+        temperatures=TEMPERATURES[:-1],
     )
     model = dataclasses.replace(model, settings=settings)
     return model, params, np.asarray(images), exits, sure, jax.jit(model.apply)(params, images)
@@ -109,3 +113,8 @@ def test_relations_are_formed_only_where_they_are_reused():
     assert "relation_reuse" not in model.abstract_params()["exit2"]
     _, model = made(feature_reuse=False, relation_reuse=False)
     assert model.shown == () and model.stages[1].reuse is None
+
+
+def test_a_temperature_of_0_is_refused(case):
+    with pytest.raises(ValueError, match="numbers above 0"):
+        dataclasses.replace(case[0].settings, temperatures=(1.0, 0.0))
