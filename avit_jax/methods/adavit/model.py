@@ -44,7 +44,7 @@ from avit_jax.methods.adavit import (
     weight_names,
 )
 from avit_jax.methods.adavit.settings import KINDS, Settings
-from avit_jax.methods.forward import Call, embed, layer_inputs
+from avit_jax.methods.forward import Call, embed, layer_inputs, relations
 from avit_jax.models.block import Block
 from avit_jax.models.functional import Params, scan_layers
 from avit_jax.pretrained.query_key_value import apart, joined
@@ -122,8 +122,14 @@ class Model(base.Model):
                 # Heads that lose their attention alone keep queries and keys.
                 kept = None if settings.head_effect == "attention" else attend.heads
                 record["attention"] = block.attention.class_row(normed, heads=kept)
-            x = block.attend(x, gates=attend, normed=normed, drop_path_rate=rate, key=key)
-            x = block.feed(x, gates=feed, drop_path_rate=rate, key=key)
+            options = {"drop_path_rate": rate, "key": key}
+            x, scores = block.attend_and_score(
+                x, gates=attend, normed=normed, bias=inputs.get("bias"), **options
+            )
+            if "relations" in call.shown:
+                tokens, heads = decisions.attending(choice, x.shape[:2], shape.num_heads)
+                record["relations"] = relations(scores(), tokens, shape.dtype, heads=heads)
+            x = block.feed(x, gates=feed, extra=inputs.get("extra"), **options)
             return x, record | ({"features": x} if call.features else {})
 
         x, record = scan_layers(
@@ -138,6 +144,7 @@ class Model(base.Model):
             penalties=penalties,
             metrics=metrics,
             aux=decisions.shown(record)
+            | ({"states": x} if "states" in call.shown else {})
             | {"head_logits": heads, "margin": decisions.margin(settings, record, images.shape[0])},
         )
 

@@ -51,13 +51,18 @@ from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
 from avit_jax.types import SATURATED, Dial, Output, Usage
 
+# How far the logits of an inner dial move while thresholds of confidence move by 1: both dials have
+# then reached their ends, for thresholds are probabilities and decisions sigmoids.
+LOGITS_OF_ONE = 10.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Model(base.Model):
     """A cascade of exits on any backbone that has several grids; `shape` is the finest's.
 
     Attributes:
-        inner: a model of the method that every exit runs, whatever its sizes.
+        inner: a model of the method that every exit runs, whatever its sizes; its settings are
+            those in `settings.inner`, if there are any.
     """
 
     settings: Settings
@@ -73,6 +78,12 @@ class Model(base.Model):
                 f"has {self.shape.grid} patches along each side: write another last grid, or "
                 "another image_size or patch_size."
             )
+        if self.settings.inner is None:
+            filled = dataclasses.replace(self.settings, inner=self.inner.settings)
+            object.__setattr__(self, "settings", filled)
+        else:
+            inner = dataclasses.replace(self.inner, settings=self.settings.inner)
+            object.__setattr__(self, "inner", inner)
         self.stages  # noqa: B018 - refuses grids that the backbone does not have
 
     @property
@@ -178,18 +189,31 @@ class Model(base.Model):
         return compact.gmacs(self, usage, plan)
 
     def dial(self) -> Dial | None:
-        """`threshold_shift`: the same for all exits; a single exit has that of its method."""
+        """`threshold_shift`, the same for all exits, and the dial of their method along with it.
+
+        A single exit has that of its method alone.
+        """
+        own, inner = self.settings.threshold_shift, self.inner.dial()
         if len(self.settings.grids) == 1:
-            return self.inner.dial()
-        own = self.settings.threshold_shift
-        return Dial(lambda position: {"threshold_shift": own + position}, -SATURATED, SATURATED)
+            return inner
+        if inner is None:
+            return Dial(lambda position: {"threshold_shift": own + position}, -SATURATED, SATURATED)
+        return Dial(
+            lambda position: {
+                "threshold_shift": own + position / LOGITS_OF_ONE,
+                **inner.settings(position),
+            },
+            min(inner.low, -SATURATED),
+            max(inner.high, SATURATED),
+        )
 
     def _changed(self, settings: Mapping[str, Array | float]) -> Model:
         """With settings of the cascade's, or of the method's of its exits, changed."""
         own = {field.name for field in dataclasses.fields(Settings)}
         theirs = {name: value for name, value in settings.items() if name not in own}
-        changed = super()._changed({n: value for n, value in settings.items() if n in own})
-        return dataclasses.replace(changed, inner=self.inner._changed(theirs))
+        changed = {name: value for name, value in settings.items() if name in own}
+        inner = dataclasses.replace(self.settings.inner, **theirs)
+        return super()._changed({"inner": inner, **changed})
 
     def trainable(self, params: functional.Params) -> Any:
         """See `base.Model.trainable`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import numbers
+from typing import Any
 
 import jax
 
@@ -31,6 +32,8 @@ class Settings:
         thresholds: confidence at which an image leaves, for every exit but the last; where empty,
             all images go to the end.
         threshold_shift: added to all thresholds: later or earlier. For the dial.
+        inner: settings of the method that every exit runs, as in config.method of `avit`, such as
+            config.method.inner.gate_center; a model fills in those of its exits where unset.
     """
 
     grids: tuple[int, ...] = (7, 10, 14)
@@ -42,6 +45,7 @@ class Settings:
     exit_weights: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = dataclasses.field(default=(), metadata={"use": True})
     threshold_shift: float = dataclasses.field(default=0.0, metadata={"use": True})
+    inner: Any = None
 
     def __post_init__(self):
         for name in ("grids", "exit_weights", "thresholds"):
