@@ -229,10 +229,7 @@ class Model(base.Model):
             # and the upstream reading of a batch of one is NaN.
             "prior": strength * settings.prior_weight * jnp.where(distance > 0, distance, 0.0),
         }
-        metrics = {
-            "ponder": ponder,
-            "prior_divergence": distance,
-        }
+        metrics = {"ponder": ponder, "prior_divergence": distance}
         return penalties, metrics
 
     def halting_profile(self, record: dict[str, Array]) -> Array:

@@ -18,7 +18,8 @@ before made of it, and no image sees another one.
 *Training:* the weighted sum of all exits' losses; no image leaves.
 
 An exit is a model of its own, of the method that `inner` is one of, on its stage's sizes. It gets
-what is handed over as `Call.reused`, and shows what is to be handed over as `Call.shown` asks.
+what is handed over as `Call.reused`, and shows what is to be handed over as `Call.shown` asks. Its
+tokens may halt: a token hands over its last state, and scores of blocks that it did not run are 0.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from avit_jax.methods.dvt import (
     compact,
     early_exit,
     hand_over,
+    joint_dial,
     plain_weights,
     stages,
     weight_names,
@@ -49,11 +51,7 @@ from avit_jax.methods.dvt.settings import Settings
 from avit_jax.methods.forward import HANDED_OVER, Call
 from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
-from avit_jax.types import SATURATED, Dial, Output, Usage
-
-# How far the logits of an inner dial move while thresholds of confidence move by 1: both dials have
-# then reached their ends, for thresholds are probabilities and decisions sigmoids.
-LOGITS_OF_ONE = 10.0
+from avit_jax.types import Dial, Output, Usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,19 +191,9 @@ class Model(base.Model):
 
         A single exit has that of its method alone.
         """
-        own, inner = self.settings.threshold_shift, self.inner.dial()
         if len(self.settings.grids) == 1:
-            return inner
-        if inner is None:
-            return Dial(lambda position: {"threshold_shift": own + position}, -SATURATED, SATURATED)
-        return Dial(
-            lambda position: {
-                "threshold_shift": own + position / LOGITS_OF_ONE,
-                **inner.settings(position),
-            },
-            min(inner.low, -SATURATED),
-            max(inner.high, SATURATED),
-        )
+            return self.inner.dial()
+        return joint_dial.of_cascade(self.settings.threshold_shift, self.inner.dial())
 
     def _changed(self, settings: Mapping[str, Array | float]) -> Model:
         """With settings of the cascade's, or of the method's of its exits, changed."""
