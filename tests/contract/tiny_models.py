@@ -19,7 +19,7 @@ CASCADES = ("dvt", "dvt of three exits", "dvt of one exit")
 NAMES |= dict.fromkeys(CASCADES, "dvt_deit_tiny")
 HALTING = {"dvt of avit": "dvt_avit_deit_tiny_128", "dvt of adavit": "dvt_adavit_deit_micro"}
 NAMES |= HALTING
-SLOW = (*CASCADES[1:], "dvt of adavit")
+SLOW = (*CASCADES[1:], *HALTING)
 # Networks take long to compile, and cascades of other numbers are made of the same parts.
 PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES]
 BATCH, SIZE, CLASSES = 3, 32, 7

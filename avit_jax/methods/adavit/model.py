@@ -89,6 +89,12 @@ class Model(base.Model):
         """See `base.Model.draws`: decisions are."""
         return super().draws or bool(self.settings.chosen)
 
+    @property
+    def nothing_may_run(self) -> str:
+        """See `base.Model.nothing_may_run`."""
+        anywhere = "layers" in self.settings.chosen and not self.settings.keep_layers
+        return "keep_layers is 0: write 1 or more, or layers = False" if anywhere else ""
+
     def forward(self, network: Any, images: Array, call: Call) -> Output:
         shape, settings = self.shape, self.settings
         tokens = embed(network, images, call)

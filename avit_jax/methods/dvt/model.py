@@ -82,6 +82,11 @@ class Model(base.Model):
         else:
             inner = dataclasses.replace(self.inner, settings=self.settings.inner)
             object.__setattr__(self, "inner", inner)
+        if self.inner.nothing_may_run:
+            raise UserError(
+                "an exit of a cascade runs something for every image, but inner."
+                f"{self.inner.nothing_may_run}."
+            )
         self.stages  # noqa: B018 - refuses grids that the backbone does not have
 
     @property
