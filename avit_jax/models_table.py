@@ -32,7 +32,8 @@ are known by their names, and `configs/vit_augreg.py` (`:small`, `:base`, `:larg
 An `avit` has the parameters of its `deit` or `t2t_vit` and takes their weights. An `adavit` has
 policies besides: they are read from AdaViT's own files, and start fresh from weights without any.
 A `dvt` is a cascade: it takes DVT's own weights, or those of its `deit` or `t2t_vit` for every
-exit; its GMACs are those of all exits together.
+exit; its GMACs are those of all exits together. The exits of a `dvt_avit` are A-ViTs with the same
+parameters, those of a `dvt_adavit` AdaViTs.
 All models take weights for other image sizes and other classes.
 """
 _COLUMNS = (

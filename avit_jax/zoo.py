@@ -128,4 +128,14 @@ def _changed(options: Any, overrides: Mapping[str, Any], where: str) -> Any:
             f"{where} got unknown settings {', '.join(unknown)}: "
             f"valid ones are {', '.join(valid) or 'none'}."
         )
-    return dataclasses.replace(options, **overrides)
+    return dataclasses.replace(
+        options, **{name: _inside(options, name, new, where) for name, new in overrides.items()}
+    )
+
+
+def _inside(options: Any, name: str, new: Any, where: str) -> Any:
+    """A new value of a setting; of settings that have settings inside, those named are changed."""
+    old = getattr(options, name)
+    if dataclasses.is_dataclass(old) and isinstance(new, Mapping):
+        return _changed(old, new, f"{name} of {where}")
+    return new

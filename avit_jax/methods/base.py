@@ -49,6 +49,11 @@ class Model(Streamable):
         return self.shape.draws
 
     @property
+    def nothing_may_run(self) -> str:
+        """Which setting lets an image pass without any live token, and what to write instead."""
+        return ""
+
+    @property
     def exit_weights(self) -> tuple[float, ...]:
         """Weight of each exit's loss in training."""
         return (1.0,) * len(self.stages)

@@ -61,8 +61,9 @@ class Call:
         reused: what an earlier exit of a cascade hands over, made ready for this network, or
             `None`.
         shown: of `HANDED_OVER`, what a later exit wants as `aux["states"]` `[B, N, D]`, tokens
-            behind the last block, and as `aux["relations"]` `[L, B, H, N, N]`, attention scores
-            with what was added to them, in the dtype of the arithmetic.
+            behind the last block that they ran in, and as `aux["relations"]` `[L, B, H, N, N]`,
+            attention scores with what was added to them, in the dtype of the arithmetic; 0 where a
+            token, head or half did not run (`relations`).
     """
 
     train: bool = struct.field(pytree_node=False, default=False)
@@ -85,6 +86,24 @@ def embed(network: Any, images: Array, call: Call, *, dtype: DTypeLike | None = 
     if key is None or not rate:
         return tokens
     return dropout(tokens, rate, jax.random.fold_in(key, depth))
+
+
+def relations(
+    scores: Array, tokens: Array, dtype: DTypeLike, *, heads: Array | None = None
+) -> Array:
+    """What one block of a method that leaves work out shows as relations, `[B, H, N, N]`.
+
+    Args:
+        scores: `[B, H, N, N]`, of all tokens and heads.
+        tokens: `[B, N]` bool, those that attended; scores of others count as 0, whether they ask
+            or are asked.
+        dtype: of the arithmetic.
+        heads: `[B, H]` bool, those that ran; all by default.
+    """
+    ran = tokens[:, None, :, None] & tokens[:, None, None, :]
+    if heads is not None:
+        ran = ran & heads[:, :, None, None]
+    return jnp.where(ran, scores, 0).astype(dtype)
 
 
 def layer_inputs(shape: Shape, call: Call) -> dict[str, Any]:

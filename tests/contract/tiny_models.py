@@ -17,8 +17,11 @@ NAMES = {zoo.named(name).name: name for name in avit_jax.list_models("*tiny_patc
 NAMES["random_drop"] = "tests.methods.random_drop:TINY"
 CASCADES = ("dvt", "dvt of three exits", "dvt of one exit")
 NAMES |= dict.fromkeys(CASCADES, "dvt_deit_tiny")
+HALTING = {"dvt of avit": "dvt_avit_deit_tiny_128", "dvt of adavit": "dvt_adavit_deit_micro"}
+NAMES |= HALTING
+SLOW = (*CASCADES[1:], *HALTING)
 # Networks take long to compile, and cascades of other numbers are made of the same parts.
-PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in CASCADES[1:])) for name in NAMES]
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES]
 BATCH, SIZE, CLASSES = 3, 32, 7
 TOKENS = 1 + (SIZE // 8) ** 2
 # Blocks without decisions at the beginning, where the method has such; grids of a cascade, with
@@ -28,6 +31,12 @@ SETTINGS = {
     "dvt": {"grids": (2, 4), "thresholds": (0.35,)},
     "dvt of three exits": {"grids": (2, 3, 4), "thresholds": (0.35, 0.28)},
     "dvt of one exit": {"grids": (4,)},
+    "dvt of avit": {
+        "grids": (2, 4),
+        "thresholds": (0.3,),
+        "inner": {"gate_scale": 3.0, "gate_center": 0.5},
+    },
+    "dvt of adavit": {"grids": (2, 4), "thresholds": (0.3,), "inner": {"keep_layers": 1}},
 }
 
 

@@ -12,7 +12,7 @@ from avit_jax.data.mix import normalise
 from avit_jax.execution.executions import find
 from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.export.program import export_program, named, plans_for
-from tests.contract.tiny_models import NAMES, tiny
+from tests.contract.tiny_models import PARAMS, case_of, tiny
 from tests.export.conftest import PLAN
 
 BATCH = 2
@@ -28,7 +28,7 @@ def exported(model, execution, plan):
     return export_program(model, execution=find(execution), batch_size=BATCH, plans=plans)
 
 
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", PARAMS)
 def test_every_method_can_be_exported_for_all_platforms(method):
     model = tiny(method)
     params, images = model.init(jax.random.key(0)), images_of(model)
@@ -36,6 +36,19 @@ def test_every_method_can_be_exported_for_all_platforms(method):
     assert program.platforms == ("cpu", "cuda", "tpu")
     read = export.deserialize(bytearray(program.serialize()))
     found = jax.jit(read.call)(named(params), images, np.ones(BATCH, bool))
+    expected = jax.jit(model.apply)(params, normalise(images))
+    np.testing.assert_allclose(found["logits"], expected.logits, atol=1e-5)
+    np.testing.assert_allclose(found["gmacs"], model.gmacs(expected), rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dvt", "dvt of avit"])
+def test_cascades_can_be_exported_with_images_that_leave(method):
+    model, params, _, _ = case_of(method)
+    images = images_of(model)
+    found = jax.jit(exported(model, "compact", PLAN).call)(
+        named(params), images, np.ones(BATCH, bool)
+    )
     expected = jax.jit(model.apply)(params, normalise(images))
     np.testing.assert_allclose(found["logits"], expected.logits, atol=1e-5)
     np.testing.assert_allclose(found["gmacs"], model.gmacs(expected), rtol=1e-6)

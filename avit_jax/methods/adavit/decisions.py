@@ -103,6 +103,15 @@ def gates(settings: Settings, choice: ByKind, *, train: bool = False) -> tuple[G
     return both, both.replace(selected=None) if settings.every_token_in_mlp else both
 
 
+def attending(choice: ByKind, size: tuple[int, int], heads: int) -> tuple[Array, Array]:
+    """Which of the tokens, `[B, N]` bool with (B, N) = `size`, and heads, `[B, H]`, attend."""
+    kept = {kind: decided > 0 for kind, decided in choice.items()}
+    tokens = kept.get("tokens", jnp.ones(size, bool))
+    if "layers" in kept:
+        tokens = tokens & kept["layers"][:, :1]
+    return tokens, kept.get("heads", jnp.ones((size[0], heads), bool))
+
+
 def usage(settings: Settings, record: ByKind, size: tuple[int, int, int]) -> Usage:
     """What decisions let run, of `size` = (L, B, N); in a block without halves no token is live."""
     kept = {kind: record[kind] > 0 for kind in KINDS if kind in record}

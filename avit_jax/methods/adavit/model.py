@@ -44,7 +44,7 @@ from avit_jax.methods.adavit import (
     weight_names,
 )
 from avit_jax.methods.adavit.settings import KINDS, Settings
-from avit_jax.methods.forward import Call, embed, layer_inputs
+from avit_jax.methods.forward import Call, embed, layer_inputs, relations
 from avit_jax.models.block import Block
 from avit_jax.models.functional import Params, scan_layers
 from avit_jax.pretrained.query_key_value import apart, joined
@@ -89,6 +89,12 @@ class Model(base.Model):
         """See `base.Model.draws`: decisions are."""
         return super().draws or bool(self.settings.chosen)
 
+    @property
+    def nothing_may_run(self) -> str:
+        """See `base.Model.nothing_may_run`."""
+        anywhere = "layers" in self.settings.chosen and not self.settings.keep_layers
+        return "keep_layers is 0: write 1 or more, or layers = False" if anywhere else ""
+
     def forward(self, network: Any, images: Array, call: Call) -> Output:
         shape, settings = self.shape, self.settings
         tokens = embed(network, images, call)
@@ -122,8 +128,14 @@ class Model(base.Model):
                 # Heads that lose their attention alone keep queries and keys.
                 kept = None if settings.head_effect == "attention" else attend.heads
                 record["attention"] = block.attention.class_row(normed, heads=kept)
-            x = block.attend(x, gates=attend, normed=normed, drop_path_rate=rate, key=key)
-            x = block.feed(x, gates=feed, drop_path_rate=rate, key=key)
+            options = {"drop_path_rate": rate, "key": key}
+            x, scores = block.attend_and_score(
+                x, gates=attend, normed=normed, bias=inputs.get("bias"), **options
+            )
+            if "relations" in call.shown:
+                tokens, heads = decisions.attending(choice, x.shape[:2], shape.num_heads)
+                record["relations"] = relations(scores(), tokens, shape.dtype, heads=heads)
+            x = block.feed(x, gates=feed, extra=inputs.get("extra"), **options)
             return x, record | ({"features": x} if call.features else {})
 
         x, record = scan_layers(
@@ -138,6 +150,7 @@ class Model(base.Model):
             penalties=penalties,
             metrics=metrics,
             aux=decisions.shown(record)
+            | ({"states": x} if "states" in call.shown else {})
             | {"head_logits": heads, "margin": decisions.margin(settings, record, images.shape[0])},
         )
 

@@ -40,7 +40,7 @@ from avit_jax.methods.avit import (
 )
 from avit_jax.methods.avit.priors import divergence
 from avit_jax.methods.avit.settings import Settings
-from avit_jax.methods.forward import Call, embed, layer_inputs
+from avit_jax.methods.forward import Call, embed, layer_inputs, relations
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.block import Block
 from avit_jax.models.functional import Params, scan_layers
@@ -70,18 +70,22 @@ class Model(base.Model):
         strength = jnp.float32(0.0) if call.dense else self.settings.strength(call.progress)
 
         def layer(block: Block, carry, inputs: dict):
-            x, state, answer = carry
+            x, state, answer, kept = carry
             rate, key = inputs["drop_path_rate"], inputs.get("key")
             # Halted tokens become zero, but the backward pass sees the identity, as published:
             # the scores that halted tokens still produce then go on training earlier layers.
             x = x + jax.lax.stop_gradient(jnp.where(state.live[:, :, None], x, 0) - x)
             gates = Gates(tokens=state.live)
-            x = block.attend(x, gates=gates, drop_path_rate=rate, key=key)
-            x = block.feed(x, gates=gates, drop_path_rate=rate, key=key)
+            options = {"gates": gates, "drop_path_rate": rate, "key": key}
+            x, scores = block.attend_and_score(x, bias=inputs.get("bias"), **options)
+            x = block.feed(x, extra=inputs.get("extra"), **options)
             score = self.score(x)
             spent = jnp.where(inputs["last"], 1.0, strength * score)
             after, weight = halting.step(state, spent, eps=self.settings.eps)
             answer = answer + halting.contribution(state.live, weight, x[:, :prefix])
+            runs = state.live & state.live[:, :prefix].any(-1, keepdims=True)
+            if kept is not None:
+                kept = jnp.where(runs[:, :, None], x, kept)
             record = {
                 "mask": state.live,
                 "halting_scores": score,
@@ -91,13 +95,16 @@ class Model(base.Model):
             }
             if call.features:
                 record["features"] = x
-            return (x, after, answer), record
+            if "relations" in call.shown:
+                record["relations"] = relations(scores(), runs, self.shape.dtype)
+            return (x, after, answer, kept), record
 
         nothing = jnp.zeros((*tokens.shape[:1], prefix, tokens.shape[2]), jnp.float32)
-        (_, state, answer), record = scan_layers(
+        shown = "states" in call.shown
+        (_, state, answer, kept), record = scan_layers(
             layer,
             network.blocks,
-            (tokens, halting.start(tokens.shape[:2]), nothing),
+            (tokens, halting.start(tokens.shape[:2]), nothing, tokens if shown else None),
             layer_inputs(self.shape, call),
             remat=self.shape.remat,
             unrolled=self.shape.unrolled,
@@ -113,6 +120,7 @@ class Model(base.Model):
             penalties={} if call.dense else penalties,
             metrics=metrics | {"halted": (~ran).mean(dtype=jnp.float32)},
             aux=record
+            | ({"states": kept} if shown else {})
             | {
                 "mask": mask,
                 "ponder": state.ponder,
@@ -227,10 +235,7 @@ class Model(base.Model):
             # and the upstream reading of a batch of one is NaN.
             "prior": strength * settings.prior_weight * jnp.where(distance > 0, distance, 0.0),
         }
-        metrics = {
-            "ponder": ponder,
-            "prior_divergence": distance,
-        }
+        metrics = {"ponder": ponder, "prior_divergence": distance}
         return penalties, metrics
 
     def halting_profile(self, record: dict[str, Array]) -> Array:

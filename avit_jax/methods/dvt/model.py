@@ -18,7 +18,8 @@ before made of it, and no image sees another one.
 *Training:* the weighted sum of all exits' losses; no image leaves.
 
 An exit is a model of its own, of the method that `inner` is one of, on its stage's sizes. It gets
-what is handed over as `Call.reused`, and shows what is to be handed over as `Call.shown` asks.
+what is handed over as `Call.reused`, and shows what is to be handed over as `Call.shown` asks. Its
+tokens may halt: a token hands over its last state, and scores of blocks that it did not run are 0.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from avit_jax.methods.dvt import (
     early_exit,
     fitted_dials,
     hand_over,
+    joint_dial,
     plain_weights,
     segments,
     stages,
@@ -52,7 +54,7 @@ from avit_jax.methods.forward import HANDED_OVER, Call
 from avit_jax.models import functional
 from avit_jax.models.backbone import Shape
 from avit_jax.streaming.segment import Segment
-from avit_jax.types import SATURATED, Dial, DialSettings, ExitAnswers, Output, Usage
+from avit_jax.types import Dial, DialSettings, ExitAnswers, Output, Usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Model(base.Model):
     """A cascade of exits on any backbone that has several grids; `shape` is the finest's.
 
     Attributes:
-        inner: a model of the method that every exit runs, whatever its sizes.
+        inner: a model of the method that every exit runs, whatever its sizes; its settings are
+            those in `settings.inner`, if there are any.
     """
 
     settings: Settings
@@ -75,6 +78,17 @@ class Model(base.Model):
                 f"grids {self.settings.grids} end with {self.settings.grids[-1]}, but the model "
                 f"has {self.shape.grid} patches along each side: write another last grid, or "
                 "another image_size or patch_size."
+            )
+        if self.settings.inner is None:
+            filled = dataclasses.replace(self.settings, inner=self.inner.settings)
+            object.__setattr__(self, "settings", filled)
+        else:
+            inner = dataclasses.replace(self.inner, settings=self.settings.inner)
+            object.__setattr__(self, "inner", inner)
+        if self.inner.nothing_may_run:
+            raise UserError(
+                "an exit of a cascade runs something for every image, but inner."
+                f"{self.inner.nothing_may_run}."
             )
         self.stages  # noqa: B018 - refuses grids that the backbone does not have
 
@@ -185,11 +199,13 @@ class Model(base.Model):
         return segments.segments(self, plan, compact=compact)
 
     def dial(self) -> Dial | None:
-        """`threshold_shift`: the same for all exits; a single exit has that of its method."""
+        """`threshold_shift`, the same for all exits, and the dial of their method along with it.
+
+        A single exit has that of its method alone.
+        """
         if len(self.settings.grids) == 1:
             return self.inner.dial()
-        own = self.settings.threshold_shift
-        return Dial(lambda position: {"threshold_shift": own + position}, -SATURATED, SATURATED)
+        return joint_dial.of_cascade(self.settings.threshold_shift, self.inner.dial())
 
     def fitted_dials(self, answers: Callable[[DialSettings], ExitAnswers]) -> dict[str, Dial]:
         """See `base.Model.fitted_dials`; `fitted_dials.py`."""
@@ -199,8 +215,9 @@ class Model(base.Model):
         """With settings of the cascade's, or of the method's of its exits, changed."""
         own = {field.name for field in dataclasses.fields(Settings)}
         theirs = {name: value for name, value in settings.items() if name not in own}
-        changed = super().changed({n: value for n, value in settings.items() if n in own})
-        return dataclasses.replace(changed, inner=self.inner.changed(theirs))
+        changed = {name: value for name, value in settings.items() if name in own}
+        inner = dataclasses.replace(self.settings.inner, **theirs)
+        return super().changed({"inner": inner, **changed})
 
     def trainable(self, params: functional.Params) -> Any:
         """See `base.Model.trainable`."""

@@ -1,4 +1,4 @@
-"""Cascades by name: the published ones, and those of this project's small backbones."""
+"""Cascades by name: the published ones, those of small backbones, and those that halt inside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avit_jax.methods.dvt.settings import Settings
 from avit_jax.models.family import Family
 
 _THREE, _TWO, _SMALL = (7, 10, 14), (7, 14), (4, 6, 8)
-# By the cascade's name: the backbone's, the grid of every exit, and the size of images.
+# By the cascade's name: the model's of every exit, the grid of every exit, and the size of images.
 _CASCADES = {
     "dvt_deit_tiny": ("deit_tiny_patch16_224", _THREE, 224),
     "dvt_deit_tiny_128": ("deit_tiny_patch16_224", _SMALL, 128),
@@ -22,6 +22,11 @@ _CASCADES = {
     "dvt_t2t_vit_12_7_14": ("t2t_vit_12", _TWO, 224),
     "dvt_t2t_vit_14": ("t2t_vit_14", _THREE, 224),
     "dvt_t2t_vit_14_7_14": ("t2t_vit_14", _TWO, 224),
+    "dvt_avit_deit_micro": ("avit_micro_patch4_32", _SMALL, 32),
+    "dvt_avit_deit_small": ("avit_small_patch16_224", _THREE, 224),
+    "dvt_avit_deit_tiny_128": ("avit_tiny_patch16_224", _SMALL, 128),
+    "dvt_adavit_deit_micro": ("adavit_deit_micro_patch4_32", _SMALL, 32),
+    "dvt_adavit_deit_small": ("adavit_deit_small_patch16_224", _THREE, 224),
 }
 
 
@@ -34,11 +39,11 @@ def families(inner: Iterable[Family[base.Model]]) -> list[Family[Model]]:
     models = {name: model for family in inner for name, model in family.members.items()}
     members = {
         name: Model(
-            dataclasses.replace(models[backbone].shape, image_size=size),
+            dataclasses.replace(models[one].shape, image_size=size),
             Settings(grids=grids),
-            models[backbone],
+            models[one],
         )
-        for name, (backbone, grids, size) in _CASCADES.items()
+        for name, (one, grids, size) in _CASCADES.items()
     }
     heading = (
         "DVT: a cascade of exits with ever finer patches "

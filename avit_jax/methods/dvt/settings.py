@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import numbers
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -46,6 +46,8 @@ class Settings:
         temperatures: by which an exit's logits are divided before its confidence is taken, for
             every exit but the last; 1 where empty.
         threshold_shift: added to all thresholds: later or earlier. For the dial.
+        inner: settings of the method that every exit runs, as in config.method of `avit`, such as
+            config.method.inner.gate_center; a model fills in those of its exits where unset.
     """
 
     grids: tuple[int, ...] = (7, 10, 14)
@@ -58,6 +60,7 @@ class Settings:
     thresholds: tuple[float, ...] = dataclasses.field(default=(), metadata={"use": True})
     temperatures: tuple[float, ...] = dataclasses.field(default=(), metadata={"use": True})
     threshold_shift: float = dataclasses.field(default=0.0, metadata={"use": True})
+    inner: Any = None
 
     def __post_init__(self):
         for name in ("grids", "exit_weights", "thresholds", "temperatures"):

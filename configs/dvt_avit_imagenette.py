@@ -1,0 +1,40 @@
+"""DVT of A-ViT-Ts from scratch on Imagenette at 128 px: tokens halt, and images stop between exits.
+
+    python -m avit_jax.main --config configs/dvt_avit_imagenette.py --config.data.dir DIR
+
+`DIR` (or `TFDS_DATA_DIR`) holds `imagenette/160px-v2`, prepared once with
+`python -m avit_jax.data.prepare imagenette/160px-v2 --data_dir DIR`.
+
+The exits are those of `dvt_imagenette.py`, and in each of them tokens halt as in
+`avit_tiny_imagenette.py`. It has not been run to the end.
+"""
+
+from ml_collections import ConfigDict
+
+from avit_jax import config as configs
+from avit_jax.config import recipes
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The experiment; see the module's docstring."""
+    variant = configs.parse_arg(arg)
+    config = configs.base(
+        model="dvt_avit_deit_tiny_128",
+        method={
+            "inner": {
+                "gate_scale": 10.0,
+                "gate_center": 20.0,
+                "ponder_weight": 3e-3,
+                "kl_reading": "halting",
+                "prior": "gaussian",
+                "prior_weight": 0.5,
+                "target_depth": 8.0,
+                "scale": 3.0,
+                "dense_until": 0.3,
+                "ramp": 0.2,
+            }
+        },
+    )
+    recipes.imagenette(config, epochs=7.0, learning_rate=1e-3)
+    config.dense_twin = "runs/deit_tiny_imagenette"
+    return configs.debug(config) if variant.debug else config
