@@ -43,7 +43,7 @@ def case():
 
     confidence = jax.nn.softmax(apply(0.0, 0.5).exits[0]).max(-1)
     shift = float(jnp.median(confidence)) - 0.5
-    return model._changed({"threshold_shift": shift}), params, images, apply
+    return model.changed({"threshold_shift": shift}), params, images, apply
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_settings_of_the_exits_method_are_in_the_config(name):
     config.method.inner[setting] = 7.5
     model = config_model.make_model(config)
     assert all(getattr(one.settings, setting) == 7.5 for one in model.exits)
-    assert model._changed({setting: 1.0}).exits[0].settings == dataclasses.replace(
+    assert model.changed({setting: 1.0}).exits[0].settings == dataclasses.replace(
         model.inner.settings, **{setting: 1.0}
     )
     with pytest.raises(TypeError):
