@@ -86,10 +86,7 @@ class Model(base.Model):
             inner = dataclasses.replace(self.inner, settings=self.settings.inner)
             object.__setattr__(self, "inner", inner)
         if self.inner.nothing_may_run:
-            raise UserError(
-                "an exit of a cascade runs something for every image, but inner."
-                f"{self.inner.nothing_may_run}."
-            )
+            raise UserError(f"an exit may run nothing: inner.{self.inner.nothing_may_run}.")
         self.stages  # noqa: B018 - refuses grids that the backbone does not have
 
     @property
@@ -132,7 +129,8 @@ class Model(base.Model):
 
     def forward(self, network: Networks, images: Array, call: Call) -> Output:
         settings, count = self.settings, len(self.exits)
-        reached, margin = jnp.ones(len(images), bool), jnp.full(len(images), early_exit.FAR)
+        batch = images.shape[0]  # a symbol in exported programs
+        reached, margin = jnp.ones(batch, bool), jnp.full(batch, early_exit.FAR)
         outputs, answers, usages = [], [], []
         for index in range(count):
             before = outputs[-1] if outputs else None
@@ -199,10 +197,7 @@ class Model(base.Model):
         return segments.segments(self, plan, compact=compact)
 
     def dial(self) -> Dial | None:
-        """`threshold_shift`, the same for all exits, and the dial of their method along with it.
-
-        A single exit has that of its method alone.
-        """
+        """`threshold_shift` and the dial of the exits' method, or the latter for a single exit."""
         if len(self.settings.grids) == 1:
             return self.inner.dial()
         return joint_dial.of_cascade(self.settings.threshold_shift, self.inner.dial())
