@@ -204,7 +204,9 @@ class Model(base.Model):
 
     def fitted_dials(self, answers: Callable[[DialSettings], ExitAnswers]) -> dict[str, Dial]:
         """See `base.Model.fitted_dials`; `fitted_dials.py`."""
-        return fitted_dials.fit(self, answers) if len(self.settings.grids) > 1 else {}
+        joint = bool(self.settings.thresholds and self.inner.dial())  # a dial that moves both
+        several = len(self.settings.grids) > 1
+        return fitted_dials.fit(self, answers) if several and not joint else {}
 
     def changed(self, settings: Mapping[str, Any]) -> Model:
         """With settings of the cascade's, or of the method's of its exits, changed."""

@@ -96,6 +96,7 @@ def test_a_cascade_whose_tokens_never_halt_is_the_plain_one(case):
 def test_one_dial_moves_tokens_and_images_and_costs_follow(case):
     model, *_, apply = case
     dial = model.dial()
+    assert model.fitted_dials(lambda settings: pytest.fail("nothing is to be fitted")) == {}
     positions = (dial.low, -3.0, 0.0, 3.0, dial.high)
     outputs = [apply(**dial.settings(position)) for position in positions]
     costs = [float(model.gmacs(output).mean()) for output in outputs]
