@@ -167,7 +167,7 @@ def at_operating_point(config: ConfigDict, workdir: Path, name: str) -> ConfigDi
         )
     changed = ConfigDict(config.to_dict())
     if point.name != LEARNT:  # whose settings are those of the config, perhaps written otherwise
-        changed.method.update(point.settings)
+        changed.method.update_from_flattened_dict(point.settings)
     logger.info(
         "operating point %s: %s; measured %.4g of %.4g GMACs, top-1 %.2f %%",
         point.name,

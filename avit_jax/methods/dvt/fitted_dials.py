@@ -7,23 +7,75 @@ cascade's own.
 A temperature makes an exit's confidence the chance that it is right (`temperatures.py`), which is
 what exits are compared by. Which images an exit is surest of changes with it as well, for better
 or worse, so that the search is made with fitted temperatures and without, and the better is taken.
+
+Where exits leave out tokens themselves, the images run at several positions of that dial,
+thresholds are searched at each of them, and the best of all that keep to the budget is taken:
+whether images should rather stop early or be looked at with fewer tokens is for the calibration
+images to say. The published family knows exits alone, and keeps what they leave out as learnt.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import softmax
 
-from avit_jax.methods.dvt import budget_search, temperatures
+from avit_jax.methods.dvt import budget_search, joint_dial, temperatures
 from avit_jax.methods.dvt.budget_search import Images
 from avit_jax.types import SATURATED, Dial, DialSettings, ExitAnswers
 
 _TO_THE_END: DialSettings = {"threshold_shift": SATURATED}
-_Rule = tuple[tuple[float, ...], tuple[float, ...]]  # thresholds and temperatures
+# Of the exits' own dial, in logits, beside its highest: from much that is left out to little.
+POSITIONS = (-16.0, -6.0, -2.0, 0.0, 2.0, 6.0, 16.0)
+_RESOLUTION = 0.002  # of a budget: costs that are as close to it are equally good
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Turned:
+    """What exits say where their method's own dial stands at one position.
+
+    Attributes:
+        settings: of the exits' method there; none where it has no dial.
+        said: about the calibration images.
+        fitted: a temperature for each exit.
+    """
+
+    settings: DialSettings
+    said: ExitAnswers
+    fitted: tuple[float, ...]
+
+    @functools.cached_property
+    def worth(self) -> np.ndarray:
+        """See `budget_search.worth`."""
+        right = self.said.logits.argmax(-1) == self.said.labels
+        return budget_search.worth(_confidences(self.said, self.fitted), right)
+
+    @functools.cache  # noqa: B019 - lives as long as the dials that were made of it
+    def images(self, divisors: tuple[float, ...]) -> Images:
+        """With these temperatures, one for each exit."""
+        return Images(_confidences(self.said, divisors), self.worth, self.said.gmacs)
+
+
+class _Rule(NamedTuple):
+    """What decides about images: thresholds, temperatures of all exits, and the exits' own dial."""
+
+    thresholds: tuple[float, ...]
+    divisors: tuple[float, ...]
+    turned: _Turned
+
+    @property
+    def cost(self) -> float:
+        """GMACs per calibration image."""
+        return self.turned.images(self.divisors).cost(np.array(self.thresholds, np.float32))
+
+    @property
+    def answers(self) -> float:
+        """How good the answers are."""
+        return self.turned.images(self.divisors).answers(np.array(self.thresholds, np.float32))
 
 
 def fit(model: Any, answers: Callable[[DialSettings], ExitAnswers]) -> dict[str, Dial]:
@@ -33,62 +85,82 @@ def fit(model: Any, answers: Callable[[DialSettings], ExitAnswers]) -> dict[str,
         model: the cascade, of two exits or more.
         answers: of its exits.
     """
-    said = answers(_TO_THE_END)
-    fitted = tuple(temperatures.fit(logits, said.labels) for logits in said.logits)
-    worth = budget_search.worth(_confidences(said, fitted), said.logits.argmax(-1) == said.labels)
-
-    def at(divisors: tuple[float, ...]) -> Images:
-        return Images(_confidences(said, divisors), worth, said.gmacs)
-
-    plain = (1.0,) * len(fitted)
-    images = {divisors: at(divisors) for divisors in (plain, fitted)}
+    inner = model.inner.dial()
+    settings: list[DialSettings] = [{}]  # the learnt one first
+    if inner is not None:
+        positions = sorted({*POSITIONS, inner.high} - {0.0})
+        settings = [joint_dial.of_exits(inner).settings(at) for at in (0.0, *positions)]
+    turned = [_turned(answers, one) for one in settings]
+    learnt = turned[0]
+    plain = (1.0,) * len(learnt.fitted)
 
     def searched(gmacs: float) -> _Rule:
-        found = {divisors: budget_search.search(these, gmacs) for divisors, these in images.items()}
-        best = max(found, key=lambda divisors: images[divisors].answers(found[divisors]))
-        return tuple(map(float, found[best])), best[:-1]
+        return _best(
+            [
+                _Rule(_plain(budget_search.search(one.images(divisors), gmacs)), divisors, one)
+                for one in turned
+                for divisors in (plain, one.fitted)
+            ],
+            gmacs,
+        )
 
     def published(gmacs: float) -> _Rule:
-        return tuple(map(float, budget_search.published(images[plain], gmacs))), plain[:-1]
+        found = budget_search.published(learnt.images(plain), gmacs)
+        return _Rule(_plain(found), plain, learnt)
 
-    def cost(rule: _Rule) -> float:
-        return at((*rule[1], 1.0)).cost(np.array(rule[0], np.float32))
-
-    own = (
-        tuple(max(0.0, float(asked.at_least)) for asked in model.settings.confidences),
-        tuple(float(asked.temperature) for asked in model.settings.confidences),
+    asked = model.settings.confidences
+    own = _Rule(
+        tuple(max(0.0, float(one.at_least)) for one in asked),
+        (*(float(one.temperature) for one in asked), 1.0),
+        learnt,
     )
-    ends = said.gmacs[0].mean(), said.gmacs[-1].mean()
-    families = {"searched": searched, "quotas": published}
-    return {name: _dial(rule, cost, own, ends) for name, rule in families.items()}
+    return {
+        "searched": _dial(searched, own, turned),
+        "quotas": _dial(published, own, [learnt]),
+    }
 
 
-def _dial(
-    rule_for: Callable[[float], _Rule],
-    cost: Callable[[_Rule], float],
-    own: _Rule,
-    ends: tuple[float, float],
-) -> Dial:
+def _turned(answers: Callable[[DialSettings], ExitAnswers], settings: DialSettings) -> _Turned:
+    said = answers(_TO_THE_END | settings)
+    fitted = tuple(temperatures.fit(logits, said.labels) for logits in said.logits)
+    return _Turned(settings, said, fitted)
+
+
+def _best(rules: Sequence[_Rule], gmacs: float) -> _Rule:
+    """The rule that answers best among those that cost what is asked for, or come closest to it."""
+    misses = [abs(rule.cost - gmacs) for rule in rules]
+    allowed = max(min(misses), _RESOLUTION * gmacs)
+    kept = [rule for rule, miss in zip(rules, misses, strict=True) if miss <= allowed]
+    return max(kept, key=lambda rule: rule.answers)
+
+
+def _dial(rule_for: Callable[[float], _Rule], own: _Rule, turned: Sequence[_Turned]) -> Dial:
     """A family of rules as a dial.
 
     Args:
         rule_for: the rule for GMACs per image.
-        cost: GMACs per image of a rule.
         own: the model's own rule, position 0.
-        ends: least and most GMACs per image.
+        turned: what the family may choose from; it spans what there is to cost.
     """
-    before = cost(own)
+    before = own.cost
 
     @functools.cache
     def rule(position: float) -> _Rule:
         return own if position == 0.0 else rule_for(before * (1 + position / 100))
 
     def settings(position: float) -> DialSettings:
-        thresholds, divisors = rule(position)
-        return {"thresholds": thresholds, "temperatures": divisors, "threshold_shift": 0.0}
+        thresholds, divisors, one = rule(position)
+        found = {"thresholds": thresholds, "temperatures": divisors[:-1], "threshold_shift": 0.0}
+        return found | one.settings
 
-    low, high = (100 * (float(gmacs) / before - 1) for gmacs in ends)
-    return Dial(settings, low, high, lambda position: cost(rule(position)))
+    least = min(float(one.said.gmacs[0].mean()) for one in turned)
+    most = max(float(one.said.gmacs[-1].mean()) for one in turned)
+    low, high = (100 * (gmacs / before - 1) for gmacs in (least, most))
+    return Dial(settings, low, high, lambda position: rule(position).cost)
+
+
+def _plain(thresholds: np.ndarray) -> tuple[float, ...]:
+    return tuple(map(float, thresholds))
 
 
 def _confidences(said: ExitAnswers, divisors: tuple[float, ...]) -> np.ndarray:

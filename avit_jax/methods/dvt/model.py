@@ -198,23 +198,19 @@ class Model(base.Model):
 
     def dial(self) -> Dial | None:
         """`threshold_shift` and the dial of the exits' method, or the latter for a single exit."""
+        inner = self.inner.dial()
         if len(self.settings.grids) == 1:
-            return self.inner.dial()
-        return joint_dial.of_cascade(self.settings.threshold_shift, self.inner.dial())
+            return inner and joint_dial.of_exits(inner)
+        return joint_dial.of_cascade(self.settings.threshold_shift, inner)
 
     def fitted_dials(self, answers: Callable[[DialSettings], ExitAnswers]) -> dict[str, Dial]:
         """See `base.Model.fitted_dials`; `fitted_dials.py`."""
-        joint = bool(self.settings.thresholds and self.inner.dial())  # a dial that moves both
-        several = len(self.settings.grids) > 1
-        return fitted_dials.fit(self, answers) if several and not joint else {}
+        return fitted_dials.fit(self, answers) if len(self.settings.grids) > 1 else {}
 
     def changed(self, settings: Mapping[str, Any]) -> Model:
-        """With settings of the cascade's, or of the method's of its exits, changed."""
-        own = {field.name for field in dataclasses.fields(Settings)}
-        theirs = {name: value for name, value in settings.items() if name not in own}
-        changed = {name: value for name, value in settings.items() if name in own}
-        inner = dataclasses.replace(self.settings.inner, **theirs)
-        return super().changed({"inner": inner, **changed})
+        """With settings of the cascade's, or `inner.` ones of its exits' method, changed."""
+        own, theirs = joint_dial.divided(settings)
+        return super().changed({"inner": dataclasses.replace(self.settings.inner, **theirs), **own})
 
     def trainable(self, params: functional.Params) -> Any:
         """See `base.Model.trainable`."""

@@ -83,6 +83,32 @@ def test_a_temperature_is_what_logits_were_multiplied_by():
     assert 0.1 < temperatures.fit(right[:20], answers.labels[:20]) < 10
 
 
+def test_a_budget_decides_about_tokens_as_well():
+    """Here exits whose tokens halt earlier than learnt cost half, and answer as well."""
+    model = create_model("dvt_avit_deit_micro")
+    learnt, asked = model.inner.settings.gate_center, []
+
+    def answers(settings):
+        asked.append(settings["inner.gate_center"])
+        found = said(3)
+        share = 0.5 if asked[-1] < learnt else 1.0
+        return ExitAnswers(found.logits, found.labels, share * found.gmacs)
+
+    dials = model.fitted_dials(answers)
+    assert len(set(asked)) == len(asked) > 4 and asked[0] == learnt
+    searched, quotas = dials["searched"], dials["quotas"]
+    full = said(3).gmacs
+    assert searched.gmacs(searched.low) == pytest.approx(full[0].mean() / 2)
+    assert searched.gmacs(searched.high) == pytest.approx(full[-1].mean())
+    budget = 0.4 * full[-1].mean()
+    position = 100 * (budget / searched.gmacs(0.0) - 1)
+    assert searched.gmacs(position) == pytest.approx(budget, rel=0.01)
+    assert searched.settings(position)["inner.gate_center"] < learnt
+    assert quotas.settings(position)["inner.gate_center"] == learnt
+    changed = model.changed(searched.settings(position))
+    assert all(one.settings.gate_center < learnt for one in changed.exits)
+
+
 def test_dials_of_a_cascade_say_what_they_cost():
     model = create_model("dvt_deit_micro", method={"thresholds": (0.8, 0.7)})
     answers = said(3)

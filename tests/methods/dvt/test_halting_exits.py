@@ -10,6 +10,12 @@ import pytest
 
 from avit_jax import config as configs
 from avit_jax import create_model
+from avit_jax.checkpoints.operating_points import (
+    OperatingPoint,
+    at_operating_point,
+    measured_with,
+    save_points,
+)
 from avit_jax.config import model as config_model
 from avit_jax.errors import UserError
 from avit_jax.methods.dvt import Model
@@ -38,7 +44,7 @@ def case():
 
     @jax.jit
     def apply(threshold_shift, gate_center):
-        settings = {"threshold_shift": threshold_shift, "gate_center": gate_center}
+        settings = {"threshold_shift": threshold_shift, "inner.gate_center": gate_center}
         return model.apply(params, images, settings=settings)
 
     confidence = jax.nn.softmax(apply(0.0, 0.5).exits[0]).max(-1)
@@ -96,9 +102,8 @@ def test_a_cascade_whose_tokens_never_halt_is_the_plain_one(case):
 def test_one_dial_moves_tokens_and_images_and_costs_follow(case):
     model, *_, apply = case
     dial = model.dial()
-    assert model.fitted_dials(lambda settings: pytest.fail("nothing is to be fitted")) == {}
     positions = (dial.low, -3.0, 0.0, 3.0, dial.high)
-    outputs = [apply(**dial.settings(position)) for position in positions]
+    outputs = [apply(*dial.settings(position).values()) for position in positions]
     costs = [float(model.gmacs(output).mean()) for output in outputs]
     assert costs == sorted(set(costs))
     stays = [output.usage[1].tokens.any((0, 2)).mean() for output in outputs]
@@ -113,7 +118,7 @@ def test_images_leave_on_every_device_by_themselves(case, devices):
     mesh = make_mesh(devices=jax.devices()[:devices])
     plan = dataclasses.replace(model.default_plan(4), row_sizes=(17,))
     predict = model.compile(params, batch_size=8, execution="compact", mesh=mesh, plan=plan)
-    found, expected = predict(np.asarray(images)), apply(**model.dial().settings(0.0))
+    found, expected = predict(np.asarray(images)), apply(*model.dial().settings(0.0).values())
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
     chex.assert_trees_all_equal(found.usage, expected.usage)
 
@@ -147,7 +152,7 @@ def test_settings_of_the_exits_method_are_in_the_config(name):
     config.method.inner[setting] = 7.5
     model = config_model.make_model(config)
     assert all(getattr(one.settings, setting) == 7.5 for one in model.exits)
-    assert model.changed({setting: 1.0}).exits[0].settings == dataclasses.replace(
+    assert model.changed({f"inner.{setting}": 1.0}).exits[0].settings == dataclasses.replace(
         model.inner.settings, **{setting: 1.0}
     )
     with pytest.raises(TypeError):
@@ -155,3 +160,19 @@ def test_settings_of_the_exits_method_are_in_the_config(name):
     with pytest.raises(UserError, match="unknown settings gates: valid ones are"):
         cascade(inner={"gates": 1.0})
     assert not configs.base(model="dvt_deit_micro").method.inner.keys()
+
+
+def test_a_stored_budget_sets_thresholds_and_tokens(tmp_path):
+    config = configs.base(model="dvt_avit_deit_micro")
+    cost = {"target_gmacs": 0.01, "gmacs_calibration": 0.01, "gmacs": 0.01, "gmacs_dense": 0.04}
+    point = OperatingPoint(
+        name="0.3",
+        settings={"thresholds": (0.8, 0.7), "inner.gate_center": 12.5},
+        top1=0.9,
+        mean_depth=3.0,
+        **cost,
+    )
+    save_points(tmp_path, measured_with(config, tmp_path), [point])
+    model = config_model.make_model(at_operating_point(config, tmp_path, "0.3"))
+    assert model.settings.thresholds == (0.8, 0.7)
+    assert all(one.settings.gate_center == 12.5 for one in model.exits)
