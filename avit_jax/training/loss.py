@@ -52,7 +52,7 @@ def loss_function(
         )
         answers = output.logits[None] if output.exits is None else output.exits
         losses = classification.cross_entropy(answers, targets).mean(-1)
-        task = jnp.asarray(model.exit_weights) @ losses
+        task = jnp.asarray(model.exit_weights or (1.0,) * len(losses)) @ losses
         penalties = dict(output.penalties)
         if teacher is not None:
             found = teacher.penalties(teacher_params, images, output)

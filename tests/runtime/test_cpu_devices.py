@@ -70,6 +70,8 @@ def test_nproc_says_how_many_cores_there_are(untouched, monkeypatch):
 def test_where_an_accelerator_may_be_found_a_cpu_has_to_be_asked_for(untouched, monkeypatch):
     monkeypatch.setattr(cpu_devices, "usable_cores", lambda: 8)
     monkeypatch.setattr(cpu_devices, "_accelerators_installed", lambda: True)
+    # Where JAX_PLATFORMS was set when these tests began, JAX remembers it.
+    monkeypatch.setattr(type(jax.config), "jax_platforms", None, raising=False)
     assert cpu_devices.share(32, environment={}) is None
     assert cpu_devices.share(32, environment={"JAX_PLATFORMS": "cpu"}) == 8
 
