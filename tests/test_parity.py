@@ -7,6 +7,8 @@ import pytest
 from tests.parity import adavit, avit, dvt, t2t
 from tests.parity.golden import FOLDER, group, load
 
+SLOW = ("tiny_t2t_3exit", "tiny_deit_2exit", "tiny_deit_flag_variants")
+
 
 @pytest.mark.parametrize(
     ("work", "case"),
@@ -15,8 +17,8 @@ from tests.parity.golden import FOLDER, group, load
             work,
             case,
             id=f"{work.__name__.rpartition('.')[2]}/{case}",
-            # A cascade of T2T-ViTs takes long to compile; that of two exits has all of its parts.
-            marks=[pytest.mark.slow] * (case == "tiny_t2t_3exit"),
+            # Those that take longest to compile, of whose parts other cases have nearly all.
+            marks=[pytest.mark.slow] * (case in SLOW),
         )
         for work in (avit, t2t, adavit, dvt)
         for case in work.CASES

@@ -58,6 +58,7 @@ def test_policies_drop_what_makes_half_the_cost(kind):
         assert len(np.unique(usage.heads[-1], axis=0)) > 1
 
 
+@pytest.mark.slow
 def test_a_single_image_costs_what_the_profile_says():
     model = avit_jax.create_model("adavit_deit_tiny_patch16_224", image_size=64, num_classes=3)
     usage = jax.jit(model.apply)(*profiles.script(model, "half", 1)).usage[0]

@@ -15,6 +15,8 @@ from avit_jax.evaluation.run import evaluate_run
 from avit_jax.experiment import Experiment
 from tests import tiny_runs
 
+pytestmark = pytest.mark.slow  # its parts are tested beside the methods, in seconds
+
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):

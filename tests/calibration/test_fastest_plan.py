@@ -60,6 +60,7 @@ def test_a_calibration_is_stored_and_found_again(run, quick, capsys):
     assert "images that lose tokens, capped" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_method_that_cannot_be_capped_is_calibrated_without_places(tmp_path, quick, capsys):
     config, workdir, *_ = calibratable(tmp_path, "adavit_deit_micro_patch4_32")
     plan = calibrate.calibrate_run(config, workdir)

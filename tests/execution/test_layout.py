@@ -22,7 +22,7 @@ bits = st.text("01", min_size=BATCH * TOKENS, max_size=BATCH * TOKENS)
 VALUES = jnp.arange(1.0, 1 + BATCH * TOKENS * 2).reshape(BATCH, TOKENS, 2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(bits, st.integers(1, BATCH * TOKENS), st.integers(1, TOKENS + 2))
 def test_tokens_come_back_from_any_layout_or_as_nothing(text, capacity, length):
     live = lives(text)

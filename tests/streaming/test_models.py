@@ -52,7 +52,7 @@ def dense(images):
 @pytest.mark.parametrize(
     ("make", "segments", "compact"),
     [
-        (lambda images: cascade((2, 3, 4), images), 3, False),
+        pytest.param(lambda images: cascade((2, 3, 4), images), 3, False, marks=pytest.mark.slow),
         (lambda images: cascade((2, 4), images), 2, True),
         (halting, 4, True),
         (halting, 4, False),

@@ -73,7 +73,13 @@ def compiled(case):
     return model, jax.jit(model.apply), jax.jit(compact)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] * (case in ("hidden, packed", "T2T, late")))
+        for case in CASES
+    ],
+)
 @settings(max_examples=8, deadline=None)
 @example(EVEN, 0, BATCH)
 @example({kind: [1.0] * DEPTH for kind in EVEN}, 0, BATCH)

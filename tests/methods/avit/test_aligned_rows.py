@@ -62,6 +62,7 @@ def test_rows_that_stay_where_they_lie_give_the_answers_and_gradients_of_masked_
         np.testing.assert_allclose(found, leaf, atol=2e-6 * float(np.abs(leaf).max() + 1e-9))
 
 
+@pytest.mark.slow
 def test_a_tile_too_few_is_noticed(small):
     model, params, images, expected = small
     first, second, last = whole_tiles(expected.usage)
@@ -86,6 +87,7 @@ def test_rows_for_tpus_are_whole_tiles_of_every_image(small):
         model.compile(params, batch_size=3, execution="static", plan=plan, mesh=ONE_DEVICE)
 
 
+@pytest.mark.slow
 def test_a_dense_program_for_tpus_answers_the_same(small):
     model, params, images, _ = small
     plan = model.default_plan(3)

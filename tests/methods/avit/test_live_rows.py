@@ -165,6 +165,7 @@ def test_no_loop_and_no_branch_depends_on_data(case):
     assert not re.search(r"\b(while|cond|scan)\[", str(traced))
 
 
+@pytest.mark.slow
 def test_bfloat16_halts_where_float32_does_and_runs_the_share_that_was_asked_for():
     shares = {}
     for dtype in ("float32", "bfloat16"):
@@ -189,6 +190,7 @@ def test_rows_that_cannot_be_are_refused(case):
             static(model, params, rows)
 
 
+@pytest.mark.slow
 def test_halted_tokens_that_lie_where_they_were_do_not_grow(case):
     """A class token that halts at once while the distillation token goes on, among dead rows."""
     model, unlike, unit, grown = create(NAMES[1]), 5, 0, 7

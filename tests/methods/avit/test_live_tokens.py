@@ -158,7 +158,7 @@ def test_images_that_only_fill_up_cost_nothing():
     assert not output.usage[0].tokens[:, 1:].any()
 
 
-@pytest.mark.parametrize("group", [2, 1])
+@pytest.mark.parametrize("group", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_finished_image_leaves_with_all_its_tokens(group):
     model = make()
     params, images = scripted(model, np.full((2, 16), 4))
@@ -174,6 +174,7 @@ def test_a_finished_image_leaves_with_all_its_tokens(group):
     assert model.compact_gmacs(output.usage, plan) * 1e9 == pytest.approx(run_adds)
 
 
+@pytest.mark.slow
 def test_bfloat16_compact_is_as_close_to_masked_as_bfloat16_allows():
     model = make(dtype="bfloat16")
     params, images = scripted(model, np.random.default_rng(0).integers(1, 5, (5, 16)))
