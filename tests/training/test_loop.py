@@ -82,6 +82,7 @@ def test_a_step_that_is_not_finite_stops_the_run_which_rollback_then_finishes(tm
     assert Checkpoints(tmp_path / "checkpoints").steps() == [4, 8, 10]
 
 
+@pytest.mark.slow
 def test_rollbacks_come_to_an_end_and_where_nothing_is_saved_any_config_may_follow(
     tmp_path, monkeypatch
 ):
@@ -154,6 +155,7 @@ def test_training_data_that_ends_a_run_loses_no_step(tmp_path, monkeypatch):
     assert Checkpoints(tmp_path / "checkpoints").steps() == [2]
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_the_weights_of_another(tmp_path):
     first = train.train(tiny_config(), tmp_path / "first")
     settings = {"init.workdir": str(tmp_path / "first"), "optim.learning_rate": 1e-12}

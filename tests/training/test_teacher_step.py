@@ -120,6 +120,7 @@ def losses_on(data, fsdp, file):
     return {name: float(value) for name, value in averages.items()}, teacher_params
 
 
+@pytest.mark.slow
 def test_losses_are_the_same_on_any_mesh_and_the_teacher_is_spread_over_it(tmp_path):
     wide = create_model("deit_micro_patch4_32", **SIZES | {"embed_dim": 64})
     save_torch(tmp_path / "wide.safetensors", wide.to_torch(drawn(wide)))
