@@ -23,18 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     variant = configs.parse_arg(arg, ci=False, live=False)
     config = configs.base(
         model="avit_micro_patch4_32",
-        method={
-            "gate_scale": 10.0,
-            "gate_center": 20.0,
-            "ponder_weight": 3e-3,
-            "kl_reading": "halting",
-            "prior": "gaussian",
-            "prior_weight": 0.5,
-            "target_depth": 3.45,
-            "scale": 1.5,
-            "dense_until": 0.3,
-            "ramp": 0.2,
-        },
+        method=recipes.halting_from_scratch(target_depth=3.45, scale=1.5),
     )
     recipes.digits(config)
     config.dense_twin = "runs/deit_digits"

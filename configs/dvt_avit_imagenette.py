@@ -20,20 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     variant = configs.parse_arg(arg)
     config = configs.base(
         model="dvt_avit_deit_tiny_128",
-        method={
-            "inner": {
-                "gate_scale": 10.0,
-                "gate_center": 20.0,
-                "ponder_weight": 3e-3,
-                "kl_reading": "halting",
-                "prior": "gaussian",
-                "prior_weight": 0.5,
-                "target_depth": 8.0,
-                "scale": 3.0,
-                "dense_until": 0.3,
-                "ramp": 0.2,
-            }
-        },
+        method={"inner": recipes.halting_from_scratch(target_depth=8.0, scale=3.0)},
     )
     recipes.imagenette(config, epochs=7.0, learning_rate=1e-3)
     config.dense_twin = "runs/deit_tiny_imagenette"

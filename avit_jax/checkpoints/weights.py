@@ -119,20 +119,6 @@ def weights_of_file(
     return Weights(params, address, None)
 
 
-def classes_of_file(address: str, model: Model) -> int | None:
-    """How many classes somebody else's weights tell apart; `None` without a classifier.
-
-    Args:
-        address: what `load_torch` takes.
-        model: that they are of, of any number of classes.
-
-    Raises:
-        UserError: no such file, or no weights.
-    """
-    bias = model.timm_named(load_torch(address)).get("head.bias")
-    return len(bias) if np.ndim(bias) == 1 else None
-
-
 def weights_of_run(
     workdir: Path, model: Model, mesh: Mesh, *, weights: str = "auto", plain: bool = False
 ) -> Weights | None:

@@ -6,6 +6,8 @@ it, as it is. What a config file sets afterwards has the last word.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 
@@ -27,6 +29,30 @@ def imagenet_fine_tuning(config: ConfigDict, *, learning_rate: float) -> None:
     """
     config.init.scratch = False
     _imagenet(config, epochs=100, learning_rate=learning_rate)
+
+
+def halting_from_scratch(*, target_depth: float, scale: float) -> dict[str, Any]:
+    """Settings of an A-ViT that has no trained weights to start from.
+
+    It learns densely first, then halting and its penalties come in gradually, and the prior is held
+    against the distribution of halting itself.
+
+    Args:
+        target_depth: mean of the Gaussian depth prior, in layers.
+        scale: its standard deviation, in layers.
+    """
+    return {
+        "gate_scale": 10.0,
+        "gate_center": 20.0,
+        "ponder_weight": 3e-3,
+        "kl_reading": "halting",
+        "prior": "gaussian",
+        "prior_weight": 0.5,
+        "target_depth": target_depth,
+        "scale": scale,
+        "dense_until": 0.3,
+        "ramp": 0.2,
+    }
 
 
 def on_live_rows(config: ConfigDict) -> None:

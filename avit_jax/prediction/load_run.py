@@ -14,17 +14,14 @@ from avit_jax import config as configs
 from avit_jax.checkpoints import description
 from avit_jax.checkpoints.operating_points import at_operating_point
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.weights import (
-    Weights,
-    classes_of_file,
-    weights_of_export,
-    weights_of_file,
-)
+from avit_jax.checkpoints.weights import Weights, weights_of_export, weights_of_file
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.prediction.loaded_run import LoadedRun
 from avit_jax.prediction.preprocessing import published_preprocessing
 from avit_jax.pretrained import hub
+from avit_jax.pretrained.fit import number_of_classes
+from avit_jax.pretrained.weights import load_torch
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.device_mesh import make_mesh
 
@@ -77,7 +74,8 @@ def load_run(
         values["inference.execution"] = execution
     chosen = configs.changed(_config_of(os.fspath(source), place, model), values)
     if CLASSES not in values and _kept_config(place) is None:  # weights of others
-        found = classes_of_file(os.fspath(source), configs.make_model(chosen))
+        named = configs.make_model(chosen).timm_named(load_torch(os.fspath(source)))
+        found = number_of_classes(named)
         chosen = chosen if found is None else configs.changed(chosen, {CLASSES: found})
     if operating_point is not None:
         if not _is_run(place):

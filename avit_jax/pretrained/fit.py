@@ -61,6 +61,16 @@ def _with_classifiers(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any
     return _without_pre_logits(state_dict)
 
 
+def number_of_classes(state_dict: Mapping[str, Any]) -> int | None:
+    """How many classes weights tell apart; `None` without a classifier.
+
+    Args:
+        state_dict: with timm's names, as `Model.timm_named` gives them.
+    """
+    bias = state_dict.get("head.bias")
+    return len(bias) if np.ndim(bias) == 1 else None
+
+
 def refuse_other_classes(state_dict: Mapping[str, Any], shape: Shape) -> None:
     """Raises UserError for weights (timm's names) that `fit` would give a fresh classifier."""
     biases = (array for name, array in state_dict.items() if f".{name}".endswith(".head.bias"))
