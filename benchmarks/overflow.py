@@ -43,13 +43,13 @@ class Counts(NamedTuple):
     Attributes:
         rows: `[K, images]` rows in each of K buffers.
         labels: `[images]`.
-        tokens: of an image, N.
+        most: rows that an image can want in a buffer.
         may_rise: whether a buffer may want more than the one before.
     """
 
     rows: np.ndarray
     labels: np.ndarray
-    tokens: int
+    most: int
     may_rise: bool
 
 
@@ -73,8 +73,8 @@ def measured(experiment: Experiment) -> Counts:
         valid = np.asarray(batch["valid"])
         rows.append(np.asarray(work(params, batch["image"]))[:, valid])
         labels.append(np.asarray(batch["label"])[valid])
-    tokens = model.shape.num_tokens
-    return Counts(np.concatenate(rows, 1), np.concatenate(labels), tokens, model.tokens_return)
+    most = model.static_most
+    return Counts(np.concatenate(rows, 1), np.concatenate(labels), most, model.tokens_return)
 
 
 def simulate(
@@ -97,7 +97,7 @@ def simulate(
         known, others = order[: images // 2], order[images // 2 :]
         known = known[: len(known) if batches is None else batch * batches]
         capacities = row_capacities(
-            counts.rows[:, known], batch, counts.tokens, may_rise=counts.may_rise
+            counts.rows[:, known], batch, counts.most, may_rise=counts.may_rise
         )
         of_class = [others[counts.labels[others] == label] for label in np.unique(counts.labels)]
         mixed, alike = [], []
@@ -124,8 +124,8 @@ def main() -> None:
     experiment = Experiment(configs.read(arguments.workdir / "config.json"), arguments.workdir)
     counts = measured(experiment)
     print(
-        f"{counts.rows.shape[1]} images of {counts.tokens} tokens; live in each buffer, mean "
-        "(standard deviation): "
+        f"{counts.rows.shape[1]} images that want at most {counts.most} rows; live in each buffer, "
+        "mean (standard deviation): "
         + ", ".join(f"{row.mean():.1f} ({row.std():.1f})" for row in counts.rows)
     )
     rows, results = [], []

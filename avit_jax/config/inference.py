@@ -35,7 +35,7 @@ class Inference:
 
     batch_size: int = 32  # images that --mode predict and benchmark put through together
     # "auto": the fastest exact one that --mode calibrate found, else compact on CPUs, static on
-    # GPUs and (A-ViT) TPUs; or "compact", "static", "masked", "dense", "capped".
+    # GPUs and (A-ViT, DVT) TPUs; or "compact", "static", "masked", "dense", "capped".
     execution: str = "auto"
     # Sizes of the program, which no answer depends on; where unset, those of --mode calibrate, or
     # sensible ones. Images that compact execution packs together:
@@ -48,7 +48,8 @@ class Inference:
     ragged_attention: bool | None = None  # dense and static execution by our kernel, on TPUs
     unrolled: bool | None = None  # layers one by one instead of a loop: for GPUs
     capacities: tuple[int, ...] | None = None  # places in each layer, for execution "capped"
-    static_rows: tuple[int, ...] | None = None  # rows in each layer, for execution "static"
+    # Rows in each layer, for execution "static"; of a cascade images in each exit but the first.
+    static_rows: tuple[int, ...] | None = None
 
     def __post_init__(self):
         validators.positive(self, "batch_size", prefix="config.inference.")

@@ -34,12 +34,14 @@ def fastest(model: Any, platform: str) -> Execution:
 
     Loops whose trip counts are data keep caches warm on a CPU, and make an accelerator wait. On a
     TPU rows that do not lie as its kernels want them would have to move to and from images around
-    every attention, which costs more than halting saves.
+    every attention, which costs more than halting saves. Of a cascade whole images move, and only
+    between its networks.
     """
     if platform == "cpu":
         return COMPACT
     plan = model.default_plan(1, platform=platform)
-    pays = STATIC.offered(model) and (platform != "tpu" or plan.ragged_attention)
+    moves_well = platform != "tpu" or plan.ragged_attention or model.static_most == 1
+    pays = STATIC.offered(model) and moves_well
     return STATIC if pays else MASKED
 
 

@@ -42,7 +42,8 @@ class Plan:
         unrolled: layers of dense and masked execution one after the other instead of a loop.
         capacities: places for tokens in each layer ("capped" execution), or `None`.
         static_rows: rows of one device's buffer in each layer ("static" execution; in each half of
-            a layer where the method chooses halves), or `None` for those of the first batch.
+            a layer where the method chooses halves), or `None` for those of the first batch. Of a
+            cascade images on one device, for each exit behind the first.
     """
 
     images: int
@@ -73,8 +74,7 @@ class Plan:
             whole = all(isinstance(size, int | np.integer) and size >= 1 for size in sizes or ())
             if sizes == () or not whole:
                 raise UserError(
-                    f"{name} of the plan are {list(sizes)}: write whole numbers, at least 1 a "
-                    "layer."
+                    f"{name} of the plan are {list(sizes)}: write whole numbers, each at least 1."
                 )
 
     def check(self, *, num_tokens: int, depth: int) -> None:

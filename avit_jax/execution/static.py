@@ -1,8 +1,8 @@
 """Static execution: live work only, in buffers whose sizes are numbers of the program.
 
-Exact, and without a loop or branch that depends on data, which accelerators stop for. The sizes
-come from live counts of earlier images; where a batch needs more, `Output.fits` says so and masked
-execution answers it.
+Exact, and without a loop or branch that depends on data, which accelerators stop for. Buffers hold
+rows of tokens, or the images of a cascade's exits. Their sizes come from live counts of earlier
+images; where a batch needs more, `Output.fits` says so and masked execution answers it.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ def _program(model: Any, plan: Plan) -> Program:
 
 
 def _rows(model: Any, plan: Plan, batch: int) -> tuple[int, ...]:
-    """The plan's rows, no more than there are tokens (and rows between images)."""
+    """The plan's sizes, no more than there are tokens (and rows between images), or images."""
     found = plan.static_rows
     if found is None:
         raise UserError(
-            'execution="static" needs a plan with static_rows, a number of rows for each layer: '
-            "run --mode calibrate, or write --config.inference.static_rows."
+            'execution="static" needs a plan with static_rows, a size for each buffer: run --mode '
+            "calibrate, or write --config.inference.static_rows."
         )
     if len(found) != model.static_parts:
         raise UserError(
             f"the plan has {len(found)} static_rows, but this model wants {model.static_parts}: "
             "calibrate again for this model, or set config.inference.static_rows."
         )
-    everything = room = batch * model.shape.num_tokens
+    everything = room = batch * model.static_most
     if plan.ragged_attention:
-        room = batch * aligned(model.shape.num_tokens)
+        room = batch * aligned(model.static_most)
         # As many rows as there are tokens mean all of them, wherever images may begin.
         found = tuple(room if rows >= everything else aligned(rows) for rows in found)
     rows = tuple(min(rows, room) for rows in found)
     if not model.tokens_return and any(b > a for a, b in itertools.pairwise(rows)):
         raise UserError(
-            f"static_rows of the plan are {list(found)}: they may not rise from one layer to the "
-            "next, because tokens that have halted do not come back."
+            f"static_rows of the plan are {list(found)}: they may not rise from one to the next, "
+            "because tokens that have halted, or images that have left, do not come back."
         )
     return rows
 
@@ -66,10 +66,10 @@ def _sized(model: Any, usage: tuple[Usage, ...], plan: Plan, batch: int) -> Plan
     if plan.static_rows is not None:
         return plan
     counts = np.asarray(model.static_work(usage))
-    tokens = model.shape.num_tokens
+    most = model.static_most
     if plan.ragged_attention:
-        tokens, counts = aligned(tokens), -(-counts // ALIGN) * ALIGN
-    rows = row_capacities(counts, batch, tokens, may_rise=model.tokens_return)
+        most, counts = aligned(most), -(-counts // ALIGN) * ALIGN
+    rows = row_capacities(counts, batch, most, may_rise=model.tokens_return)
     return dataclasses.replace(plan, static_rows=rows)
 
 

@@ -17,7 +17,7 @@ from avit_jax.execution.candidates import candidates
 from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.execution.predictor import Predictor
-from avit_jax.methods.parameters import Parameterized
+from avit_jax.methods.static_buffers import StaticBuffers
 from avit_jax.models import functional, ragged_attention
 from avit_jax.models.backbone import Shape
 from avit_jax.runtime.device_mesh import make_mesh, platform_of
@@ -26,7 +26,7 @@ from avit_jax.types import Output, Usage
 
 
 @dataclasses.dataclass(frozen=True)
-class Compilable(Parameterized):
+class Compilable(StaticBuffers):
     """What can be compiled for inference, whatever the execution.
 
     Attributes:
@@ -34,14 +34,11 @@ class Compilable(Parameterized):
         has_capped: whether there is an execution="capped".
         has_image_rows: whether executions can keep the rows of an image together at multiples of
             16, as the kernels for TPUs want (`Plan.ragged_attention`).
-        tokens_return: whether tokens that a layer leaves out may be live in later ones; then each
-            buffer of an execution="static" has a size of its own, else they never grow.
     """
 
     name: ClassVar[str]
     has_capped: ClassVar[bool] = False
     has_image_rows: ClassVar[bool] = False
-    tokens_return: ClassVar[bool] = False
 
     @property
     def stages(self) -> tuple[Shape, ...]:
@@ -69,38 +66,6 @@ class Compilable(Parameterized):
         found no place.
         """
         raise UserError(f'{self.name} has no execution="capped": use "compact".')
-
-    @property
-    def static_parts(self) -> int:
-        """Buffers of rows in an execution="static" whose sizes a plan gives; 0 where there is none.
-
-        One for each layer, or for each half of a layer.
-        """
-        return 0
-
-    def static(
-        self, network: Any, images: Array, exists: Array, capacities: tuple[int, ...]
-    ) -> Output:
-        """As `compact`, for a whole batch, in buffers of fixed size; only where `static_parts`.
-
-        Args:
-            network: the bound backbone.
-            images: `[B, H, W, 3]`, normalised.
-            exists: `[B]` bool; False for images that only fill up the batch.
-            capacities: rows of each buffer.
-
-        Returns:
-            `logits`, `usage` and `fits`.
-        """
-        raise UserError(f'{self.name} has no execution="static": use "masked".')
-
-    def static_work(self, usage: tuple[Usage, ...]) -> Array:
-        """Rows that each image wants in each buffer, `[static_parts, B]`, of what ran."""
-        raise UserError(f'{self.name} has no execution="static": use "masked".')
-
-    def static_gmacs(self, usage: tuple[Usage, ...], capacities: tuple[int, ...]) -> float:
-        """Multiply-adds that static execution runs for a batch on one device, in 1e9."""
-        raise UserError(f'{self.name} has no execution="static": use "masked".')
 
     @abc.abstractmethod
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:

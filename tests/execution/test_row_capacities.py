@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from avit_jax.execution.row_capacities import MULTIPLE, row_capacities
+from avit_jax.execution.row_capacities import MULTIPLES, row_capacities
 
 IMAGES, TOKENS = 2_000, 197
 
@@ -16,7 +16,7 @@ def counts(seed=0):
 def test_capacities_are_multiples_that_never_rise_and_begin_with_everything():
     found = row_capacities(counts(), 256, TOKENS)
     assert found[0] == 256 * TOKENS and list(found) == sorted(found, reverse=True)
-    assert all(rows % MULTIPLE == 0 for rows in found)
+    assert all(rows % MULTIPLES[0] == 0 for rows in found)
 
 
 def test_fewer_than_two_batches_in_a_hundred_find_no_room():

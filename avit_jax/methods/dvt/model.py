@@ -46,6 +46,7 @@ from avit_jax.methods.dvt import (
     plain_weights,
     segments,
     stages,
+    static,
     weight_names,
 )
 from avit_jax.methods.dvt.networks import Networks
@@ -58,7 +59,7 @@ from avit_jax.types import Dial, DialSettings, ExitAnswers, Output, Usage
 
 
 @dataclasses.dataclass(frozen=True)
-class Model(base.Model):
+class Model(static.StaticCascade, base.Model):
     """A cascade of exits on any backbone that has several grids; `shape` is the finest's.
 
     Attributes:
