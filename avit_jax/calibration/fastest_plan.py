@@ -22,7 +22,7 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from avit_jax.checkpoints.stored_plans import save_plan, situation
+from avit_jax.checkpoints.stored_plans import save_plan, settings_in_use, situation
 from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
@@ -72,13 +72,14 @@ def _calibrated(experiment: Experiment) -> Plan:
     chosen = np.asarray(normalise(experiment.measured_images(BATCHES * batch_size)[0]))
     images = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
     plan, record, usage = fastest(model, params, images, batch_size, mesh)
-    record["images"] = len(chosen)
+    record |= {"images": len(chosen), "settings": settings_in_use(model)}
     if model.has_capped:
         found = capacities(usage[0].tokens, model.shape.num_prefix_tokens)
         plan = dataclasses.replace(plan, capacities=found)
         record["capped"] = capped_report(experiment, params, plan, usage)
     file = save_plan(experiment.workdir, situation(model.shape, batch_size), plan, record)
-    _print(plan, record, usage[0].tokens, file, changes=experiment.changes)
+    held = "images per exit" if model.static_most == 1 else "rows per layer"
+    _print(plan, record, usage[0].tokens, file, changes=experiment.changes, held=held)
     return plan
 
 
@@ -180,7 +181,13 @@ def capped_report(
 
 
 def _print(
-    plan: Plan, record: dict[str, Any], tokens: np.ndarray, file: Path, *, changes: dict[str, str]
+    plan: Plan,
+    record: dict[str, Any],
+    tokens: np.ndarray,
+    file: Path,
+    *,
+    changes: dict[str, str],
+    held: str,
 ) -> None:
     ratios = record["speed_over_default"]
     print(columns(["plan", "speed / default"], [(n, f"{r:.3f}") for n, r in ratios.items()]))
@@ -199,7 +206,7 @@ def _print(
         ("live tokens per layer, mean", ", ".join(f"{n:.0f}" for n in tokens.sum(-1).mean(1))),
     ]
     if plan.static_rows is not None:
-        rows.append(("rows per layer, static", ", ".join(map(str, plan.static_rows))))
+        rows.append((f"{held}, static", ", ".join(map(str, plan.static_rows))))
     if "capped" in record:
         rows += _capped_rows(record["capped"])
     rows.append(("stored as", str(file)))

@@ -52,12 +52,35 @@ def save_plan(workdir: Path, where: dict[str, Any], plan: Plan, record: dict[str
         workdir: of the run.
         where: the situation.
         plan: chosen.
-        record: how it was found; `record["execution"]` is the fastest exact execution.
+        record: how it was found; `record["execution"]` is the fastest exact execution, and
+            `record["settings"]` the `settings_in_use` that it was raced with.
     """
     others = [entry for entry in _read(workdir) if entry["situation"] != where]
     file = workdir / FILE
     write_json_atomic(file, [*others, {"situation": where, "plan": plan.to_dict(), **record}])
     return file
+
+
+def settings_in_use(model: Model) -> dict[str, Any]:
+    """The method's settings that a trained model may have otherwise, as JSON gives them back."""
+    return json.loads(json.dumps(_in_use(model.settings)))
+
+
+def _in_use(settings: Any) -> dict[str, Any]:
+    found = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            found[field.name] = _in_use(value)
+        elif field.metadata.get("use"):
+            found[field.name] = value
+    return found
+
+
+def _of_these_settings(entry: dict[str, Any], model: Model) -> bool:
+    """Whether a plan was raced with the model's settings, which say how much is skipped."""
+    here = settings_in_use(model)
+    return entry.get("settings", here) == here
 
 
 def chosen_plan(
@@ -66,7 +89,8 @@ def chosen_plan(
     """The plan to use: calibrated for this situation if there is one, changed as the config says.
 
     Of a calibration on another number of devices capacities are taken, which are of images; a
-    warning says so.
+    warning says so. Of one with other settings of the method, as of another budget, sizes of static
+    buffers are not taken.
 
     Args:
         settings: `config.inference`.
@@ -98,6 +122,8 @@ def chosen_plan(
         return None
     local = max(1, settings.batch_size // (devices or jax.device_count()))
     plan = Plan.from_dict(entry["plan"]) if entry else model.default_plan(local)
+    if entry and not _of_these_settings(entry, model):  # a dearer setting wants more places
+        plan = dataclasses.replace(plan, static_rows=None)
     return dataclasses.replace(plan, **given)
 
 
@@ -105,12 +131,13 @@ def chosen_execution(settings: Inference, model: Model, workdir: Path) -> str:
     """`config.inference.execution`, where "auto" is the fastest exact one for this situation.
 
     That is what calibration found; what suits the platform without calibration, and where the
-    config gives sizes that calibration has not measured.
+    config gives sizes or settings of the method that calibration has not measured.
     """
     if settings.execution != "auto":
         return current_name(settings.execution)
     entry = _entry(settings, model.shape, workdir)
-    if entry is None or any(getattr(settings, name) is not None for name in SIZES):
+    raced = entry is not None and _of_these_settings(entry, model)
+    if not raced or any(getattr(settings, name) is not None for name in SIZES):
         return fastest(model, jax.default_backend()).name
     logger.info("execution %s, the fastest in calibration", entry["execution"])
     return entry["execution"]

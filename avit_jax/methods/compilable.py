@@ -137,7 +137,7 @@ class Compilable(StaticBuffers):
             params: from `init` or `from_torch`.
             batch_size: images that a call takes at most; fewer are filled up, at no cost when
                 compact.
-            execution: "compact" or "static" (live tokens only, same answers, for CPUs and for
+            execution: "compact" or "static" (live work only, same answers, for CPUs and for
                 accelerators), "dense" (same weights, nothing skipped), "masked" (as in training)
                 or "capped" (fixed numbers of places for tokens); or an execution of one's own. By
                 default the fastest exact one, see `executions.fastest`.

@@ -14,7 +14,7 @@ from avit_jax.types import Output, Usage
 
 @dataclasses.dataclass(frozen=True)
 class StaticBuffers(Parameterized):
-    """The part of a method's contract that is about buffers for live work, whose sizes a plan gives.
+    """The part of a method's contract that is about buffers whose sizes a plan gives.
 
     They hold rows of tokens, or whole images; which of the two, `static_most` says.
 

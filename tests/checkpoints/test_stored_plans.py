@@ -11,6 +11,7 @@ from avit_jax.checkpoints.stored_plans import (
     FILE,
     chosen_plan,
     save_plan,
+    settings_in_use,
     situation,
 )
 from avit_jax.execution.plan import default_plan
@@ -78,6 +79,33 @@ def test_auto_takes_the_execution_that_calibration_found_for_this_situation(conf
     assert Experiment(config, tmp_path).execution == "masked"
     config.inference.batch_size = 32
     assert Experiment(config, tmp_path).execution == "compact"
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("avit_micro_patch4_32", {"gate_center": 3.0}),
+        ("dvt_avit_deit_micro", {"thresholds": (0.5, 0.6)}),
+        ("dvt_avit_deit_micro", {"inner.gate_center": 3.0}),
+    ],
+)
+def test_static_sizes_and_races_are_for_the_settings_that_they_were_measured_with(
+    name, setting, tmp_path
+):
+    config = configs.base(model=name)
+    config.inference.batch_size = 16
+    model = configs.make_model(config)
+    plan = dataclasses.replace(model.default_plan(16), static_rows=(7,) * model.static_parts)
+    record = {"execution": "static", "settings": settings_in_use(model)}
+    save_plan(tmp_path, situation(model.shape, 16), plan, record)
+    same = Experiment(config, tmp_path)
+    assert same.plan == plan and same.execution == "static"
+    changed = configs.changed(config, {f"method.{key}": value for key, value in setting.items()})
+    other = Experiment(changed, tmp_path)
+    assert other.plan == dataclasses.replace(plan, static_rows=None)
+    assert other.execution == "compact"
+    changed.inference.static_rows = plan.static_rows
+    assert Experiment(changed, tmp_path).plan == plan
 
 
 def test_an_execution_or_sizes_in_the_config_are_not_overruled(config, tmp_path):

@@ -42,13 +42,15 @@ def test_every_method_can_be_exported_for_all_platforms(method):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("execution", ["compact", "static"])
 @pytest.mark.parametrize("method", ["dvt", "dvt of avit"])
-def test_cascades_can_be_exported_with_images_that_leave(method):
+def test_cascades_can_be_exported_with_images_that_leave(method, execution):
     model, params, _, _ = case_of(method)
     images = images_of(model)
-    found = jax.jit(exported(model, "compact", PLAN).call)(
-        named(params), images, np.ones(BATCH, bool)
-    )
+    plans = plans_for(model, BATCH, PLAN)
+    plans = {name: dataclasses.replace(plan, static_rows=(1,)) for name, plan in plans.items()}
+    program = export_program(model, execution=find(execution), batch_size=BATCH, plans=plans)
+    found = jax.jit(program.call)(named(params), images, np.ones(BATCH, bool))
     expected = jax.jit(model.apply)(params, normalise(images))
     np.testing.assert_allclose(found["logits"], expected.logits, atol=1e-5)
     np.testing.assert_allclose(found["gmacs"], model.gmacs(expected), rtol=1e-6)
