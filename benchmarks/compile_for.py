@@ -2,11 +2,12 @@
 
     pip install -e '.[compile-gpu]' && python benchmarks/compile_for.py gpu
     pip install -e '.[compile-tpu]' && python benchmarks/compile_for.py v5e --programs dense,masked
+    python benchmarks/compile_for.py v5e --models dvt_deit_small --reach 0.15,0.05 --programs static
 
 In an environment each, because one process holds one of the plug-ins; Python 3.12 (JAX 0.11 or
 later). "gpu" is an H100; TPUs are v4, v5e, v5p and v6e. Nothing runs, so nothing is measured but
 the time of compiling: what is printed is read from the compiled program. Images are taken to halt
-as in a synthetic profile.
+as in a synthetic profile, and of a cascade so many reach its exits as `--reach` says.
 
 Programs are executions of inference, "gradients" (loss and gradients of a masked training step) and
 "live" (of one on live rows).
@@ -37,6 +38,7 @@ import numpy as np
 import avit_jax
 from avit_jax.benchmark.absent_machines import TPUS, compile_for, platform_of
 from avit_jax.benchmark.compiled_text import work_of
+from avit_jax.errors import UserError
 from avit_jax.execution.execution import executed_gmacs
 from avit_jax.execution.executions import find
 from avit_jax.losses import classification
@@ -51,16 +53,26 @@ from avit_jax.types import Usage
 TOGETHER = 32  # images that are measured at once
 
 
-def usage_of(name: str, share: float | None, batch_size: int) -> tuple[Usage, ...]:
+def usage_of(
+    name: str, share: float | None, batch_size: int, reach: tuple[float, ...] = ()
+) -> tuple[Usage, ...]:
     """What runs of images that need a share of the dense GMACs; the paper's share if unset.
 
-    Measured on the CPU, in masked execution and float32; without a profile everything runs.
+    Measured on the CPU, in masked execution and float32; without a profile everything runs, but for
+    the exits of a cascade, which the first images of a batch reach in these shares.
     """
     model = avit_jax.create_model(name)
+    if reach and len(reach) != len(model.stages) - 1:
+        raise UserError(f"--reach {reach}: write a share for each exit of {name} but the first.")
     share = share or model.synthetic_profiles().get("paper")
     if share is None:
         shapes = [(shape.depth, batch_size, shape.num_tokens) for shape in model.stages]
-        return tuple(Usage(tokens=np.ones(shape, bool)) for shape in shapes)
+        counts = [round(batch_size * part) for part in (1.0, *(reach or [1.0] * len(shapes[1:])))]
+        here = [np.arange(batch_size)[:, None] < count for count in counts]
+        return tuple(
+            Usage(tokens=np.broadcast_to(goes_on, shape))
+            for goes_on, shape in zip(here, shapes, strict=True)
+        )
     params, images = model.synthetic(share, batch_size)
     apply = jax.jit(lambda params, images: model.apply(params, images).usage)
     parts = [apply(params, images[i : i + TOGETHER]) for i in range(0, batch_size, TOGETHER)]
@@ -132,13 +144,15 @@ def main() -> None:
     parser.add_argument("--batch_sizes", default="256")
     parser.add_argument("--programs", default="dense,masked,static,gradients,live")
     parser.add_argument("--share", type=float, help="of the dense GMACs; the paper's if unset")
+    parser.add_argument("--reach", default="", help="shares that reach each exit but the first")
     parser.add_argument("--dtype", default="bfloat16")
     arguments = parser.parse_args()
+    reach = tuple(map(float, filter(None, arguments.reach.split(","))))
     rows, platform = [], platform_of(arguments.target)
     for name in arguments.models.split(","):
         model = avit_jax.create_model(name, dtype=arguments.dtype)
         for batch_size in map(int, arguments.batch_sizes.split(",")):
-            usage = usage_of(name, arguments.share, batch_size)
+            usage = usage_of(name, arguments.share, batch_size, reach)
             for kind in arguments.programs.split(","):
                 ratio = None
                 if kind == "gradients":

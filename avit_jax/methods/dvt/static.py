@@ -81,25 +81,23 @@ def run(
         `logits`, `exits`, `usage` and `fits`, False for an image that had no place in an exit. It
         is in none from there on, and has the answer of the exit before.
     """
-    size = len(images)
-    # Of the exit that runs: images in its places, and the place of each image of the batch.
-    held = place = jnp.arange(size)
+    size, here = len(images), images
+    place = None  # of each image of the batch among those of the exit; `None`: its own
     reached, fits, output = exists, jnp.ones(size, bool), None
     answers, usages = [], []
     for index, capacity in enumerate((size, *capacities)):
         if capacity < size:
-            size = capacity
-            order = jnp.argsort(~reached, stable=True)
+            size, order = capacity, jnp.argsort(~reached, stable=True)
             held = order[:size]
-            output = _of_images(model, output, place[held])
-            place = jnp.argsort(order)
+            output = _of_images(model, output, held if place is None else place[held])
+            here, place = images[held], jnp.argsort(order)
             fits = fits & (~reached | (place < size))
             reached = reached & fits
-        output = model.run_exit(index, network, images[held], Call(), output)
-        back = jnp.minimum(place, size - 1)
-        logits = output.logits[back]
+        output = model.run_exit(index, network, here, Call(), output)
+        logits = _of_batch(output.logits, place, axis=0)
         answers.append(jnp.where(reached[:, None], logits, answers[-1]) if answers else logits)
-        usage = jax.tree.map(lambda ran, back=back: ran[:, back], output.usage[0])
+        used = output.usage[0]
+        usage = jax.tree.map(lambda ran, place=place: _of_batch(ran, place, axis=1), used)
         usages.append(early_exit.usage_of(usage, reached))
         if index < len(capacities):
             leaves, _ = early_exit.sure(logits, model.settings.confidences[index])
@@ -117,3 +115,8 @@ def _of_images(model: Any, output: Output, places: Array) -> Output:
         for name in model.shown
     }
     return Output(logits=output.logits, usage=(), aux=shown)
+
+
+def _of_batch(said: Array, place: Array | None, *, axis: int) -> Array:
+    """What an exit says of its places, of every image of the batch; anything without a place."""
+    return said if place is None else jnp.take(said, place, axis=axis, mode="clip")
