@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avit_jax.viz import palette
+from avit_jax.viz import exit_maps, palette
 from avit_jax.viz.look import Looked
 from avit_jax.viz.matplotlib_figure import hide_frame, new_figure, shortened, write_png
 from avit_jax.viz.patches import depth_over, on_grid
@@ -19,25 +19,27 @@ ON, OFF = (52, 58, 70), (226, 229, 235)  # colours of parts that ran and of thos
 def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
     """Write photograph, map and legend side by side as a PNG; heads and halves where they differ.
 
+    Of a model with several exits there is a map for each, on its own grid.
+
     Args:
         looked: the image.
         path: of the PNG.
         title: in one line, above the photograph.
         grid: patches along each side.
     """
-    depths = on_grid(looked.depth, grid)
-    layers = len(looked.live)
+    layers, first, maps = _maps(looked, grid)
     panels = used_parts(looked)
     shares = [0.11 * (used.shape[1] + 3) for _, used in panels]
-    width = 2 * _PANEL + 3 * _GAP + _BAR + sum(share + _BETWEEN for share in shares)
+    pictures_end = (1 + len(maps)) * (_PANEL + _GAP) + _GAP
+    width = pictures_end + _BAR + sum(share + _BETWEEN for share in shares)
     height = _PANEL + _TITLE + _GAP
     figure = new_figure(width, height, dpi=DOTS_PER_INCH)
 
     def axes(left: float, breadth: float):
         return figure.add_axes((left / width, _GAP / height, breadth / width, _PANEL / height))
 
-    pictures = (looked.photograph, depth_over(looked.photograph, depths, layers))
-    captions = (title, f"mean depth {looked.depth.mean():.1f} of {layers} layers")
+    pictures = [looked.photograph, *(picture for picture, _ in maps)]
+    captions = [title, *(caption for _, caption in maps)]
     for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         axis = axes(_GAP + index * (_PANEL + _GAP), _PANEL)
         axis.imshow(picture, interpolation="nearest")
@@ -45,13 +47,31 @@ def write(looked: Looked, path: Path, *, title: str, grid: int) -> None:
         axis.set_title(
             shortened(caption, longest=40), fontsize=8, loc="left", pad=4, parse_math=False
         )
-    left = 3 * _GAP + 2 * _PANEL - 0.02
-    legend(axes(left, 0.13), layers, first=min(1, depths.min()))
+    left = pictures_end - 0.02
+    legend(axes(left, 0.13), layers, first=first)
     left += _BAR
     for (name, used), share in zip(panels, shares, strict=True):
         matrix(axes(left, share), name, used)
         left += share + _BETWEEN
     write_png(figure, path, dots_per_inch=DOTS_PER_INCH)
+
+
+def _maps(looked: Looked, grid: int) -> tuple[int, int, list[tuple[np.ndarray, str]]]:
+    """The most layers of a map, the least that the legend has to name, and maps with captions."""
+    if looked.exit_maps is None:
+        depths, layers = on_grid(looked.depth, grid), len(looked.live)
+        picture = depth_over(looked.photograph, depths, layers)
+        caption = f"mean depth {looked.depth.mean():.1f} of {layers} layers"
+        return layers, min(1, depths.min()), [(picture, caption)]
+    least = min(depths.min() for depths in looked.exit_maps[: looked.exit + 1])
+    maps = [
+        (
+            exit_maps.map_over(looked, index, len(looked.photograph)),
+            exit_maps.caption(looked, index),
+        )
+        for index in range(len(looked.exit_maps))
+    ]
+    return max(looked.exit_layers), min(1, least), maps
 
 
 def legend(axis, depth: int, *, first: int = 1) -> None:
