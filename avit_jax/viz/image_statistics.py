@@ -102,7 +102,7 @@ def summarise(
         else `None`: the shares of the images `stopped` at each, its `layers`, and if each had to
         answer at the latest, `gmacs` and `top1`, `None` where no class is known), `difficulty` (see
         `difficulty.relation`) and `rows` (the numbers of each image, with its name and classes;
-        its `exit` counts from 1).
+        its `exit` counts from 0).
     """
     live = np.stack([one.ran["tokens"] for one in rows])
     counts = np.sum([one.depth_counts for one in rows], 0, dtype=np.float64)
@@ -184,5 +184,5 @@ def _plain(row: Row, class_names: Sequence[str]) -> dict[str, Any]:
         "right": row.right,
         "gmacs": row.gmacs,
         "kept": row.kept,
-        "exit": None if row.exit is None else row.exit + 1,
+        "exit": row.exit,
     }
