@@ -14,14 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from avit_jax.viz import depth_figure, palette
+from avit_jax.viz import palette
 from avit_jax.viz.exit_maps import map_over
 from avit_jax.viz.look import Looked
 from avit_jax.viz.matplotlib_figure import hide_frame, new_figure, png_bytes, shortened
+from avit_jax.viz.sheet import DOTS_PER_INCH
 
 ENDS = 5  # of each exit: the surest images, and as many of the least sure
 SIDE = 200  # pixels of a photograph that is kept
-_PANEL, _GAP, _MARGIN = SIDE / depth_figure.DOTS_PER_INCH, 0.05, 0.08  # inches
+_PANEL, _GAP, _MARGIN = SIDE / DOTS_PER_INCH, 0.05, 0.08  # inches
 _BEFORE, _HEADING, _CAPTION, _NAMES, _LEGEND = 0.1, 0.13, 0.23, 0.13, 0.42  # inches
 _LONGEST = 12  # letters of a caption
 _WRONG, _PAPER = palette.OKABE_ITO["vermilion"], 255
@@ -116,7 +117,7 @@ def draw(gallery: Gallery, class_names: Sequence[str]) -> bytes:
     left = _MARGIN + _NAMES * halts
     breadth = columns * (_PANEL + _GAP)
     width, height = left + breadth + _MARGIN, sum(heights) + _MARGIN + _LEGEND * halts
-    figure = new_figure(width, height, dpi=depth_figure.DOTS_PER_INCH)
+    figure = new_figure(width, height, dpi=DOTS_PER_INCH)
     top = height
     for index, (row, tall) in enumerate(zip(gallery.rows, heights, strict=True)):
         heading = f"exit {index + 1}: {gallery.about(index)}"
@@ -131,7 +132,7 @@ def draw(gallery: Gallery, class_names: Sequence[str]) -> bytes:
     if halts:
         box = (0.25, (_MARGIN + 0.22) / height, 0.5, 0.1 / height)
         _legend(figure.add_axes(box), max(gallery.layers))
-    return png_bytes(figure, dots_per_inch=depth_figure.DOTS_PER_INCH)
+    return png_bytes(figure, dots_per_inch=DOTS_PER_INCH)
 
 
 class Strip(NamedTuple):
