@@ -63,7 +63,9 @@ class Sheet:
     def write(self, path: Path) -> None:
         """Write the sheet as a PNG that is never seen half-written."""
         buffer = io.BytesIO()
-        self._image.save(buffer, format="PNG", dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
+        dots = (DOTS_PER_INCH, DOTS_PER_INCH)
+        # The usual level takes twice as long, for files that are smaller by a third.
+        self._image.save(buffer, format="PNG", dpi=dots, compress_level=2)
         write_bytes_atomic(path, buffer.getvalue())
 
 
