@@ -189,7 +189,7 @@ class Experiment:
 
     def calibration_images(self, limit: int) -> Selection:
         """At most so many images to try settings on, evenly spaced."""
-        split = self.settings.data.calibration_split or self.settings.data.train_split
+        split = self.settings.data.tried_on
         return _some(self._open(split), limit, split=split)
 
     def measured_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from avit_jax.calibration.dialled_model import DialledModel
 from avit_jax.checkpoints.budgets import Budget, parse_budget
 from avit_jax.checkpoints.operating_points import LEARNT, OperatingPoint, measured_with, save_points
 from avit_jax.checkpoints.workdir import as_rows
+from avit_jax.config.data import Data
 from avit_jax.errors import UserError
 from avit_jax.evaluation import report
 from avit_jax.experiment import Experiment
@@ -58,7 +59,7 @@ def dial_run(config: ConfigDict, workdir: Path, budgets: Sequence[str]) -> list[
 
 
 def _dialled(experiment: Experiment, asked: Sequence[Budget]) -> list[OperatingPoint]:
-    config, workdir = experiment.config, experiment.workdir
+    config, workdir, data = experiment.config, experiment.workdir, experiment.settings.data
     params = experiment.weights().params
     measured = measured_with(config, workdir)  # of the checkpoint just read, which was sound
     dialled = DialledModel(experiment, params)
@@ -73,7 +74,8 @@ def _dialled(experiment: Experiment, asked: Sequence[Budget]) -> list[OperatingP
     dense = report.evaluate_as(experiment, params, "dense")
     record = {
         "calibration": f"{len(dialled.selection)} images of {dialled.selection.title}",
-        "evaluation": f"{dense['images']} images of {experiment.settings.data.eval_split}",
+        "evaluation": f"{dense['images']} images of {data.eval_split}",
+        "evaluation_held_out": not data.tries_what_it_evaluates,
         "top1_dense": dense["top1"],
     }
     for family, others in list(families.items())[1:]:
@@ -91,6 +93,7 @@ def _dialled(experiment: Experiment, asked: Sequence[Budget]) -> list[OperatingP
     for name, value in as_rows(experiment.changes):
         print(f"{name}: {value}")
     print(f"found on {record['calibration']}; top-1 and held-out cost: {record['evaluation']}")
+    _name_same_images(data)
     print(columns(*rows(points, top1_dense=dense["top1"])), flush=True)
     if len(families) > 1:
         print(f"\n{columns(*comparison(families))}", flush=True)
@@ -118,6 +121,16 @@ def _refuse_what_has_no_dial(experiment: Experiment) -> None:
             "met: write the config of an adaptive model."
         )
     refuse_several_processes("calibrate")
+
+
+def _name_same_images(data: Data) -> None:
+    if data.tries_what_it_evaluates:
+        logger.warning(
+            "the settings were found on images of %s, the very ones that top-1 and cost are told "
+            "of (%s), so both flatter: name another split with --config.data.calibration_split.",
+            data.tried_on,
+            data.eval_split,
+        )
 
 
 def _name_misses(points: Sequence[OperatingPoint]) -> None:

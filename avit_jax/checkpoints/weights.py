@@ -174,12 +174,14 @@ def weights_of_run(
 def _resized(trained: Model, model: Model) -> Callable[[Params], Params] | None:
     """What makes parameters fit a model that takes images of another size; `None` if it does not.
 
-    Positions are interpolated as in weights of others.
+    Positions are interpolated, and kernels of a cascade resized, as in weights of others.
     """
-    size = model.shape.image_size
-    if size == trained.shape.image_size:
+    if model.shape.image_size == trained.shape.image_size:
         return None
-    alike = dataclasses.replace(trained, shape=dataclasses.replace(trained.shape, image_size=size))
+    try:
+        alike = trained.on_images_of(model)
+    except UserError:  # it has no such form: what differs is said of the sizes
+        return None
     if _sizes(alike.abstract_params()) != _sizes(model.abstract_params()):
         return None
 

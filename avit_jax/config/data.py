@@ -36,6 +36,21 @@ class Data:
         validators.share_below_one(self, "holdout", "max_bad_share", prefix="config.data.")
 
     @property
+    def tried_on(self) -> str:
+        """The split that --mode calibrate tries settings on."""
+        return self.calibration_split or self.train_split
+
+    @property
+    def tries_what_it_evaluates(self) -> bool:
+        """Whether that is the evaluation split, or one of the two is a part of the other.
+
+        Of two parts of one split nobody knows here whether they share images.
+        """
+        names = {self.tried_on, self.eval_split}
+        whole = {name.partition("[")[0] for name in names}
+        return len(names) == 1 or (len(whole) == 1 and whole <= names)
+
+    @property
     def held_out(self) -> float:
         """`holdout`, or 0 where other splits are named: nothing is taken away from those."""
         is_usual = self.train_split == "train" and self.eval_split in ("train", "validation")

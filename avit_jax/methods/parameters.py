@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -37,6 +37,11 @@ class Parameterized(abc.ABC):
     settings: Any
     upstream_names: ClassVar[Mapping[str, str]] = {}
     one_network: ClassVar[bool] = True
+
+    def on_images_of(self, other: Self) -> Self:
+        """The same model on images of another's size, which has as many parts of each kind."""
+        shape = dataclasses.replace(self.shape, image_size=other.shape.image_size)
+        return dataclasses.replace(self, shape=shape)
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """All parameters of the model as one NNX module."""

@@ -9,6 +9,8 @@ from avit_jax.models.soft_split import SPLITS, Split, windows
 
 # First soft splits of the published cascade (DVT's code), by pixels and grid.
 _PUBLISHED = {(224, 7): Split(14, 8, 3), (224, 10): Split(11, 6, 5)}
+# The later splits, and those of the same windows that leave the border out: 13 tokens of 28.
+_LATER = (SPLITS[1:], (SPLITS[1], SPLITS[2]._replace(pad=0)))
 
 
 def check_tiled(shape: Any) -> None:
@@ -33,21 +35,31 @@ def splits_of(image_size: int, grid: int) -> tuple[Split, ...]:
 
     Its stride is the largest that gives the grid, from the one at which windows are no more than
     the later splits can take; its windows overlap as the published ones do (7 pixels every 4), and
-    of the paddings it has the one that is nearest to even.
+    of the paddings it has the one that is nearest to even. Grids that no such split gives, as one
+    less than the finest, are made by a last split that is not padded.
 
     Raises:
         UserError: there is none.
     """
-    if known := _PUBLISHED.get((image_size, grid)):
-        return (known, *SPLITS[1:])
-    for stride in range(-(-image_size // (4 * grid)), 0, -1):
-        size = -(-7 * stride // 4)
-        even = -(-(size - stride) // 2)
-        for pad in sorted(range(size), key=lambda pad: abs(pad - even)):
-            splits = (Split(size, stride, pad), *SPLITS[1:])
-            if grid_of(image_size, splits) == grid:
-                return splits
+    if found := _splits_of(image_size, grid):
+        return found
+    others = sorted(range(1, image_size // 16 + 1), key=lambda one: (abs(one - grid), one))
+    near = next((str(one) for one in others if _splits_of(image_size, one)), "another grid")
     raise UserError(
         f"images of {image_size} pixels have no soft splits to {grid} x {grid} tokens: write "
-        "larger images or another grid."
+        f"{near} instead, or larger images."
     )
+
+
+def _splits_of(image_size: int, grid: int) -> tuple[Split, ...] | None:
+    if known := _PUBLISHED.get((image_size, grid)):
+        return (known, *SPLITS[1:])
+    for later in _LATER:
+        for stride in range(-(-image_size // (4 * grid)), 0, -1):
+            size = -(-7 * stride // 4)
+            even = -(-(size - stride) // 2)
+            for pad in sorted(range(size), key=lambda pad: abs(pad - even)):
+                splits = (Split(size, stride, pad), *later)
+                if grid_of(image_size, splits) == grid:
+                    return splits
+    return None

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from avit_jax.viz import exit_maps
 from avit_jax.viz.html_usage import usage
 from avit_jax.viz.look import Looked
 from avit_jax.viz.patches import depth_over, on_grid, side_near
 
 SIDE = 336  # pixels of a picture in the page, at most
+EXIT_SIDE = 144  # of the map of an exit
 THUMBNAIL = 112  # of the one per block
 JPEG_QUALITY = 86
 
@@ -49,18 +51,19 @@ def card(
     links = "".join(f'<a href="{address}">{text}</a>' for text, address in files.items())
     blocks = usage(
         looked,
-        photograph=_jpeg(looked.photograph, THUMBNAIL),
+        photograph=jpeg(looked.photograph, THUMBNAIL),
         name=name,
         order=order,
         grid=grid,
     )
     return f"""
-<article class="card" data-order="{order}" data-depth="{mean:.6f}" data-gmacs="{looked.gmacs:.9g}"
+<article class="card" id="image{order}" data-order="{order}"{_exit_data(looked)}
+  data-depth="{mean:.6f}" data-gmacs="{looked.gmacs:.9g}"
   data-confidence="{looked.confidence:.6f}" data-right="{right}" data-grid="{grid}"
   data-live="{base64.b64encode(live.tobytes()).decode()}">
-<div class="pair"><div><img src="{_jpeg(looked.photograph, side)}" alt="{name}"></div>
+<div class="pair"><div><img src="{jpeg(looked.photograph, side)}" alt="{name}"></div>
 <a href="{figure}" title="open the figure"><img
-  src="{_jpeg(depth_over(looked.photograph, depths, layers), side)}"
+  src="{jpeg(depth_over(looked.photograph, depths, layers), side)}"
   alt="Depth map of {name}: patches went through {spread}"><canvas hidden></canvas></a></div>
 <div class="text"><h3 class="name" title="{name}">{name}</h3>
 <p class="answer"><span>{escaped(class_names[looked.answer])}</span>
@@ -68,7 +71,7 @@ def card(
 {_truth(looked, class_names)}
 <dl class="measures">{_measure("Depth", f"{mean:.1f} of {layers} layers", mean / layers)}
 {_measure("GMACs", f"{looked.gmacs:.4g} ({share:.0%} of dense)", share)}{_exit(looked)}</dl>
-{blocks}
+{_exit_maps(looked, name)}{blocks}
 <p class="files">{links}</p>
 </div></article>"""
 
@@ -89,6 +92,24 @@ def _exit(looked: Looked) -> str:
     return _measure("Exit", f"{looked.exit + 1} of {count}", (looked.exit + 1) / count)
 
 
+def _exit_data(looked: Looked) -> str:
+    return "" if looked.exit is None else f' data-exit="{looked.exit + 1}"'
+
+
+def _exit_maps(looked: Looked, name: str) -> str:
+    """A depth map for each exit, an empty place for those that the image did not reach."""
+    if looked.exit is None:
+        return ""
+    figures = ""
+    for index in range(len(looked.exit_maps)):
+        words, picture = exit_maps.caption(looked, index), "<i></i>"
+        if index <= looked.exit:
+            source = jpeg(exit_maps.map_over(looked, index, EXIT_SIDE), EXIT_SIDE)
+            picture = f'<img src="{source}" alt="Depth map of {name}, {words}">'
+        figures += f"<figure>{picture}<figcaption>{words}</figcaption></figure>"
+    return f'<div class="maps">{figures}</div>'
+
+
 def _measure(name: str, value: str, share: float) -> str:
     width = 100 * min(max(share, 0.0), 1.0)
     return (
@@ -97,7 +118,7 @@ def _measure(name: str, value: str, share: float) -> str:
     )
 
 
-def _jpeg(pixels: np.ndarray, side: int) -> str:
+def jpeg(pixels: np.ndarray, side: int) -> str:
     """Pixels uint8 `[S, S, 3]` as the data URI of a JPEG, colours at full resolution."""
     image = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

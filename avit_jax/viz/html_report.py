@@ -44,6 +44,7 @@ def page(
     step: int | None,
     data: str,
     total: int,
+    gallery: str = "",
     notes: Sequence[str] = (),
 ) -> str:
     """The HTML of the whole page.
@@ -56,6 +57,7 @@ def page(
         step: of the checkpoint; `None` for weights of a file.
         data: what the images are.
         total: images there are to choose from.
+        gallery: from `html_gallery.section`.
         notes: sentences for the foot of the page.
     """
     depth = len(summary["depth_histogram"])
@@ -86,10 +88,11 @@ All figures are over the images on this page.</p>
 <main>
 <div class="wide"><h2>All images together</h2>
 {_charts(summary)}
+{gallery}
 <h2>Image by image</h2></div>
 <div class="bar"><div class="wide">
-<div class="key"><span>Layers</span>{_legend(depth, first=depth_charts.first_count(summary))}</div>
-{_controls(depth, labelled=bool(summary["labelled"]))}
+{_keys(summary)}
+{_controls(summary)}
 </div></div>
 <div class="wide"><div class="gallery" id="gallery">{"".join(cards)}</div>
 {_unreadable(unreadable)}</div>
@@ -100,7 +103,7 @@ through as light and shade inside each patch only, so that colours can be read o
 depth of an image is the mean over all its tokens, the class token included. GMACs are
 10<sup>9</sup> multiply-adds of one image, from embedding to classifier. Once the answer of an image
 is settled nothing of it is computed any more, even where patches had not come to rest.</p>
-{_parts_note(summary)}
+{_parts_note(summary)}{_exits_note(summary)}
 <p>The small photographs show one layer each, patches that it left out covered. Cost and difficulty:
 each point is an image; the line joins the means of equally large groups, by confidence.</p>
 <p>Figures for print and animations lie in the folder <code>images</code>, charts in
@@ -157,6 +160,18 @@ def _charts(summary: dict[str, Any]) -> str:
     return f'<div class="charts">{"".join(blocks)}</div>'
 
 
+def _keys(summary: dict[str, Any]) -> str:
+    """Legends of the maps: of all layers, and of the layers of one exit."""
+    first, exits = depth_charts.first_count(summary), summary["exits"]
+    keys = [("Layers", len(summary["depth_histogram"]))]
+    if exits is not None:
+        keys.append(("Layers in one exit", max(exits["layers"])))
+    return "".join(
+        f'<div class="key"><span>{name}</span>{_legend(depth, first=first)}</div>'
+        for name, depth in keys
+    )
+
+
 def _legend(depth: int, *, first: int) -> str:
     counts = range(first, depth + 1)
     entries = "".join(
@@ -167,7 +182,8 @@ def _legend(depth: int, *, first: int) -> str:
     return f'<ol class="legend" aria-label="{palette.LEGEND}">{entries}</ol>'
 
 
-def _controls(depth: int, *, labelled: bool) -> str:
+def _controls(summary: dict[str, Any]) -> str:
+    depth = len(summary["depth_histogram"])
     keys = (
         ("order", "order"),
         ("depth", "depth"),
@@ -180,10 +196,18 @@ def _controls(depth: int, *, labelled: bool) -> str:
         '<option value="1">right answers</option><option value="0">wrong answers</option>'
         "</select></label>"
     )
+    stops = ""
+    if summary["exits"] is not None:
+        exits = "".join(
+            f'<option value="{number}">exit {number}</option>'
+            for number in range(1, len(summary["exits"]["layers"]) + 1)
+        )
+        stops = f'<label>Stops at <select id="stops"><option value="">any</option>{exits}</select>'
+        stops += "</label>"
     return f"""<div class="controls" id="controls" hidden>
 <label>Sort by <select id="sort">{options}</select></label>
 <button id="direction" type="button" aria-label="reverse the order">↑</button>
-{show if labelled else ""}
+{show if summary["labelled"] else ""}{stops}
 <label>Tokens in <input id="layer" type="range" min="0" max="{depth}" value="0">
 <output id="layer-name" for="layer">depth map</output></label>
 <button id="play" type="button">Play</button></div>"""
@@ -208,4 +232,14 @@ def _parts_note(summary: dict[str, Any]) -> str:
     return (
         "<p>A half is the attention or the MLP of a block; a block without either leaves tokens "
         "as they are. A head counts as run where its attention ran.</p>"
+    )
+
+
+def _exits_note(summary: dict[str, Any]) -> str:
+    if summary["exits"] is None:
+        return ""
+    return (
+        "<p>Exits have patches of different sizes. The map of all layers adds them up on the "
+        "finest grid; the map of an exit has the patches of that exit, and is empty where the "
+        "image had left before.</p>"
     )

@@ -30,8 +30,9 @@ def usage(looked: Looked, *, photograph: str, name: str, order: int, grid: int) 
 def _strip(looked: Looked, *, photograph: str, name: str, order: int, grid: int) -> str:
     layers = len(looked.live)
     live = on_grid(looked.live, grid)
-    rows = -(-layers // PER_ROW)
-    columns = -(-layers // rows)
+    together = max(looked.exit_layers or (layers,))  # so that an exit begins with a row
+    columns = -(-together // -(-together // PER_ROW))
+    rows = -(-layers // columns)
     width = columns * (_CELL + _GAP) - _GAP
     height = rows * (_CELL + _NUMBER + _GAP) - _GAP
     blocks = "".join(

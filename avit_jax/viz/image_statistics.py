@@ -32,6 +32,7 @@ class Row:
         exit: the exit that answered, from 0; `None` for models with one.
         exit_answers: `[E]`, the class if each exit had to answer at the latest, or `None` likewise.
         exit_gmacs: `[E]`, multiply-adds up to each exit, or `None` likewise.
+        exit_layers: layers of each exit, or `None` likewise.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Row:
     exit: int | None = None
     exit_answers: np.ndarray | None = None
     exit_gmacs: np.ndarray | None = None
+    exit_layers: tuple[int, ...] | None = None
 
     @property
     def kept(self) -> dict[str, float]:
@@ -73,6 +75,7 @@ def row(looked: Looked) -> Row:
         exit=looked.exit,
         exit_answers=looked.exit_answers,
         exit_gmacs=looked.exit_gmacs,
+        exit_layers=looked.exit_layers,
     )
 
 
@@ -96,9 +99,10 @@ def summarise(
         `labelled` (images whose class is known), `top1` (share of those that are answered right,
         `None` where there is none), `classes` (of those classes: `name`, `images`, `mean_depth`,
         `gmacs`, `kept`, and `stopped` as below; shallowest first), `exits` (of models with several,
-        else `None`: the shares of the images `stopped` at each, and if each had to answer at the
-        latest, `gmacs` and `top1`, `None` where no class is known), `difficulty` (see
-        `difficulty.relation`) and `rows` (the numbers of each image, with its name and classes).
+        else `None`: the shares of the images `stopped` at each, its `layers`, and if each had to
+        answer at the latest, `gmacs` and `top1`, `None` where no class is known), `difficulty` (see
+        `difficulty.relation`) and `rows` (the numbers of each image, with its name and classes;
+        its `exit` counts from 0).
     """
     live = np.stack([one.ran["tokens"] for one in rows])
     counts = np.sum([one.depth_counts for one in rows], 0, dtype=np.float64)
@@ -155,6 +159,7 @@ def _exits(rows: Sequence[Row], labelled: Sequence[Row]) -> dict[str, Any] | Non
         return None
     right = [one.exit_answers == one.label for one in labelled]
     return _stopped(rows) | {
+        "layers": rows[0].exit_layers,
         "gmacs": np.mean([one.exit_gmacs for one in rows], 0),
         "top1": np.mean(right, 0) if right else None,
     }
@@ -179,4 +184,5 @@ def _plain(row: Row, class_names: Sequence[str]) -> dict[str, Any]:
         "right": row.right,
         "gmacs": row.gmacs,
         "kept": row.kept,
+        "exit": row.exit,
     }

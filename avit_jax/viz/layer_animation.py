@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from avit_jax.viz import palette
 from avit_jax.viz.look import Looked
 from avit_jax.viz.patches import dimmed, on_grid, side_near
+from avit_jax.viz.sheet import font
 
 SIDE = 336  # pixels of a frame's picture, at most
 LAYER_MILLISECONDS, LAST_MILLISECONDS = 550, 1800
@@ -28,13 +29,13 @@ def frames(looked: Looked, *, grid: int, gmacs_dense: float) -> list[Image.Image
     """
     side = side_near(SIDE, grid)
     photograph = Image.fromarray(looked.photograph).resize((side, side), Image.Resampling.LANCZOS)
-    pixels = np.asarray(photograph, np.float64)
     live = on_grid(looked.live, grid)
+    pictures = dimmed(np.asarray(photograph), live)
     colours = palette.colours(len(live))
     result = []
-    for layer, computed in enumerate(live):
+    for layer, (picture, computed) in enumerate(zip(pictures, live, strict=True)):
         frame = Image.new("RGB", (side, side + _CAPTION), _PAPER)
-        frame.paste(Image.fromarray(dimmed(pixels, computed)))
+        frame.paste(Image.fromarray(picture))
         _caption(
             ImageDraw.Draw(frame),
             side,
@@ -101,15 +102,7 @@ def _caption(
     draw.rectangle((0, side, side, side + 4), fill=_TRACK)
     draw.rectangle((0, side, round(side * share), side + 4), fill=colour)
     top = side + 11
-    draw.text((_MARGIN, top), title, fill=_INK, font=_font(15, bold=True))
+    draw.text((_MARGIN, top), title, fill=_INK, font=font(15, bold=True))
     right = side - _MARGIN
-    draw.text((right, top + 2), patches, fill=_INK, font=_font(13), anchor="ra")
-    draw.text((right, top + 22), cost, fill=_QUIET, font=_font(13), anchor="ra")
-
-
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as Matplotlib carries it: the same on every machine."""
-    import matplotlib
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
+    draw.text((right, top + 2), patches, fill=_INK, font=font(13), anchor="ra")
+    draw.text((right, top + 22), cost, fill=_QUIET, font=font(13), anchor="ra")

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from avit_jax.methods.per_image import per_image, tokens_run
 from avit_jax.models import costs, skippable_parts
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import batch_sharding
+from avit_jax.viz.patches import on_grid
 
 SHARP = 448  # pixels; photographs are shown at the first multiple of the model's image size from it
 LARGEST_BATCH = 64
@@ -54,6 +56,9 @@ class Looked:
         exit: the exit that answered, from 0; `None` for models with one.
         exit_answers: `[E]`, the class if each exit had to answer at the latest, or `None` likewise.
         exit_gmacs: `[E]`, the multiply-adds up to each exit, or `None` likewise.
+        exit_maps: layers that each patch went through inside each exit, `E` arrays int `[g, g]` on
+          the exit's own grid, all 0 for an exit that did not run; `None` likewise.
+        exit_layers: layers of each exit, `E` numbers; `None` likewise.
     """
 
     name: str
@@ -70,6 +75,8 @@ class Looked:
     exit: int | None = None
     exit_answers: np.ndarray | None = None
     exit_gmacs: np.ndarray | None = None
+    exit_maps: tuple[np.ndarray, ...] | None = None
+    exit_layers: tuple[int, ...] | None = None
 
     @property
     def ran(self) -> dict[str, np.ndarray]:
@@ -104,6 +111,7 @@ def look(
     size = model.shape.image_size
     sharp = size * math.ceil(SHARP / size)
     see = jax.jit(_see, static_argnums=0)
+    layers = tuple(stage.depth for stage in model.stages)
     batches = pipeline.eval_batches(selection, batch_size=batch, image_size=size, augment=augment)
     with contextlib.closing(batches):
         for rows in batches:
@@ -112,13 +120,14 @@ def look(
             for row in np.flatnonzero(rows["index"] >= 0):  # the others only fill up the batch
                 yield _looked(
                     selection,
-                    {name: values[row] for name, values in (seen | rows).items()},
+                    jax.tree.map(lambda values, row=row: values[row], seen | rows),
+                    layers=layers,
                     size=sharp,
                     augment=augment,
                 )
 
 
-def _see(model: Model, params: Params, images: Array) -> dict[str, Array]:
+def _see(model: Model, params: Params, images: Array) -> dict[str, Any]:
     """The arrays behind `Looked`, the batch in front."""
     output = model.apply(params, normalise(images))
     said = per_image(model, output)
@@ -135,6 +144,10 @@ def _see(model: Model, params: Params, images: Array) -> dict[str, Array]:
     if output.exits is not None:
         answers, gmacs = output.exits.argmax(-1), model.gmacs_by_exit(output)
         of_exits = {"exit": said.exit, "exit_answers": answers.T, "exit_gmacs": gmacs.T}
+        of_exits["exit_maps"] = tuple(
+            on_grid(usage.tokens.sum(0), shape.grid)
+            for shape, usage in zip(model.stages, output.usage, strict=True)
+        )
     return of_exits | {
         "answer": said.class_index,
         "confidence": said.confidence,
@@ -146,7 +159,12 @@ def _see(model: Model, params: Params, images: Array) -> dict[str, Array]:
 
 
 def _looked(
-    selection: Selection, row: dict[str, np.ndarray], *, size: int, augment: Augment
+    selection: Selection,
+    row: dict[str, Any],
+    *,
+    layers: tuple[int, ...],
+    size: int,
+    augment: Augment,
 ) -> Looked | Unreadable:
     """One row of a batch and of what the model did with it; reads the photograph again, sharper."""
     index = int(row["index"])
@@ -168,5 +186,7 @@ def _looked(
         confidence=float(row["confidence"]),
         gmacs=float(row["gmacs"]),
         exit=int(row["exit"]) if "exit" in row else None,
+        exit_maps=row.get("exit_maps"),
+        exit_layers=layers if "exit" in row else None,
         **{part: np.array(row[part]) for part in ARRAYS if part in row},
     )

@@ -93,6 +93,20 @@ output { min-width: 74px; color: var(--ink); }
 .parts figure { margin: 0; } .parts figcaption { font-size: 12px; font-weight: 400;
   color: var(--quiet); margin: 0 0 4px; }
 .parts svg { display: block; } .on { fill: var(--ink); } .off { fill: var(--line); }
+.exit { margin: 22px 0 8px; font-size: 16px; }
+.exit span { margin-left: 8px; color: var(--quiet); font-weight: 400; font-size: 13.5px; }
+.photos { display: grid; gap: 12px 8px; grid-template-columns: repeat(10, 1fr); }
+.photos a { color: inherit; text-decoration: none; font-size: 13px; min-width: 0; }
+.photos img { display: block; width: 100%; border-radius: 6px; margin-bottom: 4px; }
+.photos b, .photos span { display: block; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; } .photos span { color: var(--quiet); font-size: 12px; }
+.maps { display: flex; gap: 8px; margin: 12px 0 0; }
+.maps figure { flex: 1; margin: 0; min-width: 0; }
+.maps img, .maps i { display: block; width: 100%; aspect-ratio: 1; border-radius: 4px;
+  background: var(--line); }
+.maps figcaption { margin: 3px 0 0; font-size: 11.5px; font-weight: 400; color: var(--quiet);
+  line-height: 1.3; }
+.card { scroll-margin-top: 90px; } .card:target { outline: 2px solid var(--accent); }
 .files { margin: auto 0 0; padding-top: 10px; font-size: 13px; }
 a { color: var(--accent); } .files a { margin-right: 14px; white-space: nowrap; }
 .unreadable { margin: 0; padding: 14px 20px 14px 38px; background: var(--card);
@@ -100,6 +114,7 @@ a { color: var(--accent); } .files a { margin-right: 14px; white-space: nowrap; 
 .unreadable span { color: var(--quiet); }
 footer { margin: 48px 0 40px; color: var(--quiet); font-size: 13.5px; }
 footer p { max-width: 84ch; margin: 0 0 8px; }
+@media (max-width: 860px) { .photos { grid-template-columns: repeat(5, 1fr); } }
 @media (max-width: 560px) { .wide { padding: 0 14px; } header { padding-top: 26px; }
   .bar { position: static; } .figures { grid-template-columns: 1fr 1fr; }
   .figures dd { font-size: 21px; } .figures > div { padding: 12px 14px; } }
@@ -112,7 +127,8 @@ SCRIPT = """
 "use strict";
 const find = (name) => document.getElementById(name);
 const gallery = find("gallery"), cards = [...gallery.children];
-const sort = find("sort"), direction = find("direction"), show = find("show");
+const sort = find("sort"), direction = find("direction");
+const show = find("show"), stops = find("stops");
 const layer = find("layer"), layerName = find("layer-name"), play = find("play");
 let sign = 1, timer = 0;
 
@@ -122,7 +138,8 @@ function arrange() {
     a.dataset.order - b.dataset.order;
   gallery.append(...cards.sort(by));
   for (const card of cards) {
-    card.hidden = Boolean(show && show.value && card.dataset.right !== show.value);
+    card.hidden = Boolean(show && show.value && card.dataset.right !== show.value) ||
+      Boolean(stops && stops.value && card.dataset.exit !== stops.value);
   }
 }
 
@@ -166,7 +183,7 @@ direction.addEventListener("click", () => {
   direction.textContent = sign > 0 ? "↑" : "↓";
   arrange();
 });
-if (show) show.addEventListener("change", arrange);
+for (const choice of [show, stops]) if (choice) choice.addEventListener("change", arrange);
 layer.addEventListener("input", () => { stop(); step(); });
 play.addEventListener("click", () => {
   if (timer) { stop(); return; }

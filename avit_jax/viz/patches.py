@@ -54,12 +54,13 @@ def dimmed(photograph: np.ndarray, computed: np.ndarray) -> np.ndarray:
 
     Args:
         photograph: pixels in 0..255; the grid divides S.
-        computed: bool `[grid, grid]`.
+        computed: bool `[..., grid, grid]`, such as one grid for each layer.
 
     Returns:
-        uint8 `[S, S, 3]`.
+        uint8 `[..., S, S, 3]`.
     """
-    size = len(photograph) // len(computed)
-    strength = np.kron(~computed, np.ones((size, size)))[..., None] * _SKIPPED_STRENGTH
-    mixed = photograph * (1 - strength) + np.array(_SKIPPED_GREY) * strength
-    return np.rint(mixed).astype(np.uint8)
+    size = len(photograph) // computed.shape[-1]
+    grey = np.array(_SKIPPED_GREY) * _SKIPPED_STRENGTH
+    covered = np.rint(photograph * (1 - _SKIPPED_STRENGTH) + grey).astype(np.uint8)
+    shown = computed.repeat(size, -1).repeat(size, -2)[..., None]
+    return np.where(shown, np.rint(photograph).astype(np.uint8), covered)

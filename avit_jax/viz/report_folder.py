@@ -18,7 +18,9 @@ from avit_jax.viz import (
     chart_choice,
     chart_style,
     depth_figure,
+    exit_gallery,
     html_card,
+    html_gallery,
     html_report,
     image_statistics,
     layer_animation,
@@ -62,6 +64,7 @@ def write_report(
     """
     rows: list[image_statistics.Row] = []
     cards: list[str] = []
+    gallery = exit_gallery.Gallery()
     unreadable: list[Unreadable] = []
     (folder / "images").mkdir()
     (folder / "charts").mkdir()
@@ -90,6 +93,7 @@ def write_report(
                 files=files,
             )
         )
+        gallery.add(looked, order)
         rows.append(image_statistics.row(looked))
     if not rows:
         raise UserError(
@@ -100,6 +104,9 @@ def write_report(
     for chart in chart_choice.chosen(summary):
         content = chart.draw(summary, chart_style.PAPER)
         (folder / "charts" / f"{chart.name}.png").write_bytes(content)
+    if gallery.rows:
+        content = exit_gallery.draw(gallery, class_names)
+        (folder / "charts" / "exit_photographs.png").write_bytes(content)
     page = html_report.page(
         cards,
         unreadable,
@@ -108,6 +115,7 @@ def write_report(
         step=step,
         data=data,
         total=total,
+        gallery=html_gallery.section(gallery, class_names),
         notes=notes,
     )
     write_text_atomic(folder / "index.html", page)

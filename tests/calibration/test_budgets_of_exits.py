@@ -43,6 +43,7 @@ def test_budgets_are_met_and_families_and_exits_stand_beside_them(calibrated, mo
     assert points[2].gmacs == pytest.approx(points[2].gmacs_dense)
     stored = json.loads((workdir / FILE).read_text())
     assert stored["calibration"] == "256 images of digits, train"
+    assert stored["evaluation_held_out"] is True
     assert [point["name"] for point in stored["quotas"]] == ["0.5", "0.7"]
     assert stored["exits"]["top1"][-1] == points[2].top1
     stages = [shape.grid for shape in Experiment(config, workdir).model.stages]

@@ -14,6 +14,7 @@ from avit_jax import main
 from avit_jax.calibration import dialled_model, meet_budgets
 from avit_jax.checkpoints.budgets import Budget
 from avit_jax.checkpoints.operating_points import FILE, at_operating_point
+from avit_jax.config.data import Data
 from avit_jax.evaluation import evaluate
 from avit_jax.evaluation.run import evaluate_run
 from tests import tiny_runs
@@ -144,3 +145,24 @@ def test_points_of_a_run_that_is_older_than_a_setting_stay_in_force(calibrated, 
     (tmp_path / FILE).write_text(json.dumps(stored))
     changed = at_operating_point(config, tmp_path, "0.7")
     assert changed.method.gate_center != config.method.gate_center
+
+
+@pytest.mark.parametrize(
+    ("calibration", "training", "evaluation", "same"),
+    [
+        (None, "train", "validation", False),
+        (None, "validation", "validation", True),
+        ("test", "train", "test", True),
+        ("test[:50%]", "train", "test", True),
+        ("test", "train", "test[50%:]", True),
+        ("test[:50%]", "train", "test[50%:]", False),
+    ],
+)
+def test_a_budget_that_is_met_on_the_images_of_its_accuracy_is_said_to_be(
+    calibration, training, evaluation, same, caplog
+):
+    data = Data(train_split=training, calibration_split=calibration, eval_split=evaluation)
+    assert data.tries_what_it_evaluates == same
+    meet_budgets._name_same_images(data)
+    assert ("data.calibration_split" in caplog.text) == same
+    assert (f"found on images of {data.tried_on}" in caplog.text) == same

@@ -44,14 +44,22 @@ def test_published_soft_splits_are_found():
 
 @pytest.mark.parametrize("size", [32, 64, 96, 128, 160, 224, 384])
 def test_soft_splits_give_the_grid_that_is_asked_for(size):
-    for grid in range(2, size // 16 - size // 64):  # nearer to the finest some have none
-        assert grid_of(size, splits_of(size, grid)) == grid
-    assert splits_of(size, size // 16) == SPLITS
+    finest = size // 16
+    for grid in {*range(2, finest - size // 64), finest - 1, finest} - {1}:
+        splits = splits_of(size, grid)  # between these some have none
+        assert grid_of(size, splits) == grid
+        assert [split.size for split in splits[1:]] == [3, 3]  # as weights have them
+    assert splits_of(size, finest) == SPLITS
 
 
-def test_a_grid_without_soft_splits_is_refused():
-    with pytest.raises(UserError, match="no soft splits to 9 x 9 tokens"):
-        splits_of(16, 9)
+def test_the_grid_next_to_the_finest_has_windows_as_the_finest():
+    assert splits_of(224, 13) == (*SPLITS[:2], (3, 2, 0))
+
+
+@pytest.mark.parametrize(("size", "grid", "near"), [(16, 9, 1), (384, 21, 20)])
+def test_a_grid_without_soft_splits_is_refused_and_the_nearest_named(size, grid, near):
+    with pytest.raises(UserError, match=f"to {grid} x {grid} tokens: write {near} instead"):
+        splits_of(size, grid)
 
 
 @pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 3), (3, 8), (7, 10), (7, 14)])

@@ -33,6 +33,8 @@ def summary(make_looked):
             exit=seed % 2,
             exit_answers=np.array([0, seed % 2]),
             exit_gmacs=np.array([1.0, 1 + seed]),
+            exit_maps=(np.ones((2, 2), int), np.ones((4, 4), int)),
+            exit_layers=(2, 3),
         )
         rows.append(image_statistics.row(looked))
     names = ("$ant_", "a name that is far too long for the chart")

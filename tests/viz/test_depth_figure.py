@@ -9,14 +9,28 @@ from avit_jax.viz import depth_figure, palette
 GRID, LAYERS = 4, 5
 
 
-def test_the_legend_names_every_layer_with_its_colour():
-    from matplotlib.figure import Figure
+class Noting:
+    """Stands for a sheet and notes what is drawn, from the bottom up."""
 
-    axis = Figure().add_subplot()
-    depth_figure.legend(axis, LAYERS)
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["1", "2", "3", "4", "5"]
-    (boxes,) = axis.images
-    np.testing.assert_array_equal(np.asarray(boxes.get_array())[:, 0], palette.colours(LAYERS))
+    def __init__(self):
+        self.boxes, self.texts = [], []
+
+    def box(self, left, top, width, height, colour):
+        self.boxes.insert(0, (top, colour))
+
+    def words(self, text, left, top, **how):
+        self.texts.insert(0, text)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_legend_names_every_layer_with_its_colour(first):
+    sheet = Noting()
+    depth_figure.legend(sheet, 0.0, LAYERS, first=first)
+    counts = np.arange(first, LAYERS + 1)
+    assert sheet.texts == [*map(str, counts), "layers"]
+    tops, colours = zip(*sheet.boxes, strict=True)
+    np.testing.assert_array_equal(colours, palette.paint(counts, LAYERS))
+    assert list(tops) == sorted(tops, reverse=True)
 
 
 def colours_in(path) -> set[tuple[int, ...]]:

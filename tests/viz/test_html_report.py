@@ -199,6 +199,26 @@ def test_the_legend_has_a_black_entry_where_patches_went_through_no_layer(write)
     assert 'background:#000000;color:#ffffff">0</li>' in legend
 
 
+def test_of_several_exits_cards_say_which_it_was_and_show_a_map_for_each_that_ran(write):
+    exits = {
+        "exit": 0,
+        "exit_answers": np.array([0, 1]),
+        "exit_gmacs": np.array([1.0, 2.0]),
+        "exit_maps": (np.full((2, 2), 1), np.zeros((4, 4), int)),
+        "exit_layers": (2, 3),
+    }
+    found = Page(write("one.png", **exits))
+    assert [a["data-exit"] for a in found.all("article")] == ["1"]
+    assert [a["value"] for a in found.all("option")][-3:] == ["", "1", "2"]
+    maps = [a for a in found.all("img") if a["alt"].startswith("Depth map of one.png, exit")]
+    assert [a["alt"] for a in maps] == ["Depth map of one.png, exit 1: 1.0 of 2 layers"]
+    assert "exit 2: not reached" in found.text
+    assert len(found.all("ol", class_="legend")) == 2
+    plain = Page(write("one.png"))
+    assert not plain.all("select", id="stops")
+    assert len(plain.all("ol", class_="legend")) == 1
+
+
 def test_a_report_is_known_from_other_folders(write, tmp_path):
     assert not is_report(tmp_path)
     (tmp_path / "index.html").write_text("<html>my own page</html>")

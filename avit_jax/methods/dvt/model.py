@@ -74,12 +74,7 @@ class Model(static.StaticCascade, base.Model):
 
     def __post_init__(self):
         """Sizes are compared here, where both are known."""
-        if self.settings.grids[-1] != self.shape.grid:
-            raise UserError(
-                f"grids {self.settings.grids} end with {self.settings.grids[-1]}, but the model "
-                f"has {self.shape.grid} patches along each side: write another last grid, or "
-                "another image_size or patch_size."
-            )
+        stages.refuse_other_grid(self.shape, self.settings.grids)
         if self.settings.inner is None:
             filled = dataclasses.replace(self.settings, inner=self.inner.settings)
             object.__setattr__(self, "settings", filled)
@@ -109,6 +104,10 @@ class Model(static.StaticCascade, base.Model):
     def plain(self) -> base.Model:
         """The method of the exits on the finest grid alone, whose weights can start a cascade."""
         return dataclasses.replace(self.inner, shape=self.shape)
+
+    def on_images_of(self, other: base.Model) -> Model:
+        """See `base.Model.on_images_of`; on the other's grids, if it has any."""
+        return stages.on_images_of(self, other)
 
     @property
     def draws(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from typing import Any
 
 from avit_jax.errors import UserError
 from avit_jax.methods.dvt.settings import Settings
@@ -10,6 +12,34 @@ from avit_jax.models.backbone import Shape
 from avit_jax.models.reuse_shape import Reuse
 from avit_jax.models.soft_split import Split
 from avit_jax.models.t2t import T2TShape
+
+
+def on_images_of(cascade: Any, other: Any) -> Any:
+    """A cascade on images of the size and, if it has as many, on the grids of another model.
+
+    Raises:
+        UserError: that model has no such grids.
+    """
+    shape = dataclasses.replace(cascade.shape, image_size=other.shape.image_size)
+    settings, theirs = cascade.settings, other.settings
+    if isinstance(theirs, Settings) and len(theirs.grids) == len(settings.grids):
+        settings = dataclasses.replace(
+            settings, grids=theirs.grids, first_splits=theirs.first_splits
+        )
+    return dataclasses.replace(cascade, shape=shape, settings=settings)
+
+
+def refuse_other_grid(shape: Shape, grids: tuple[int, ...]) -> None:
+    """Raises UserError unless the last grid is that of the backbone."""
+    if grids[-1] == shape.grid:
+        return
+    scaled = tuple(round(grid * shape.grid / grids[-1]) for grid in grids)
+    rises = scaled[0] > 0 and all(one < other for one, other in itertools.pairwise(scaled))
+    way = f"grids {scaled}" if rises else "another last grid"
+    raise UserError(
+        f"grids {grids} end with {grids[-1]}, but images of {shape.image_size} pixels have "
+        f"{shape.grid} patches along each side: write {way}, or another image_size or patch_size."
+    )
 
 
 def stages(shape: Shape, settings: Settings) -> tuple[Shape, ...]:

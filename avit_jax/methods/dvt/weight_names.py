@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from avit_jax.errors import UserError
+from avit_jax.methods.dvt import windows
 from avit_jax.methods.dvt.networks import Networks
 from avit_jax.models.functional import Params
 from avit_jax.pretrained import names, spelling
@@ -87,6 +88,7 @@ def from_timm(model: Any, state_dict: Mapping[str, np.ndarray]) -> Params:
         part = {n.partition(".")[2]: a for n, a in state_dict.items() if n.startswith(f"{theirs}.")}
         reuse = {n: a for n, a in part.items() if _FEATURES[10:] in n or n.startswith(_RELATIONS)}
         network = {name: array for name, array in part.items() if name not in reuse}
+        network = windows.fitted(network, one)
         try:
             params[ours] = one.from_timm(network) | _reuse(model, ours, one, reuse)
         except UserError as error:
