@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -56,12 +57,21 @@ def run(arguments: list[str], *, devices: int = 1) -> tuple[int, str, str]:
     It gets a process of its own, but none that imports the program again, which takes longer than
     most of what tests ask of it: it is forked from one that has done so and nothing else.
     """
-    forked = multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload(["avit_jax.main", "avit_jax.training.loop"])
+    return _forked(None, arguments[3:], devices)
+
+
+def run_script(script: Path, *arguments: str) -> tuple[int, str, str]:
+    """What `python script arguments` does, in a process as that of `run`."""
+    return _forked(script, list(arguments), devices=1)
+
+
+def _forked(script: Path | None, arguments: list[str], devices: int) -> tuple[int, str, str]:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["avit_jax.main", "avit_jax.training.loop"])
     environment = os.environ | {"XLA_FLAGS": compiling.flags_for(devices)}
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "out"), Path(folder, "err")
-        process = forked.Process(target=_main, args=(arguments[3:], environment, *written))
+        process = processes.Process(target=_main, args=(script, arguments, environment, *written))
         process.start()
         process.join(timeout=300)
         if process.exitcode is None:
@@ -70,8 +80,10 @@ def run(arguments: list[str], *, devices: int = 1) -> tuple[int, str, str]:
         return process.exitcode, *(file.read_text() for file in written)
 
 
-def _main(arguments: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
-    """What `python -m avit_jax.main` does, in a process that has just been forked."""
+def _main(
+    script: Path | None, arguments: list[str], environment: dict[str, str], out: Path, err: Path
+) -> None:
+    """What `python -m avit_jax.main` or a script does, in a process that has just been forked."""
     for file, descriptor in ((out, 1), (err, 2)):
         with file.open("wb") as opened:
             os.dup2(opened.fileno(), descriptor)
@@ -82,8 +94,12 @@ def _main(arguments: list[str], environment: dict[str, str], out: Path, err: Pat
     os.environ.update(environment)
     jax.config.update("jax_platforms", "cpu")  # was read when JAX was imported
     os.chdir(ROOT)
-    sys.argv[:] = [main.__file__, *arguments]
-    main.run()
+    sys.argv[:] = [str(script or main.__file__), *arguments]
+    if script is None:
+        main.run()
+    else:
+        sys.path.insert(0, str(script.parent))
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def metrics(workdir: Path) -> list[dict]:
