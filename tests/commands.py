@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests import compiling
@@ -48,11 +51,55 @@ def start(arguments: list[str], *, devices: int = 1, **environment: str) -> subp
     )
 
 
-def run(arguments: list[str], *, devices: int = 1, **environment: str) -> tuple[int, str, str]:
-    """Run a command to its end: exit status, standard output, standard error."""
-    process = start(arguments, devices=devices, **environment)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+def run(arguments: list[str], *, devices: int = 1) -> tuple[int, str, str]:
+    """Run a command to its end: exit status, standard output, standard error.
+
+    It gets a process of its own, but none that imports the program again, which takes longer than
+    most of what tests ask of it: it is forked from one that has done so and nothing else.
+    """
+    return _forked(None, arguments[3:], devices)
+
+
+def run_script(script: Path, *arguments: str) -> tuple[int, str, str]:
+    """What `python script arguments` does, in a process as that of `run`."""
+    return _forked(script, list(arguments), devices=1)
+
+
+def _forked(script: Path | None, arguments: list[str], devices: int) -> tuple[int, str, str]:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["avit_jax.main", "avit_jax.training.loop"])
+    environment = os.environ | {"XLA_FLAGS": compiling.flags_for(devices)}
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, "out"), Path(folder, "err")
+        process = processes.Process(target=_main, args=(script, arguments, environment, *written))
+        process.start()
+        process.join(timeout=300)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        return process.exitcode, *(file.read_text() for file in written)
+
+
+def _main(
+    script: Path | None, arguments: list[str], environment: dict[str, str], out: Path, err: Path
+) -> None:
+    """What `python -m avit_jax.main` or a script does, in a process that has just been forked."""
+    for file, descriptor in ((out, 1), (err, 2)):
+        with file.open("wb") as opened:
+            os.dup2(opened.fileno(), descriptor)
+    import jax
+
+    from avit_jax import main
+
+    os.environ.update(environment)
+    jax.config.update("jax_platforms", "cpu")  # was read when JAX was imported
+    os.chdir(ROOT)
+    sys.argv[:] = [str(script or main.__file__), *arguments]
+    if script is None:
+        main.run()
+    else:
+        sys.path.insert(0, str(script.parent))
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def metrics(workdir: Path) -> list[dict]:

@@ -1,5 +1,6 @@
 """Eight simulated devices, set before JAX is first used; compiled programs that are kept."""
 
+import gc
 import os
 
 import pytest
@@ -26,3 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Take what is imported and collected out of the garbage collector's sight, and call it less.
+
+    Traces make so many objects that it looks through all the others again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)

@@ -7,7 +7,7 @@ import pytest
 from tests.parity import adavit, avit, dvt, t2t
 from tests.parity.golden import FOLDER, group, load
 
-SLOW = ("tiny_t2t_3exit", "tiny_deit_2exit", "tiny_deit_flag_variants")
+SLOW = ("tiny_t2t_3exit", "tiny_deit_2exit", "tiny_deit_flag_variants", "tiny_depth12_b4")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,18 @@ def unrolled(params, x, per_layer):
 WEIGHTS = np.array([1.0, 0.5, 2.0], np.float32)
 
 
+def test_parameters_are_drawn_with_the_keys_that_nnx_counts(params):
+    """Weights of a seed stay what they were, and what NNX would make of it."""
+    rngs = nnx.Rngs(jax.random.key(0))
+    first = nnx.Linear(DIM, DIM, rngs=rngs)
+    layers = [Layer(rngs=nnx.Rngs(key)) for key in jax.random.split(rngs.params(), DEPTH)]
+    np.testing.assert_allclose(params["first"]["kernel"], first.kernel[...], atol=1e-6)
+    for index, layer in enumerate(layers):
+        expected = nnx.to_pure_dict(nnx.state(layer, nnx.Param))
+        found = jax.tree.map(lambda leaf, index=index: leaf[index], params["layers"])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+
+
 def test_parameters_are_a_plain_nested_dict_of_arrays(params):
     def plain(tree):
         return isinstance(tree, jax.Array) or (
