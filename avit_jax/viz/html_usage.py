@@ -32,6 +32,7 @@ def _strip(looked: Looked, *, photograph: str, name: str, order: int, grid: int)
     live = on_grid(looked.live, grid)
     together = max(looked.exit_layers or (layers,))  # so that an exit begins with a row
     columns = -(-together // -(-together // PER_ROW))
+    columns = min(columns * (PER_ROW // columns), layers)  # several short exits share a row
     rows = -(-layers // columns)
     width = columns * (_CELL + _GAP) - _GAP
     height = rows * (_CELL + _NUMBER + _GAP) - _GAP
