@@ -37,7 +37,12 @@ from avit_jax.viz.palette import OKABE_ITO
 
 POSITIONS = 41  # of the dial of a model with one exit
 KINDS = {"halting": "vermilion", "cascade": "blue", "both": "green"}
-BUDGETS = (0.0035, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03)
+TITLES = {
+    "halting": "halting alone",
+    "cascade": "cascade alone",
+    "both": "cascade of halting exits",
+}
+BUDGETS = (0.0025, 0.0035, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03)
 
 
 class Held(NamedTuple):
@@ -210,7 +215,9 @@ def draw(curves: Mapping[str, np.ndarray], budgets: tuple[float, ...], file: Pat
             )
             style = {"color": colour, "marker": "o", "markersize": 4, "capsize": 3}
             heights, bars = (factor * of[:, column] for of in (mean, error))
-            axes.errorbar(mean[:, 0], heights, bars, label=f"{kind}, {len(values)} seeds", **style)
+            axes.errorbar(
+                mean[:, 0], heights, bars, label=f"{TITLES[kind]}, {len(values)} seeds", **style
+            )
         axes.set(xlabel="GMACs per image", ylabel=label)
         grid_behind_data(axes)
     panels[0].legend(frameon=False, loc="lower right")
