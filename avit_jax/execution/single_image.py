@@ -53,7 +53,6 @@ def run(
     given: Given = NOTHING,
 ) -> Buffers:
     """The block on the tokens of `after`; arguments as of `packed_block.run`."""
-
     relations = buffers.relations
 
     def treat(rows: Array, live: Array, positions: Array) -> tuple[Array, Array | None]:

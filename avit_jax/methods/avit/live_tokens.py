@@ -31,7 +31,6 @@ from avit_jax.models.functional import layer_at
 from avit_jax.types import Output, Usage
 
 Score = Callable[[Array], Array]
-ALONE = Call()  # no exit of a cascade
 
 
 def compact(
@@ -39,10 +38,10 @@ def compact(
     images: Array,
     exists: Array,
     plan: Plan,
+    call: Call,
     *,
     score: Score,
     eps: float,
-    call: Call = ALONE,
 ) -> Output:
     """Logits of one group of images, computing live tokens only.
 
@@ -51,9 +50,9 @@ def compact(
         images: `[B, H, W, 3]`, normalised.
         exists: `[B]` bool; images that only fill up the batch are False and cost nothing.
         plan: static sizes.
+        call: of an exit of a cascade what it is given (`reused`) and hands over (`shown`).
         score: halting scores `[1, rows]` of tokens `[1, rows, D]`.
         eps: a token halts above a cumulative score of `1 - eps`.
-        call: of an exit of a cascade what it gets (`reused`) and hands over (`shown`).
 
     Returns:
         `logits` and `usage`, and in `aux` what is shown.

@@ -4,6 +4,11 @@ Images that an exit has to run for are treated in blocks of a fixed number, and 
 for what is left (`execution/loops.py`). What an exit hands over lies in the order in which it ran,
 so it is written in place; the next exit reads of it the rows of the images that it runs for. What
 was handed over for finished images is never read.
+
+Where the method of the exits packs what runs (`AsExit.packs_exits`), as an A-ViT does, tokens leave
+inside an exit as well, and one number of images is enough: those that do not exist cost what is in
+front of the blocks, and the program is compiled once for each exit. An AdaViT runs masked there:
+its tokens come back, so only its MLPs and heads would gain, and each half packs anew.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from jax import Array, lax
 from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.loops import for_rows
 from avit_jax.execution.plan import Plan
-from avit_jax.methods.dvt import early_exit
+from avit_jax.methods.dvt import early_exit, hand_over
 from avit_jax.methods.forward import Call
 from avit_jax.models import costs
 from avit_jax.models.backbone import Shape
@@ -72,9 +77,11 @@ def _run(
     """
     reached, place, handed = before
     batch = len(images)
-    sizes = image_sizes(model.stages[index], plan, batch)
+    sizes = image_sizes(model, index, plan, batch)
+    count = reached.sum(dtype=jnp.int32)
     order = jnp.argsort(~reached, stable=True)
     padded = jnp.pad(order, (0, sizes[-1]), mode="edge")
+    own, part = model.exits[index], network.exit(index)
 
     def said(first: Array, size: int) -> dict[str, Any]:
         chosen = lax.dynamic_slice(padded, (first,), (size,))
@@ -83,7 +90,10 @@ def _run(
             rows = place[chosen]
             taken = {name: jnp.take(a, rows, axis=_axis(name)) for name, a in handed.items()}
             shown = Output(logits=padded, usage=(), aux=taken)
-        output = model.run_exit(index, network, images[chosen], Call(), shown)
+        call = hand_over.call_of(model, index, part, Call(), shown)
+        exists = first + jnp.arange(size) < count
+        sized = exit_plan(own.shape, plan, size)
+        output = own.compact_exit(part, images[chosen], exists, sized, call)
         (usage,) = output.usage
         shown = {name: output.aux[name] for name in model.shown if name in output.aux}
         return {"logits": output.logits, "usage": usage} | shown
@@ -109,7 +119,7 @@ def _run(
     shapes = jax.eval_shape(lambda first: said(first, sizes[0]), jnp.int32(0))
     empty = {name: room(name, part) for name, part in shapes.items()}
     blocks = dataclasses.replace(plan, row_sizes=sizes)
-    found = for_rows(body, reached.sum(dtype=jnp.int32), empty, blocks)
+    found = for_rows(body, count, empty, blocks)
     return found, jnp.argsort(order)
 
 
@@ -117,17 +127,35 @@ def _axis(name: str) -> int:
     return int(name in _LAYERED)
 
 
-def image_sizes(shape: Shape, plan: Plan, batch: int) -> tuple[int, ...]:
+def image_sizes(model: Any, index: int, plan: Plan, batch: int) -> tuple[int, ...]:
     """Numbers of images that an exit is compiled for, ascending.
 
     The largest has about as many tokens as the plan's largest block of rows, and few images are
     left where all of a batch run.
     """
-    most = min(batch, max(1, plan.row_sizes[-1] // shape.num_tokens))
+    most = min(batch, max(1, plan.row_sizes[-1] // model.stages[index].num_tokens))
     sizes = [-(-batch // -(-batch // most))]
-    while sizes[0] > 1 and len(sizes) < _SIZES:
+    while sizes[0] > 1 and len(sizes) < (1 if model.inner.packs_exits else _SIZES):
         sizes.insert(0, -(-sizes[0] // 2))
     return tuple(sizes)
+
+
+def exit_plan(shape: Shape, plan: Plan, images: int) -> Plan:
+    """Static sizes of an exit for so many images: the plan's, as far as its tokens reach."""
+    tokens = shape.num_tokens
+    together = plan.dense_images and max(1, plan.dense_images * plan.lengths[-1] // tokens)
+
+    def up_to(most: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        return (*(size for size in sizes if size < most), most)
+
+    return dataclasses.replace(
+        plan,
+        images=images,
+        row_sizes=up_to(min(images * tokens, plan.row_sizes[-1]), plan.row_sizes),
+        attention_images=min(plan.attention_images, images),
+        lengths=up_to(tokens, plan.lengths),
+        dense_images=min(images, together or images),
+    )
 
 
 def gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
@@ -136,10 +164,33 @@ def gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
     filled = filled_up(batch, plan.images)
     groups = -(-batch // plan.images)
     total = 0.0
-    for shape, used in zip(model.stages, usage, strict=True):
-        reached = np.pad(np.asarray(used.tokens).any((0, 2)), (0, filled - batch))
-        sizes = image_sizes(shape, plan, filled // groups)
-        blocks = dataclasses.replace(plan, row_sizes=sizes)
-        for group in np.split(reached, groups):
-            total += blocks.rows_run(group.sum()) * costs.dense_gmacs(shape)
+    for index, used in enumerate(usage):
+        sizes = image_sizes(model, index, plan, filled // groups)
+        every = jax.tree.map(
+            lambda ran: np.pad(np.asarray(ran), ((0, 0), (0, filled - batch), (0, 0))), used
+        )
+        for group in np.split(np.arange(filled), groups):
+            there = group[every.tokens[:, group].any((0, 2))]
+            total += sum(
+                _block_gmacs(model, index, every, block, plan) for block in _blocks(there, sizes)
+            )
     return total
+
+
+def _blocks(images: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
+    """Images as they run together, -1 being one that does not exist."""
+    blocks = []
+    for first in range(0, len(images), sizes[-1]):
+        block = images[first : first + sizes[-1]]
+        size = next(size for size in sizes if size >= len(block))
+        blocks.append(np.pad(block, (0, size - len(block)), constant_values=-1))
+    return blocks
+
+
+def _block_gmacs(model: Any, index: int, used: Usage, images: np.ndarray, plan: Plan) -> float:
+    own = model.exits[index]
+    ran = jax.tree.map(lambda part: part[:, images] & (images >= 0)[:, None], used)
+    shown = () if index == len(model.exits) - 1 else model.shown
+    sized = exit_plan(own.shape, plan, len(images))
+    resizing = len(images) * costs.resizing_beyond(own.shape) / costs.GIGA
+    return own.compact_exit_gmacs(ran, sized, shown=shown) + resizing

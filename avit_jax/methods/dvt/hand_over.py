@@ -1,15 +1,18 @@
-"""What one exit hands over to the next, made ready for its blocks."""
+"""What one exit hands over to the next, made ready for its blocks, and the call that brings it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import jax
 from flax import nnx
 from jax import Array
 
-from avit_jax.methods.forward import Reused
+from avit_jax.methods.forward import Call, Reused
 from avit_jax.models import reuse
 from avit_jax.models.backbone import Shape
+from avit_jax.types import Output
 
 
 def reused(network: nnx.Module, shape: Shape, shown: Mapping[str, Array]) -> Reused | None:
@@ -29,3 +32,22 @@ def reused(network: nnx.Module, shape: Shape, shown: Mapping[str, Array]) -> Reu
     if shape.reuse.relations:
         bias = reuse.biases(network, shape, shown["relations"])
     return Reused(extra=extra, bias=bias)
+
+
+def call_of(model: Any, index: int, network: nnx.Module, call: Call, before: Output | None) -> Call:
+    """The call of one exit.
+
+    Args:
+        model: the cascade.
+        index: of the exit, from 0.
+        network: of the exit.
+        call: of the whole cascade.
+        before: what the exit before shows, in `aux`; `None` for the first.
+    """
+    last = index == len(model.exits) - 1
+    return call.replace(
+        key=None if call.key is None else jax.random.fold_in(call.key, index),
+        features=call.features and last,
+        shown=() if last else model.shown,
+        reused=None if before is None else reused(network, model.stages[index], before.aux),
+    )

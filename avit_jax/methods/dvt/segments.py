@@ -26,7 +26,7 @@ def segments(model: Any, plan: Plan, *, compact: bool) -> tuple[Segment, ...]:
         functools.partial(_run, model, index) for index in range(len(model.exits))
     ]
     if compact:
-        sizes = [image_sizes(shape, plan, plan.images) for shape in model.stages]
+        sizes = [image_sizes(model, index, plan, plan.images) for index in range(len(found))]
         found = [in_blocks(one, plan, size) for one, size in zip(found, sizes, strict=True)]
     return tuple(found)
 
