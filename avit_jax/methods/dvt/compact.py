@@ -81,7 +81,6 @@ def _run(
     count = reached.sum(dtype=jnp.int32)
     order = jnp.argsort(~reached, stable=True)
     padded = jnp.pad(order, (0, sizes[-1]), mode="edge")
-    own, part = model.exits[index], network.exit(index)
 
     def said(first: Array, size: int) -> dict[str, Any]:
         chosen = lax.dynamic_slice(padded, (first,), (size,))
@@ -90,10 +89,8 @@ def _run(
             rows = place[chosen]
             taken = {name: jnp.take(a, rows, axis=_axis(name)) for name, a in handed.items()}
             shown = Output(logits=padded, usage=(), aux=taken)
-        call = hand_over.call_of(model, index, part, Call(), shown)
         exists = first + jnp.arange(size) < count
-        sized = exit_plan(own.shape, plan, size)
-        output = own.compact_exit(part, images[chosen], exists, sized, call)
+        output = run_exit(model, index, network, images[chosen], exists, plan, shown)
         (usage,) = output.usage
         shown = {name: output.aux[name] for name in model.shown if name in output.aux}
         return {"logits": output.logits, "usage": usage} | shown
@@ -121,6 +118,31 @@ def _run(
     blocks = dataclasses.replace(plan, row_sizes=sizes)
     found = for_rows(body, count, empty, blocks)
     return found, jnp.argsort(order)
+
+
+def run_exit(
+    model: Any,
+    index: int,
+    network: Any,
+    images: Array,
+    exists: Array,
+    plan: Plan,
+    before: Output | None,
+) -> Output:
+    """As `Model.run_exit`, on live work only as far as the method of the exits can.
+
+    Args:
+        model: the cascade.
+        index: of the exit.
+        network: of the cascade.
+        images: `[B, H, W, 3]`.
+        exists: `[B]` bool; what is said about others means nothing.
+        plan: sizes of the cascade.
+        before: what the exit before shows of these images, in `aux`; `None` for the first.
+    """
+    own, part = model.exits[index], network.exit(index)
+    call = hand_over.call_of(model, index, part, Call(), before)
+    return own.compact_exit(part, images, exists, exit_plan(own.shape, plan, len(images)), call)
 
 
 def _axis(name: str) -> int:
