@@ -7,8 +7,9 @@ was handed over for finished images is never read.
 
 Where the method of the exits packs what runs (`AsExit.packs_exits`), as an A-ViT does, tokens leave
 inside an exit as well, and one number of images is enough: those that do not exist cost what is in
-front of the blocks, and the program is compiled once for each exit. An AdaViT runs masked there:
-its tokens come back, so only its MLPs and heads would gain, and each half packs anew.
+front of the blocks, and the program is compiled once for each exit. An AdaViT runs masked there: it
+packs every head of every image by itself, anew in each block, and relations would have to be cut
+out and put back as often.
 """
 
 from __future__ import annotations
