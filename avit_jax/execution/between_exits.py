@@ -8,8 +8,7 @@ where these tokens stand in their image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
@@ -50,32 +49,33 @@ class Given:
         sizes = (1, *self.bias.shape[1:3], prefix, self.bias.shape[4])
         return lax.dynamic_slice(self.bias, _corner(self.bias, self.layer, 0), sizes)[0]
 
-    def of_pairs(
-        self, images: Sequence[Array], queries: Sequence[Array], keys: Sequence[Array]
-    ) -> Array | None:
-        """`bias` of each image between some of its tokens, `[n]` and `[m]`: `[images, H, n, m]`."""
+    def of_pairs(self, images: Array, queries: Array, keys: Array) -> Array | None:
+        """`bias` of images `[b]` between some of their tokens: `[b, H, n, m]`.
+
+        Args:
+            images: which.
+            queries: `[b, n]`, tokens that ask.
+            keys: `[b, m]`, tokens that are asked.
+        """
         if self.bias is None:
             return None
-        biases = [
-            _picked(_of_images(self.bias, self.layer, image, 1)[0], rows, columns)
-            for image, rows, columns in zip(images, queries, keys, strict=True)
-        ]
-        return jnp.stack(biases)
+        return jax.vmap(_picked)(self.bias[self.layer, images], queries, keys)
 
 
 NOTHING = Given()
 
 
 def put_back(scores: Array, rows: Array, ran: Array) -> Array:
-    """Scores of one image between all of its tokens, `[H, N, N]`; 0 for tokens that did not run.
+    """Scores between all tokens of images, `[b, H, N, N]`; 0 for tokens that did not run.
 
     Args:
-        scores: `[H, n, n]` between the rows of the tokens that are left.
-        rows: `[N]`, which row each token is.
-        ran: `[N]` bool, tokens that have a row.
+        scores: `[b, H, n, n]` between the rows of the tokens that are left.
+        rows: `[b, N]`, which row of its image each token is.
+        ran: `[b, N]` bool, tokens that have a row.
     """
     rows = jnp.clip(rows, 0, scores.shape[-1] - 1)
-    return jnp.where(ran[:, None] & ran, _picked(scores, rows, rows), 0)
+    both = ran[:, None, :, None] & ran[:, None, None, :]
+    return jnp.where(both, jax.vmap(_picked)(scores, rows, rows), 0)
 
 
 def with_scores(relations: Array, scores: Array, layer: Array | int, first: Array | int) -> Array:

@@ -87,16 +87,16 @@ def run(
         live = jnp.arange(length) < after.counts[images][:, None]
         bias = None
         if given.bias is not None:
-            own = [lax.dynamic_slice(positions, (first,), (length,)) for first in firsts]
+            own = positions[firsts[:, None] + jnp.arange(length, dtype=firsts.dtype)]
             bias = given.of_pairs(images, own, own)
         answer = attention.join(attention.mix(query, key, value, live=live, bias=bias))
         for first, update, exists in zip(firsts, answer, live, strict=True):
             old = lax.dynamic_slice(mixed, corner(first), update.shape)
             mixed = write(mixed, jnp.where(exists[:, None], update, old), first)
         if relations is not None:
-            for image, scores in zip(images, attention.scores(query, key, bias), strict=True):
-                rows = after.rows()[image] - after.offsets[image]
-                whole = put_back(scores, rows, after.live[image])
+            rows = after.rows()[images] - after.offsets[images][:, None]
+            scores = put_back(attention.scores(query, key, bias), rows, after.live[images])
+            for image, whole in zip(images, scores, strict=True):
                 relations = with_scores(relations, whole[None], given.layer, image)
         return mixed, relations
 
@@ -165,7 +165,7 @@ def mix_for_prefix(
         plan: static sizes.
         given: to the block, by an earlier exit.
     """
-    attention, dim = block.attention, tokens.shape[1]
+    attention, dim, count = block.attention, tokens.shape[1], prefix.shape[1]
     query = attention.queries(block.norm1(prefix))
 
     def project(first: Array, size: int, projected: Array) -> Array:
@@ -180,8 +180,9 @@ def mix_for_prefix(
         live = jnp.arange(length) < packing.counts[images][:, None]
         bias = None
         if given.bias is not None:
-            own = [lax.dynamic_slice(positions, (first,), (length,)) for first in firsts]
-            bias = given.of_pairs(images, [jnp.arange(prefix.shape[1])] * len(own), own)
+            own = positions[firsts[:, None] + jnp.arange(length, dtype=firsts.dtype)]
+            first_ones = jnp.broadcast_to(jnp.arange(count), (len(images), count))
+            bias = given.of_pairs(images, first_ones, own)
         answer = attention.mix(query[images], key, value, live=live, bias=bias)
         return mixed.at[images].set(answer)
 

@@ -61,14 +61,14 @@ def run(
         rows, scores = block.attend_and_score(rows, gates=gates, positions=positions, bias=bias)
         whole = None
         if relations is not None:
-            whole = put_back(scores()[0], after.rows()[0], after.live[0]).astype(relations.dtype)
+            whole = put_back(scores(), after.rows(), after.live).astype(relations.dtype)
         rows = block.feed(rows, gates=gates, extra=extra)
         return jnp.pad(rows[0], ((0, len(buffers.tokens) - rows.shape[1]), (0, 0))), whole
 
-    nothing = None if relations is None else jnp.zeros_like(relations[0, 0])
+    nothing = None if relations is None else jnp.zeros_like(relations[0])
     tokens, whole = _at_its_length(treat, (buffers.tokens, nothing), buffers, before, after, plan)
     if relations is not None:  # not in the branches, which would copy all of them
-        relations = with_scores(relations, whole[None], given.layer, 0)
+        relations = with_scores(relations, whole, given.layer, 0)
     return Buffers(tokens=tokens, relations=relations)
 
 
@@ -85,7 +85,7 @@ def run_last(
     """The last block, of which only the prefix tokens `[1, prefix, D]` are wanted."""
 
     def treat(rows: Array, live: Array, positions: Array) -> Array:
-        bias = given.of_pairs(IMAGE, [jnp.arange(prefix)], positions)
+        bias = given.of_pairs(IMAGE, jnp.arange(prefix)[None], positions)
         return last_block(
             block,
             rows,

@@ -32,6 +32,7 @@ from avit_jax.models.backbone import Shape
 from avit_jax.types import Output, Usage
 
 _SIZES = 3  # numbers of images that each exit is compiled for, each half of the next
+_LEAST = 8  # the share of the most that it is worth compiling fewer rows for
 _LAYERED = ("relations", "usage")  # images on the second axis
 
 
@@ -164,12 +165,15 @@ def image_sizes(model: Any, index: int, plan: Plan, batch: int) -> tuple[int, ..
 
 
 def exit_plan(shape: Shape, plan: Plan, images: int) -> Plan:
-    """Static sizes of an exit for so many images: the plan's, as far as its tokens reach."""
+    """Static sizes of an exit for so many images: the plan's, as far as its tokens reach.
+
+    Without numbers of rows that cost next to nothing: each is compiled for every exit anew.
+    """
     tokens = shape.num_tokens
     together = plan.dense_images and max(1, plan.dense_images * plan.lengths[-1] // tokens)
 
     def up_to(most: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        return (*(size for size in sizes if size < most), most)
+        return (*(size for size in sizes if most // _LEAST <= size < most), most)
 
     return dataclasses.replace(
         plan,
