@@ -6,10 +6,10 @@ so it is written in place; the next exit reads of it the rows of the images that
 was handed over for finished images is never read.
 
 Where the method of the exits packs what runs (`AsExit.packs_exits`), as an A-ViT does, tokens leave
-inside an exit as well, and one number of images is enough: those that do not exist cost what is in
-front of the blocks, and the program is compiled once for each exit. An AdaViT runs masked there: it
-packs every head of every image by itself, anew in each block, and relations would have to be cut
-out and put back as often.
+inside an exit as well, and one number of images is enough: those that do not exist cost little
+more than their embedding, and the program is compiled once for each exit. An AdaViT runs masked
+there: it packs every head of every image by itself, anew in each block, and relations would have to
+be cut out and put back as often.
 """
 
 from __future__ import annotations
@@ -19,20 +19,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
-from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.loops import for_rows
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.dvt import early_exit, hand_over
-from avit_jax.methods.forward import Call
-from avit_jax.models import costs
-from avit_jax.models.backbone import Shape
-from avit_jax.types import Output, Usage
+from avit_jax.methods.dvt.exit_sizes import exit_plan, image_sizes, ready_at_once
+from avit_jax.methods.forward import Call, Reused
+from avit_jax.types import Output
 
-_SIZES = 3  # numbers of images that each exit is compiled for, each half of the next
-_LEAST = 8  # the share of the most that it is worth compiling fewer rows for
 _LAYERED = ("relations", "usage")  # images on the second axis
 
 
@@ -143,81 +138,46 @@ def run_exit(
         before: what the exit before shows of these images, in `aux`; `None` for the first.
     """
     own, part = model.exits[index], network.exit(index)
-    call = hand_over.call_of(model, index, part, Call(), before)
+    given = None
+    if before is not None:
+        given = _made_ready(model, index, part, before.aux, exists, plan)
+    call = hand_over.call_of(model, index, Call(), given)
     return own.compact_exit(part, images, exists, exit_plan(own.shape, plan, len(images)), call)
+
+
+def _made_ready(
+    model: Any, index: int, part: Any, shown: dict[str, Array], exists: Array, plan: Plan
+) -> Reused | None:
+    """What an exit is given, as `hand_over.reused` makes it, of the images in front that exist.
+
+    That is a large share of a small network's work, and is run in parts where blocks have one size.
+    """
+    shape, images = model.stages[index], len(exists)
+    size = ready_at_once(model, images)
+    if size == images or shape.reuse is None:
+        return hand_over.reused(part, shape, shown)
+
+    def made(first: Array) -> Reused:  # the last part begins where it fits, for reading and writing
+        taken = {
+            name: lax.dynamic_slice_in_dim(rows, first, size, _axis(name))
+            for name, rows in shown.items()
+        }
+        return hand_over.reused(part, shape, taken)
+
+    def body(first: Array, _: int, whole: Reused) -> Reused:
+        return jax.tree.map(
+            lambda rows, new: lax.dynamic_update_slice_in_dim(rows, new, first, 1),
+            whole,
+            made(first),
+        )
+
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros((len(leaf), images, *leaf.shape[2:]), leaf.dtype),
+        jax.eval_shape(made, jnp.int32(0)),
+    )
+    count = exists.sum(dtype=jnp.int32)
+    return for_rows(body, count, empty, dataclasses.replace(plan, row_sizes=(size,)))
 
 
 def _axis(name: str) -> int:
     return int(name in _LAYERED)
-
-
-def image_sizes(model: Any, index: int, plan: Plan, batch: int) -> tuple[int, ...]:
-    """Numbers of images that an exit is compiled for, ascending.
-
-    The largest has about as many tokens as the plan's largest block of rows, and few images are
-    left where all of a batch run.
-    """
-    most = min(batch, max(1, plan.row_sizes[-1] // model.stages[index].num_tokens))
-    sizes = [-(-batch // -(-batch // most))]
-    while sizes[0] > 1 and len(sizes) < (1 if model.inner.packs_exits else _SIZES):
-        sizes.insert(0, -(-sizes[0] // 2))
-    return tuple(sizes)
-
-
-def exit_plan(shape: Shape, plan: Plan, images: int) -> Plan:
-    """Static sizes of an exit for so many images: the plan's, as far as its tokens reach.
-
-    Without numbers of rows that cost next to nothing: each is compiled for every exit anew.
-    """
-    tokens = shape.num_tokens
-    together = plan.dense_images and max(1, plan.dense_images * plan.lengths[-1] // tokens)
-
-    def up_to(most: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        return (*(size for size in sizes if most // _LEAST <= size < most), most)
-
-    return dataclasses.replace(
-        plan,
-        images=images,
-        row_sizes=up_to(min(images * tokens, plan.row_sizes[-1]), plan.row_sizes),
-        attention_images=min(plan.attention_images, images),
-        lengths=up_to(tokens, plan.lengths),
-        dense_images=min(images, together or images),
-    )
-
-
-def gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
-    """See `base.Model.compact_gmacs`."""
-    batch = usage[0].tokens.shape[1]
-    filled = filled_up(batch, plan.images)
-    groups = -(-batch // plan.images)
-    total = 0.0
-    for index, used in enumerate(usage):
-        sizes = image_sizes(model, index, plan, filled // groups)
-        every = jax.tree.map(
-            lambda ran: np.pad(np.asarray(ran), ((0, 0), (0, filled - batch), (0, 0))), used
-        )
-        for group in np.split(np.arange(filled), groups):
-            there = group[every.tokens[:, group].any((0, 2))]
-            total += sum(
-                _block_gmacs(model, index, every, block, plan) for block in _blocks(there, sizes)
-            )
-    return total
-
-
-def _blocks(images: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
-    """Images as they run together, -1 being one that does not exist."""
-    blocks = []
-    for first in range(0, len(images), sizes[-1]):
-        block = images[first : first + sizes[-1]]
-        size = next(size for size in sizes if size >= len(block))
-        blocks.append(np.pad(block, (0, size - len(block)), constant_values=-1))
-    return blocks
-
-
-def _block_gmacs(model: Any, index: int, used: Usage, images: np.ndarray, plan: Plan) -> float:
-    own = model.exits[index]
-    ran = jax.tree.map(lambda part: part[:, images] & (images >= 0)[:, None], used)
-    shown = () if index == len(model.exits) - 1 else model.shown
-    sized = exit_plan(own.shape, plan, len(images))
-    resizing = len(images) * costs.resizing_beyond(own.shape) / costs.GIGA
-    return own.compact_exit_gmacs(ran, sized, shown=shown) + resizing

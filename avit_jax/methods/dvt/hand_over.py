@@ -12,7 +12,6 @@ from jax import Array
 from avit_jax.methods.forward import Call, Reused
 from avit_jax.models import reuse
 from avit_jax.models.backbone import Shape
-from avit_jax.types import Output
 
 
 def reused(network: nnx.Module, shape: Shape, shown: Mapping[str, Array]) -> Reused | None:
@@ -34,20 +33,19 @@ def reused(network: nnx.Module, shape: Shape, shown: Mapping[str, Array]) -> Reu
     return Reused(extra=extra, bias=bias)
 
 
-def call_of(model: Any, index: int, network: nnx.Module, call: Call, before: Output | None) -> Call:
+def call_of(model: Any, index: int, call: Call, given: Reused | None) -> Call:
     """The call of one exit.
 
     Args:
         model: the cascade.
         index: of the exit, from 0.
-        network: of the exit.
         call: of the whole cascade.
-        before: what the exit before shows, in `aux`; `None` for the first.
+        given: what its blocks get of the exit before.
     """
     last = index == len(model.exits) - 1
     return call.replace(
         key=None if call.key is None else jax.random.fold_in(call.key, index),
         features=call.features and last,
         shown=() if last else model.shown,
-        reused=None if before is None else reused(network, model.stages[index], before.aux),
+        reused=given,
     )

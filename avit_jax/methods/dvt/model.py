@@ -38,6 +38,7 @@ from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
 from avit_jax.methods.dvt import (
     compact,
+    costs,
     early_exit,
     fitted_dials,
     hand_over,
@@ -172,14 +173,17 @@ class Model(base.Model):
             before: what the exit before shows, in `aux`; `None` for the first.
         """
         part = network.exit(index)
-        asked = hand_over.call_of(self, index, part, call, before)
+        given = None
+        if before is not None:
+            given = hand_over.reused(part, self.stages[index], before.aux)
+        asked = hand_over.call_of(self, index, call, given)
         return self.exits[index].forward(part, images, asked)
 
     def compact(self, network: Networks, images: Array, exists: Array, plan: Plan) -> Output:
         return compact.compact(self, network, images, exists, plan)
 
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
-        return compact.gmacs(self, usage, plan)
+        return costs.compact_gmacs(self, usage, plan)
 
     def segments(self, plan: Plan, *, compact: bool) -> tuple[Segment, ...]:
         """See `base.Model.segments`."""

@@ -11,7 +11,8 @@ from jax import Array
 
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.dvt import early_exit
-from avit_jax.methods.dvt.compact import image_sizes, run_exit
+from avit_jax.methods.dvt.compact import run_exit
+from avit_jax.methods.dvt.exit_sizes import image_sizes
 from avit_jax.methods.forward import Call
 from avit_jax.models import functional
 from avit_jax.models.functional import Params

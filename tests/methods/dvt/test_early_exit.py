@@ -9,7 +9,7 @@ import pytest
 
 from avit_jax import create_model
 from avit_jax.losses import classification
-from avit_jax.methods.dvt import compact, early_exit
+from avit_jax.methods.dvt import early_exit, exit_sizes
 from avit_jax.methods.per_image import per_image
 from avit_jax.models import costs
 from avit_jax.runtime.device_mesh import make_mesh
@@ -88,7 +88,7 @@ def test_sizes_of_compact_execution_divide_a_batch_as_evenly_as_can_be():
     model = create_model("dvt_deit_tiny")
     plan = model.default_plan(32)
     for index, shape in enumerate(model.stages):
-        sizes = compact.image_sizes(model, index, plan, 32)
+        sizes = exit_sizes.image_sizes(model, index, plan, 32)
         assert list(sizes) == sorted(set(sizes))
         assert -(-32 // sizes[-1]) * sizes[-1] - 32 < sizes[-1]
         assert sizes[-1] * shape.num_tokens <= plan.row_sizes[-1]

@@ -23,6 +23,7 @@ CASES = {
     "all reused": ("avit_tiny_patch16_224", VIT, (2, 4), {}),
     "features": ("avit_t2t_vit_7", T2T, (2, 4), {"relation_reuse": False}),
     "relations": ("avit_tiny_patch16_224", VIT, (2, 3, 4), {"feature_reuse": False}),
+    "one by one": ("avit_tiny_patch16_224", VIT, (2, 4), {}),
     "nothing": (
         "avit_tiny_patch16_224", VIT, (2, 4), {"feature_reuse": False, "relation_reuse": False}
     ),
@@ -42,8 +43,13 @@ def compiled(name):
     params = model.init(jax.random.key(0))
     side, tokens = inner.shape.image_size, inner.shape.num_tokens
     images = 2 * np.asarray(jax.random.normal(jax.random.key(1), (BATCH, side, side, 3)))
+    together = 1 if name == "one by one" else 4
     plan = Plan(
-        images=4, row_sizes=(8, 34), attention_images=2, lengths=(4, 9, tokens), dense_images=2
+        images=together,
+        row_sizes=(8, 34),
+        attention_images=2,
+        lengths=(4, 9, tokens),
+        dense_images=2,
     )
 
     @jax.jit
