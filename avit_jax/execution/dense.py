@@ -138,6 +138,8 @@ def last_block(
     prefix: int,
     live: Array | None = None,
     positions: Array | None = None,
+    bias: Array | None = None,
+    extra: Array | None = None,
 ) -> Array:
     """The prefix tokens `[B, prefix, D]` behind the last block.
 
@@ -147,9 +149,11 @@ def last_block(
         prefix: number of prefix tokens.
         live: `[B, N]` bool, tokens that may be attended to; all by default.
         positions: `[B, N]`, which token of its image each row is; in order by default.
+        bias: `[B, H, prefix, N]`, added to the scores of the prefix tokens.
+        extra: `[B, prefix, context]`, joined to the MLP's input.
     """
     attention, normed = block.attention, block.norm1(tokens)
     key, value = attention.keys_values(normed, positions)
     query = attention.queries(normed[:, :prefix])
-    mixed = attention.mix(query, key, value, live=live)
-    return block.feed(tokens[:, :prefix] + attention.finish(mixed))
+    mixed = attention.mix(query, key, value, live=live, bias=bias)
+    return block.feed(tokens[:, :prefix] + attention.finish(mixed), extra=extra)

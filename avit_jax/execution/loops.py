@@ -28,6 +28,8 @@ def for_rows(
     Blocks of the plan's largest size, then one of the smallest size that holds what is left.
     """
     block = plan.row_sizes[-1]
+    if len(plan.row_sizes) == 1:
+        return lax.fori_loop(0, -(-total // block), lambda i, c: body(i * block, block, c), carry)
     full = total // block
     carry = lax.fori_loop(0, full, lambda i, c: body(i * block, block, c), carry)
     rest = total - full * block

@@ -7,6 +7,7 @@ from flax import struct
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from avit_jax.execution.between_exits import NOTHING, Given, put_back, with_scores
 from avit_jax.execution.loops import for_images, for_rows
 from avit_jax.execution.packing import Packing, moved_rows
 from avit_jax.execution.plan import Plan
@@ -21,14 +22,19 @@ class Buffers:
         tokens: `[capacity, D]`, live rows first, see `packing.py`.
         projected: `[capacity, 3 D]`, query, key and value.
         mixed: `[capacity, D]`, attention's mixed values.
+        relations: `[L, B, H, N, N]`, scores of the blocks so far, 0 where a token did not run;
+            `None` where nobody wants them.
     """
 
     tokens: Array
     projected: Array
     mixed: Array
+    relations: Array | None = None
 
 
-def start(tokens: Array, plan: Plan, *, dtype: DTypeLike) -> Buffers:
+def start(
+    tokens: Array, plan: Plan, *, dtype: DTypeLike, relations: Array | None = None
+) -> Buffers:
     """Buffers that hold all tokens `[B, N, D]`; `dtype` is that of the block's arithmetic."""
     batch, length, dim = tokens.shape
     # Blocks and images are read at their full static size, also behind the last live row.
@@ -38,10 +44,18 @@ def start(tokens: Array, plan: Plan, *, dtype: DTypeLike) -> Buffers:
         tokens=rows,
         projected=jnp.zeros((rows.shape[0], 3 * dim), dtype),
         mixed=jnp.zeros(rows.shape, dtype),
+        relations=relations,
     )
 
 
-def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: Plan) -> Buffers:
+def run(
+    block: Block,
+    buffers: Buffers,
+    before: Packing,
+    after: Packing,
+    plan: Plan,
+    given: Given = NOTHING,
+) -> Buffers:
     """The block on the tokens of `after`, whose rows it first moves to the front.
 
     Rows only move forward and blocks of rows are treated from the front, so they move in place.
@@ -52,9 +66,10 @@ def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: P
         before: packing of `buffers.tokens`.
         after: packing of the tokens that this layer treats, a part of those of `before`.
         plan: static sizes.
+        given: to the block, by an earlier exit.
     """
-    attention = block.attention
-    source, positions = moved_rows(after, before, buffers.tokens.shape[0])
+    attention, capacity = block.attention, buffers.tokens.shape[0]
+    source, positions = moved_rows(after, before, capacity)
 
     def project(first: Array, size: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         tokens, projected = carry
@@ -64,28 +79,52 @@ def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: P
         )
         return write(tokens, rows, first), write(projected, attention.join(*parts), first)
 
-    def attend(images: Array, firsts: Array, length: int, mixed: Array) -> Array:
+    def attend(
+        images: Array, firsts: Array, length: int, carry: tuple[Array, Array | None]
+    ) -> tuple[Array, Array | None]:
+        mixed, relations = carry
         query, key, value = attention.split(gather(projected, firsts, length))
         live = jnp.arange(length) < after.counts[images][:, None]
-        answer = attention.join(attention.mix(query, key, value, live=live))
+        bias = None
+        if given.bias is not None:
+            own = positions[firsts[:, None] + jnp.arange(length, dtype=firsts.dtype)]
+            bias = given.of_pairs(images, own, own)
+        answer = attention.join(attention.mix(query, key, value, live=live, bias=bias))
         for first, update, exists in zip(firsts, answer, live, strict=True):
             old = lax.dynamic_slice(mixed, corner(first), update.shape)
             mixed = write(mixed, jnp.where(exists[:, None], update, old), first)
-        return mixed
+        if relations is not None:
+            rows = after.rows()[images] - after.offsets[images][:, None]
+            scores = put_back(attention.scores(query, key, bias), rows, after.live[images])
+            for image, whole in zip(images, scores, strict=True):
+                relations = with_scores(relations, whole[None], given.layer, image)
+        return mixed, relations
 
     def feed(first: Array, size: int, tokens: Array) -> Array:
         (rows,) = attention.split(read(mixed, first, size))
         rows = read(tokens, first, size) + attention.finish(rows)
-        return write(tokens, block.feed(rows[None])[0], first)
+        extra = None
+        if given.extra is not None:
+            own = (lax.dynamic_slice(part, (first,), (size,)) for part in after.tokens(capacity))
+            extra = given.of_rows(*own)[None]
+        return write(tokens, block.feed(rows[None], extra=extra)[0], first)
 
     tokens, projected = for_rows(project, after.total, (buffers.tokens, buffers.projected), plan)
-    mixed = for_images(attend, after.counts, after.offsets, buffers.mixed, plan)
+    carry = buffers.mixed, buffers.relations
+    mixed, relations = for_images(attend, after.counts, after.offsets, carry, plan)
     tokens = for_rows(feed, after.total, tokens, plan)
-    return Buffers(tokens=tokens, projected=projected, mixed=mixed)
+    return Buffers(tokens=tokens, projected=projected, mixed=mixed, relations=relations)
 
 
 def run_last(
-    block: Block, buffers: Buffers, before: Packing, after: Packing, plan: Plan, *, prefix: int
+    block: Block,
+    buffers: Buffers,
+    before: Packing,
+    after: Packing,
+    plan: Plan,
+    given: Given = NOTHING,
+    *,
+    prefix: int,
 ) -> Array:
     """The last block, of which only the prefix tokens are wanted: `[B, prefix, D]`.
 
@@ -96,9 +135,10 @@ def run_last(
     rows = jnp.clip(before.rows()[:, :prefix], 0, len(source) - 1)
     tokens = buffers.tokens[rows]
     mixed = mix_for_prefix(
-        block, tokens, buffers.tokens, source, positions, after, buffers.projected, plan
+        block, tokens, buffers.tokens, source, positions, after, buffers.projected, plan, given
     )
-    return block.feed(tokens + block.attention.finish(mixed))
+    extra = given.of_prefix(prefix)
+    return block.feed(tokens + block.attention.finish(mixed), extra=extra)
 
 
 def mix_for_prefix(
@@ -110,6 +150,7 @@ def mix_for_prefix(
     packing: Packing,
     space: Array,
     plan: Plan,
+    given: Given = NOTHING,
 ) -> Array:
     """What attention mixes for the prefix tokens alone, `[B, prefix, H, d]`.
 
@@ -122,8 +163,9 @@ def mix_for_prefix(
         packing: of the live tokens.
         space: scratch `[capacity, >= 2 D]`.
         plan: static sizes.
+        given: to the block, by an earlier exit.
     """
-    attention, dim = block.attention, tokens.shape[1]
+    attention, dim, count = block.attention, tokens.shape[1], prefix.shape[1]
     query = attention.queries(block.norm1(prefix))
 
     def project(first: Array, size: int, projected: Array) -> Array:
@@ -136,7 +178,13 @@ def mix_for_prefix(
     def attend(images: Array, firsts: Array, length: int, mixed: Array) -> Array:
         key, value = attention.split(gather(projected, firsts, length))
         live = jnp.arange(length) < packing.counts[images][:, None]
-        return mixed.at[images].set(attention.mix(query[images], key, value, live=live))
+        bias = None
+        if given.bias is not None:
+            own = positions[firsts[:, None] + jnp.arange(length, dtype=firsts.dtype)]
+            first_ones = jnp.broadcast_to(jnp.arange(count), (len(images), count))
+            bias = given.of_pairs(images, first_ones, own)
+        answer = attention.mix(query[images], key, value, live=live, bias=bias)
+        return mixed.at[images].set(answer)
 
     projected = for_rows(project, packing.total, space[:, : 2 * dim], plan)
     return for_images(attend, packing.counts, packing.offsets, jnp.zeros_like(query), plan)

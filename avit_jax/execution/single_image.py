@@ -8,12 +8,15 @@ would take a tenth of a small model's time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from avit_jax.execution.between_exits import NOTHING, Given, put_back, with_scores
 from avit_jax.execution.dense import last_block
 from avit_jax.execution.loops import smallest
 from avit_jax.execution.packing import Packing, moved_rows
@@ -21,56 +24,95 @@ from avit_jax.execution.plan import Plan
 from avit_jax.models.block import Block
 from avit_jax.types import Gates
 
+IMAGE = np.zeros(1, np.int32)  # the only one
+Result = TypeVar("Result")
+
 
 @struct.dataclass(kw_only=True)
 class Buffers:
-    """The image's tokens `[N, D]`, live ones first."""
+    """The image's tokens `[N, D]`, live ones first, and `relations` as of `packed_block`."""
 
     tokens: Array
+    relations: Array | None = None
 
 
-def start(tokens: Array, plan: Plan, *, dtype: DTypeLike) -> Buffers:
+def start(
+    tokens: Array, plan: Plan, *, dtype: DTypeLike, relations: Array | None = None
+) -> Buffers:
     """Buffers that hold all tokens `[1, N, D]`; see `packed_block.start`."""
     del plan, dtype  # they are never read beyond their end, and hold nothing but tokens
-    return Buffers(tokens=tokens[0])
+    return Buffers(tokens=tokens[0], relations=relations)
 
 
-def run(block: Block, buffers: Buffers, before: Packing, after: Packing, plan: Plan) -> Buffers:
+def run(
+    block: Block,
+    buffers: Buffers,
+    before: Packing,
+    after: Packing,
+    plan: Plan,
+    given: Given = NOTHING,
+) -> Buffers:
     """The block on the tokens of `after`; arguments as of `packed_block.run`."""
+    relations = buffers.relations
 
-    def treat(rows: Array, live: Array, positions: Array) -> Array:
+    def treat(rows: Array, live: Array, positions: Array) -> tuple[Array, Array | None]:
         gates = Gates(tokens=live)
-        rows = block.feed(block.attend(rows, gates=gates, positions=positions), gates=gates)
-        return jnp.pad(rows[0], ((0, len(buffers.tokens) - rows.shape[1]), (0, 0)))
+        bias, extra = given.of_pairs(IMAGE, positions, positions), given.of_rows(0, positions)
+        rows, scores = block.attend_and_score(rows, gates=gates, positions=positions, bias=bias)
+        whole = None
+        if relations is not None:
+            whole = put_back(scores(), after.rows(), after.live).astype(relations.dtype)
+        rows = block.feed(rows, gates=gates, extra=extra)
+        return jnp.pad(rows[0], ((0, len(buffers.tokens) - rows.shape[1]), (0, 0))), whole
 
-    return Buffers(tokens=_at_its_length(treat, buffers.tokens, buffers, before, after, plan))
+    nothing = None if relations is None else jnp.zeros_like(relations[0])
+    tokens, whole = _at_its_length(treat, (buffers.tokens, nothing), buffers, before, after, plan)
+    if relations is not None:  # not in the branches, which would copy all of them
+        relations = with_scores(relations, whole, given.layer, 0)
+    return Buffers(tokens=tokens, relations=relations)
 
 
 def run_last(
-    block: Block, buffers: Buffers, before: Packing, after: Packing, plan: Plan, *, prefix: int
+    block: Block,
+    buffers: Buffers,
+    before: Packing,
+    after: Packing,
+    plan: Plan,
+    given: Given = NOTHING,
+    *,
+    prefix: int,
 ) -> Array:
     """The last block, of which only the prefix tokens `[1, prefix, D]` are wanted."""
 
     def treat(rows: Array, live: Array, positions: Array) -> Array:
-        return last_block(block, rows, prefix=prefix, live=live, positions=positions)
+        bias = given.of_pairs(IMAGE, jnp.arange(prefix)[None], positions)
+        return last_block(
+            block,
+            rows,
+            prefix=prefix,
+            live=live,
+            positions=positions,
+            bias=bias,
+            extra=given.of_prefix(prefix),
+        )
 
     nothing = jnp.zeros((1, prefix, buffers.tokens.shape[1]), buffers.tokens.dtype)
     return _at_its_length(treat, nothing, buffers, before, after, plan)
 
 
 def _at_its_length(
-    treat: Callable[[Array, Array, Array], Array],
-    otherwise: Array,
+    treat: Callable[[Array, Array, Array], Result],
+    otherwise: Result,
     buffers: Buffers,
     before: Packing,
     after: Packing,
     plan: Plan,
-) -> Array:
+) -> Result:
     """`treat(rows, live, positions)` of `[1, length]` rows, or `otherwise` if none is live."""
     source, positions = moved_rows(after, before, len(buffers.tokens))
     count = after.total
 
-    def at(length: int) -> Callable[[], Array]:
+    def at(length: int) -> Callable[[], Result]:
         rows, live = source[:length], jnp.arange(length) < count
         return lambda: treat(buffers.tokens[rows][None], live[None], positions[None, :length])
 

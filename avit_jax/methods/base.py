@@ -4,7 +4,8 @@ A method is a file or folder that offers `Settings` (a frozen dataclass, all its
 defaults), `Model(base.Model)` and `families` (its named models, see `zoo.py`, which has a line for
 it). Its `forward` strings the backbone's blocks together, its `compact` runs live work only
 (`compilable.py`). A method whose images may be finished early overrides `segments`
-(`streamable.py`), one with parameters of its own `build` as well, and `upstream_names` where they
+(`streamable.py`), one that leaves work out within an exit of a cascade `compact_exit`
+(`as_exit.py`), one with parameters of its own `build` as well, and `upstream_names` where they
 have other names elsewhere (`parameters.py`).
 
 A method may live in any package: an instance of its `Model` there is a named model, as in
@@ -24,8 +25,8 @@ from jax import Array
 
 from avit_jax.data.given_images import given_images
 from avit_jax.errors import UserError
+from avit_jax.methods.as_exit import AsExit
 from avit_jax.methods.forward import Call, RowCapacities
-from avit_jax.methods.streamable import Streamable
 from avit_jax.models import costs, functional
 from avit_jax.types import Dial, DialSettings, ExitAnswers, Output
 
@@ -33,7 +34,7 @@ EXECUTIONS = ("masked", "dense")
 
 
 @dataclasses.dataclass(frozen=True)
-class Model(Streamable):
+class Model(AsExit):
     """A method on a backbone: pure functions of parameters, which are a plain nested dict.
 
     Attributes:

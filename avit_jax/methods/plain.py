@@ -7,19 +7,21 @@ baseline that every other method is compared with, and the shortest example of a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
-from avit_jax.execution.dense import dense, dense_gmacs
+from avit_jax.execution.between_exits import Given, whole_block
+from avit_jax.execution.dense import dense, dense_gmacs, last_block
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
-from avit_jax.methods.forward import Call, embed, layer_inputs
+from avit_jax.methods.forward import Call, Reused, embed, layer_inputs
+from avit_jax.models import costs
 from avit_jax.models.backbone import Backbone, Shape
 from avit_jax.models.block import Block
 from avit_jax.models.family import Family
-from avit_jax.models.functional import scan_layers
+from avit_jax.models.functional import layer_at, scan_layers
 from avit_jax.types import Output, Usage
 
 
@@ -72,6 +74,44 @@ class Model(base.Model):
 
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
         return dense_gmacs(self.shape, usage[0].tokens.shape[1], plan)
+
+    def compact_exit(
+        self, network: Backbone, images: Array, exists: Array, plan: Plan, call: Call
+    ) -> Output:
+        """See `AsExit.compact_exit`: of an exit that shows nothing, prefix tokens in the end."""
+        if call.shown:
+            return self.forward(network, images, call)
+        return exit_in_the_end(network, images, call.reused or Reused(), plan)
+
+    def compact_exit_gmacs(self, usage: Usage, plan: Plan, *, shown: Sequence[str]) -> float:
+        """See `AsExit.compact_exit_gmacs`."""
+        count = costs.dense_gmacs if shown else costs.dense_inference_gmacs
+        return count(self.shape) * usage.tokens.shape[1]
+
+
+def exit_in_the_end(network: Backbone, images: Array, reused: Reused, plan: Plan) -> Output:
+    """Every token in every layer but the last, of which only the prefix tokens are read."""
+    shape = network.shape
+    prefix, last = shape.num_prefix_tokens, shape.depth - 1
+
+    def given(layer: Array | int) -> Given:
+        return Given(layer=layer, extra=reused.extra, bias=reused.bias)
+
+    def layer(tokens: Array, index: Array) -> tuple[Array, None]:
+        block = layer_at(network.blocks, index)
+        return whole_block(block, tokens, None, given(index), plan)[0], None
+
+    tokens = network.embed(images)
+    tokens, _ = lax.scan(layer, tokens, jnp.arange(last), unroll=plan.unrolled)
+    answer = last_block(
+        layer_at(network.blocks, last),
+        tokens,
+        prefix=prefix,
+        bias=given(last).of_queries(prefix),
+        extra=given(last).of_prefix(prefix),
+    )
+    everything = jnp.ones((shape.depth, *tokens.shape[:2]), bool)
+    return Output(logits=network.readout(answer).mean(0), usage=(Usage(tokens=everything),))
 
 
 def families(backbones: Iterable[Family[Shape]]) -> list[Family[Model]]:

@@ -33,6 +33,14 @@ def embedding(shape: Shape) -> int:
     return shape.embedding_macs + shape.reuse.macs(prefix=shape.num_prefix_tokens, **sizes)
 
 
+def resizing_beyond(shape: Shape) -> int:
+    """Multiply-adds on one image that programs run in front of the blocks beyond `embedding`."""
+    if shape.reuse is None:
+        return 0
+    sizes = {name: getattr(shape, name) for name in ("grid", "depth", "num_heads")}
+    return shape.reuse.macs_beyond(prefix=shape.num_prefix_tokens, **sizes)
+
+
 def readout(shape: Shape) -> int:
     """Multiply-adds of the classifier heads on one image."""
     return shape.num_prefix_tokens * shape.embed_dim * shape.num_classes

@@ -66,6 +66,12 @@ def relations_macs(maps: int, *, prefix: int, source: int, target: int) -> int:
     return maps * resize_macs(sides, source=source, target=target)
 
 
+def executed_relations_macs(maps: int, *, prefix: int, source: int, target: int) -> int:
+    """Multiply-adds that `resize_relations` runs, with both axes of the grid in one product."""
+    before, after = prefix + source**2, prefix + target**2
+    return maps * before * after * (before + after)
+
+
 def resize_kernel(kernel: np.ndarray, size: int) -> np.ndarray:
     """A kernel over windows for windows of another size, by pseudo-inverse (arXiv 2212.08013).
 

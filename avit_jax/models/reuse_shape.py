@@ -36,3 +36,12 @@ class Reuse:
             total += 6 * maps**2 * tokens**2
             total += grid_resize.relations_macs(maps, prefix=prefix, **sides)
         return total
+
+    def macs_beyond(self, *, grid: int, prefix: int, depth: int, num_heads: int) -> int:
+        """Multiply-adds that resizing relations runs beyond those that `macs` counts."""
+        if not self.relations:
+            return 0
+        sizes = {"prefix": prefix, "source": self.grid, "target": grid}
+        maps = depth * num_heads
+        run = grid_resize.executed_relations_macs(maps, **sizes)
+        return run - grid_resize.relations_macs(maps, **sizes)

@@ -32,8 +32,8 @@ SETTINGS = {
     "dvt of three exits": {"grids": (2, 3, 4), "thresholds": (0.35, 0.28)},
     "dvt of one exit": {"grids": (4,)},
     "dvt of avit": {
-        "grids": (2, 4),
-        "thresholds": (0.3,),
+        "grids": (2, 3, 4),
+        "thresholds": (0.4, 0.3),
         "inner": {"gate_scale": 3.0, "gate_center": 0.5},
     },
     "dvt of adavit": {"grids": (2, 4), "thresholds": (0.3,), "inner": {"keep_layers": 1}},

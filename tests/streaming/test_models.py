@@ -28,9 +28,9 @@ def weights(model):
     )
 
 
-def cascade(grids, images):
+def cascade(grids, images, name="dvt_deit_micro", **method):
     """A cascade whose images leave at all exits."""
-    model = create_model("dvt_deit_micro", method={"grids": grids}, **SIZES)
+    model = create_model(name, method={"grids": grids, **method}, **SIZES)
     params = weights(model)
     sure = early_exit.confidence(jax.jit(model.apply)(params, images).exits)
     thresholds = tuple(float(np.quantile(one, 0.65)) for one in sure[:-1])
@@ -54,11 +54,17 @@ def dense(images):
     [
         pytest.param(lambda images: cascade((2, 3, 4), images), 3, False, marks=pytest.mark.slow),
         (lambda images: cascade((2, 4), images), 2, True),
+        pytest.param(
+            lambda images: cascade((2, 4), images, "dvt_avit_deit_micro", inner=HALTING),
+            2,
+            True,
+            marks=pytest.mark.slow,
+        ),
         (halting, 4, True),
         (halting, 4, False),
         (dense, 1, True),
     ],
-    ids=["three exits", "two exits", "packed", "masked", "whole"],
+    ids=["three exits", "two exits", "halting exits", "packed", "masked", "whole"],
 )
 def test_a_stream_gives_the_answers_of_masked_execution(
     make, segments, compact, images, monkeypatch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from avit_jax.execution.image_groups import filled_up
@@ -12,25 +14,37 @@ from avit_jax.models.costs import GIGA, attention, embedding, last_block, mlp, r
 from avit_jax.types import Usage
 
 
-def compact_gmacs(shape: Shape, usage: Usage, plan: Plan) -> float:
-    """What `live_tokens.compact` runs for a batch on one device, in units of 1e9."""
+def compact_gmacs(shape: Shape, usage: Usage, plan: Plan, *, shown: Sequence[str] = ()) -> float:
+    """What `live_tokens.compact` runs for a batch on one device, in units of 1e9.
+
+    Args:
+        shape: of the network.
+        usage: of the batch.
+        plan: of the program.
+        shown: what an exit of a cascade hands over, see `Call.shown`. If anything, the last block
+            runs for all live tokens; packed layers form relations beside those that they mix by.
+    """
     counts = np.asarray(usage.tokens).sum(-1)
     batch = counts.shape[1]
     filled = filled_up(batch, plan.images)
     counts = np.pad(counts, ((0, 0), (0, filled - batch)))
     whole = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
+    whole_layers = shape.depth if shown else shape.depth - 1
     total = 0.0
     for group in np.split(counts, -(-batch // plan.images), axis=1):
         # Until the first token of the group halts, layers run as in dense execution.
         untouched = int((group == shape.num_tokens).all(1).cumprod().sum())
-        untouched = min(untouched, shape.depth - 1)
+        untouched = min(untouched, whole_layers)
         total += untouched * group.shape[1] * whole
-        if untouched == shape.depth - 1:  # the last one, too
+        if untouched == shape.depth - 1 and not shown:  # the last one, too
             total += group.shape[1] * last_block(shape, shape.num_tokens)
             continue
         for layer in range(untouched, shape.depth):
-            last = layer == shape.depth - 1
-            total += _executed_layer(shape, group[layer], plan, last=last)
+            if layer == whole_layers:
+                total += _executed_last(shape, group[layer], plan)
+            else:
+                products = 3 if "relations" in shown else 2
+                total += _executed_layer(shape, group[layer], plan, products)
     return (total + filled * (embedding(shape) + readout(shape))) / GIGA
 
 
@@ -59,14 +73,26 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
     return (whole + last + batch * (embedding(shape) + readout(shape))) / GIGA
 
 
-def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, *, last: bool) -> float:
-    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
+def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, products: int) -> float:
+    """A packed layer, with so many products of each pair of tokens."""
+    dim, (size, padded, rows, _) = shape.embed_dim, _padded(live, plan)
+    pairs = size * (padded**2).sum()
+    return 4.0 * rows * dim * dim + mlp(shape, rows) + float(products) * pairs * dim
+
+
+def _executed_last(shape: Shape, live: np.ndarray, plan: Plan) -> float:
+    """The last layer, where only prefix tokens are wanted."""
+    dim, prefix, (size, padded, rows, answers) = (
+        shape.embed_dim, shape.num_prefix_tokens, _padded(live, plan)
+    )  # fmt: skip
+    fixed = answers * (prefix * 2.0 * dim * dim + mlp(shape, prefix))
+    return 2.0 * rows * dim * dim + size * (2.0 * prefix * padded * dim).sum() + fixed
+
+
+def _padded(live: np.ndarray, plan: Plan) -> tuple[int, np.ndarray, float, int]:
+    """Images whose attention runs together, its lengths, rows that run, and images that end."""
     size = min(plan.attention_images, len(live))
     padded = plan.padded_lengths(live, size)
-    rows, answers = plan.rows_run(live.sum()), len(live)
     if len(live) == 1:  # it runs whole at one length, see `single_image.py`
-        rows, answers = padded.sum(), len(padded)
-    if last:
-        fixed = answers * (prefix * 2.0 * dim * dim + mlp(shape, prefix))
-        return 2.0 * rows * dim * dim + size * (2.0 * prefix * padded * dim).sum() + fixed
-    return (4.0 * rows * dim * dim + mlp(shape, rows)) + size * (2.0 * padded**2 * dim).sum()
+        return size, padded, padded.sum(), len(padded)
+    return size, padded, plan.rows_run(live.sum()), len(live)

@@ -6,6 +6,9 @@ reach the head, so an image whose prefix tokens have halted is finished and leav
 As long as no token of the group has halted, layers run as in dense execution, the last one too,
 which packing could only slow down. From then on the rows of several images are packed
 (`packed_block.py`); a single one takes the smallest length that holds it (`single_image.py`).
+
+An exit of a cascade that hands something over runs its last block for all live tokens. What a token
+hands over is kept from layer to layer, because its row is lost once it has halted.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from avit_jax.execution import packed_block, single_image
-from avit_jax.execution.dense import block_in_groups, even_group, last_block
+from avit_jax.execution.between_exits import Given, whole_block
+from avit_jax.execution.dense import last_block
 from avit_jax.execution.packing import pack, unpack
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.avit import halting
+from avit_jax.methods.forward import Call, Reused
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.functional import layer_at
 from avit_jax.types import Output, Usage
@@ -29,7 +34,14 @@ Score = Callable[[Array], Array]
 
 
 def compact(
-    network: Backbone, images: Array, exists: Array, plan: Plan, *, score: Score, eps: float
+    network: Backbone,
+    images: Array,
+    exists: Array,
+    plan: Plan,
+    call: Call,
+    *,
+    score: Score,
+    eps: float,
 ) -> Output:
     """Logits of one group of images, computing live tokens only.
 
@@ -38,17 +50,26 @@ def compact(
         images: `[B, H, W, 3]`, normalised.
         exists: `[B]` bool; images that only fill up the batch are False and cost nothing.
         plan: static sizes.
+        call: of an exit of a cascade what it is given (`reused`) and hands over (`shown`).
         score: halting scores `[1, rows]` of tokens `[1, rows, D]`.
         eps: a token halts above a cumulative score of `1 - eps`.
 
     Returns:
-        `logits` and `usage`.
+        `logits` and `usage`, and in `aux` what is shown.
     """
     shape = network.shape
     prefix = shape.num_prefix_tokens
     blocks = packed_block if len(images) > 1 else single_image
     tokens = network.embed(images, dtype=halting.STREAM)
     everything = jnp.broadcast_to(exists[:, None], tokens.shape[:2])
+    whole_layers = shape.depth if call.shown else shape.depth - 1
+    reused = call.reused or Reused()
+
+    def given(layer: Array | int) -> Given:
+        return Given(layer=layer, extra=reused.extra, bias=reused.bias)
+
+    def spent_by(index: Array, scores: Array) -> Array:
+        return jnp.where(index == shape.depth - 1, 1.0, scores) if call.shown else scores
 
     def account(
         state: halting.Halting, live: Array, spent: Array, prefix_states: Array, answer: Array
@@ -61,53 +82,81 @@ def compact(
         return live & live[:, :prefix].any(1, keepdims=True)
 
     def untouched(carry: tuple) -> Array:
-        index, _, state, _ = carry
-        return (index < shape.depth - 1) & running(state).all()
+        index, _, state, _, _ = carry
+        return (index < whole_layers) & running(state).all()
 
     def whole_layer(carry: tuple) -> tuple:
-        index, tokens, state, answer = carry
-        grouped = tokens.reshape(-1, even_group(len(tokens), plan), *tokens.shape[1:])
-        grouped = block_in_groups(layer_at(network.blocks, index), grouped)
-        tokens = grouped.reshape(tokens.shape)
-        state, answer = account(state, everything, score(tokens), tokens[:, :prefix], answer)
-        return index + 1, tokens, state, answer
+        index, tokens, state, answer, scores = carry
+        block = layer_at(network.blocks, index)
+        tokens, scores = whole_block(block, tokens, scores, given(index), plan)
+        spent = spent_by(index, score(tokens))
+        state, answer = account(state, everything, spent, tokens[:, :prefix], answer)
+        return index + 1, tokens, state, answer, scores
 
     def packed_layer(index: Array, carry: tuple) -> tuple:
-        buffers, before, state, answer, lives = carry
+        buffers, before, state, answer, lives, kept = carry
         live = running(state)
-        after = pack(live)
-        buffers = blocks.run(layer_at(network.blocks, index), buffers, before, after, plan)
-        spent = unpack(score(buffers.tokens[None])[0], after)
+        after, block = pack(live), layer_at(network.blocks, index)
+        buffers = blocks.run(block, buffers, before, after, plan, given(index))
+        spent = spent_by(index, unpack(score(buffers.tokens[None])[0], after))
         rows = jnp.clip(after.rows()[:, :prefix], 0, buffers.tokens.shape[0] - 1)
         state, answer = account(state, live, spent, buffers.tokens[rows], answer)
-        return buffers, after, state, answer, lives.at[index].set(live)
+        if kept is not None:
+            rows = jnp.clip(after.rows(), 0, buffers.tokens.shape[0] - 1)
+            kept = jnp.where(live[:, :, None], buffers.tokens[rows], kept)
+        return buffers, after, state, answer, lives.at[index].set(live), kept
+
+    def packed_layers(
+        tokens: Array, state: halting.Halting, answer: Array, scores: Array | None
+    ) -> tuple:
+        # All tokens lie in the buffer at first, those of images that do not exist among them.
+        packing = pack(jnp.ones_like(everything))
+        buffers = blocks.start(tokens, plan, dtype=shape.block.dtype, relations=scores)
+        kept = tokens if "states" in call.shown else None
+        carry = (buffers, packing, state, answer, everywhere, kept)
+        return jax.lax.fori_loop(first, whole_layers, packed_layer, carry)
 
     def whole_end(
         tokens: Array, state: halting.Halting, answer: Array
     ) -> tuple[Array, halting.Halting, Array, Array]:
         block = layer_at(network.blocks, shape.depth - 1)
-        last = last_block(block, tokens, prefix=prefix, live=running(state))
+        here = given(shape.depth - 1)
+        last = last_block(
+            block,
+            tokens,
+            prefix=prefix,
+            live=running(state),
+            bias=here.of_queries(prefix),
+            extra=here.of_prefix(prefix),
+        )
         return last, state, answer, everywhere
 
     def packed_end(
         tokens: Array, state: halting.Halting, answer: Array
     ) -> tuple[Array, halting.Halting, Array, Array]:
-        # All tokens lie in the buffer at first, those of images that do not exist among them.
-        packing = pack(jnp.ones_like(everything))
-        buffers = blocks.start(tokens, plan, dtype=shape.block.dtype)
-        carry = (buffers, packing, state, answer, everywhere)
-        buffers, before, state, answer, lives = jax.lax.fori_loop(
-            first, shape.depth - 1, packed_layer, carry
-        )
+        buffers, before, state, answer, lives, _ = packed_layers(tokens, state, answer, None)
         block, after = layer_at(network.blocks, shape.depth - 1), pack(running(state))
-        last = blocks.run_last(block, buffers, before, after, plan, prefix=prefix)
+        here = given(shape.depth - 1)
+        last = blocks.run_last(block, buffers, before, after, plan, here, prefix=prefix)
         return last, state, answer, lives
 
     everywhere = jnp.ones((shape.depth, *everything.shape), bool)
     answer = jnp.zeros((*tokens.shape[:1], prefix, tokens.shape[2]), jnp.float32)
-    first, tokens, state, answer = jax.lax.while_loop(
-        untouched, whole_layer, (0, tokens, halting.start(everything.shape), answer)
+    scores = None
+    if "relations" in call.shown:
+        pairs = (shape.num_heads, shape.num_tokens, shape.num_tokens)
+        scores = jnp.zeros((shape.depth, len(images), *pairs), shape.dtype)
+    first, tokens, state, answer, scores = jax.lax.while_loop(
+        untouched, whole_layer, (0, tokens, halting.start(everything.shape), answer, scores)
     )
+    if call.shown:
+        buffers, _, _, answer, lives, kept = packed_layers(tokens, state, answer, scores)
+        found = {"states": kept, "relations": buffers.relations}
+        return Output(
+            logits=network.readout(answer).mean(0),
+            usage=(Usage(tokens=lives),),
+            aux={name: found[name] for name in call.shown},
+        )
     if len(images) == 1:  # the last block is run at one of several lengths anyway
         last, state, answer, lives = packed_end(tokens, state, answer)
     else:

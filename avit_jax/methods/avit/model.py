@@ -18,6 +18,7 @@ may be removed, and an image whose class and distillation tokens have halted is 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -55,6 +56,7 @@ class Model(base.Model):
     settings: Settings
     name = "avit"
     has_capped = True
+    packs_exits = True
     has_image_rows = True
 
     def __post_init__(self):
@@ -132,23 +134,27 @@ class Model(base.Model):
         )
 
     def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
-        """See `base.Model.compact`."""
+        return self.compact_exit(network, images, exists, plan, Call())
+
+    def compact_exit(
+        self, network: Backbone, images: Array, exists: Array, plan: Plan, call: Call
+    ) -> Output:
         return live_tokens.compact(
-            network, images, exists, plan, score=self.score, eps=self.settings.eps
+            network, images, exists, plan, call, score=self.score, eps=self.settings.eps
         )
 
+    def compact_exit_gmacs(self, usage: Usage, plan: Plan, *, shown: Sequence[str]) -> float:
+        return costs.compact_gmacs(self.shape, usage, plan, shown=shown)
+
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
-        """See `base.Model.compact_gmacs`."""
         return costs.compact_gmacs(self.shape, usage[0], plan)
 
     def capped(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
-        """See `base.Model.capped`."""
         return capped_tokens.capped(
             network, images, exists, plan, score=self.score, eps=self.settings.eps
         )
 
     def check_learns_on_rows(self) -> None:
-        """See `base.Model.check_learns_on_rows`."""
         learning.check(self)
 
     @property
@@ -159,7 +165,6 @@ class Model(base.Model):
     def static(
         self, network: Backbone, images: Array, exists: Array, capacities: tuple[int, ...]
     ) -> Output:
-        """See `base.Model.static`."""
         tokens = network.embed(images, dtype=halting.STREAM)
         ran = live_rows.run(
             self.shape,
@@ -177,15 +182,12 @@ class Model(base.Model):
         )
 
     def static_work(self, usage: tuple[Usage, ...]) -> Array:
-        """See `base.Model.static_work`."""
         return usage[0].tokens.sum(-1)
 
     def static_gmacs(self, usage: tuple[Usage, ...], capacities: tuple[int, ...]) -> float:
-        """See `base.Model.static_gmacs`."""
         return costs.static_gmacs(self.shape, usage[0], capacities)
 
     def segments(self, plan: Plan, *, compact: bool) -> tuple[Segment, ...]:
-        """See `base.Model.segments`."""
         return segments.segments(self, plan, compact=compact)
 
     def dial(self) -> Dial:
@@ -197,13 +199,11 @@ class Model(base.Model):
         return Dial(lambda position: {"gate_center": own + position}, -SATURATED, SATURATED)
 
     def synthetic_profiles(self) -> dict[str, float]:
-        """See `base.Model.synthetic_profiles`."""
         return synthetic.shares(self)
 
     def synthetic(
         self, share: float, batch_size: int, *, seed: int = 0
     ) -> tuple[Params, np.ndarray]:
-        """See `base.Model.synthetic`."""
         return synthetic.script(self, share, batch_size, seed=seed)
 
     def blocks_as_onnx(self, graph: Any, params: Params, tokens: str) -> tuple[str, list[str]]:

@@ -4,6 +4,12 @@ Images that an exit has to run for are treated in blocks of a fixed number, and 
 for what is left (`execution/loops.py`). What an exit hands over lies in the order in which it ran,
 so it is written in place; the next exit reads of it the rows of the images that it runs for. What
 was handed over for finished images is never read.
+
+Where the method of the exits packs what runs (`AsExit.packs_exits`), as an A-ViT does, tokens leave
+inside an exit as well, and one number of images is enough: those that do not exist cost little
+more than their embedding, and the program is compiled once for each exit. An AdaViT runs masked
+there: it packs every head of every image by itself, anew in each block, and relations would have to
+be cut out and put back as often.
 """
 
 from __future__ import annotations
@@ -13,19 +19,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
-from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.loops import for_rows
 from avit_jax.execution.plan import Plan
-from avit_jax.methods.dvt import early_exit
-from avit_jax.methods.forward import Call
-from avit_jax.models import costs
-from avit_jax.models.backbone import Shape
-from avit_jax.types import Output, Usage
+from avit_jax.methods.dvt import early_exit, hand_over
+from avit_jax.methods.dvt.exit_sizes import exit_plan, image_sizes, ready_at_once
+from avit_jax.methods.forward import Call, Reused
+from avit_jax.types import Output
 
-_SIZES = 3  # numbers of images that each exit is compiled for, each half of the next
 _LAYERED = ("relations", "usage")  # images on the second axis
 
 
@@ -72,7 +74,8 @@ def _run(
     """
     reached, place, handed = before
     batch = len(images)
-    sizes = image_sizes(model.stages[index], plan, batch)
+    sizes = image_sizes(model, index, plan, batch)
+    count = reached.sum(dtype=jnp.int32)
     order = jnp.argsort(~reached, stable=True)
     padded = jnp.pad(order, (0, sizes[-1]), mode="edge")
 
@@ -83,7 +86,8 @@ def _run(
             rows = place[chosen]
             taken = {name: jnp.take(a, rows, axis=_axis(name)) for name, a in handed.items()}
             shown = Output(logits=padded, usage=(), aux=taken)
-        output = model.run_exit(index, network, images[chosen], Call(), shown)
+        exists = first + jnp.arange(size) < count
+        output = run_exit(model, index, network, images[chosen], exists, plan, shown)
         (usage,) = output.usage
         shown = {name: output.aux[name] for name in model.shown if name in output.aux}
         return {"logits": output.logits, "usage": usage} | shown
@@ -109,37 +113,71 @@ def _run(
     shapes = jax.eval_shape(lambda first: said(first, sizes[0]), jnp.int32(0))
     empty = {name: room(name, part) for name, part in shapes.items()}
     blocks = dataclasses.replace(plan, row_sizes=sizes)
-    found = for_rows(body, reached.sum(dtype=jnp.int32), empty, blocks)
+    found = for_rows(body, count, empty, blocks)
     return found, jnp.argsort(order)
+
+
+def run_exit(
+    model: Any,
+    index: int,
+    network: Any,
+    images: Array,
+    exists: Array,
+    plan: Plan,
+    before: Output | None,
+) -> Output:
+    """As `Model.run_exit`, on live work only as far as the method of the exits can.
+
+    Args:
+        model: the cascade.
+        index: of the exit.
+        network: of the cascade.
+        images: `[B, H, W, 3]`.
+        exists: `[B]` bool; what is said about others means nothing.
+        plan: sizes of the cascade.
+        before: what the exit before shows of these images, in `aux`; `None` for the first.
+    """
+    own, part = model.exits[index], network.exit(index)
+    given = None
+    if before is not None:
+        given = _made_ready(model, index, part, before.aux, exists, plan)
+    call = hand_over.call_of(model, index, Call(), given)
+    return own.compact_exit(part, images, exists, exit_plan(own.shape, plan, len(images)), call)
+
+
+def _made_ready(
+    model: Any, index: int, part: Any, shown: dict[str, Array], exists: Array, plan: Plan
+) -> Reused | None:
+    """What an exit is given, as `hand_over.reused` makes it, of the images in front that exist.
+
+    That is a large share of a small network's work, and is run in parts where blocks have one size.
+    """
+    shape, images = model.stages[index], len(exists)
+    size = ready_at_once(model, images)
+    if size == images or shape.reuse is None:
+        return hand_over.reused(part, shape, shown)
+
+    def made(first: Array) -> Reused:  # the last part begins where it fits, for reading and writing
+        taken = {
+            name: lax.dynamic_slice_in_dim(rows, first, size, _axis(name))
+            for name, rows in shown.items()
+        }
+        return hand_over.reused(part, shape, taken)
+
+    def body(first: Array, _: int, whole: Reused) -> Reused:
+        return jax.tree.map(
+            lambda rows, new: lax.dynamic_update_slice_in_dim(rows, new, first, 1),
+            whole,
+            made(first),
+        )
+
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros((len(leaf), images, *leaf.shape[2:]), leaf.dtype),
+        jax.eval_shape(made, jnp.int32(0)),
+    )
+    count = exists.sum(dtype=jnp.int32)
+    return for_rows(body, count, empty, dataclasses.replace(plan, row_sizes=(size,)))
 
 
 def _axis(name: str) -> int:
     return int(name in _LAYERED)
-
-
-def image_sizes(shape: Shape, plan: Plan, batch: int) -> tuple[int, ...]:
-    """Numbers of images that an exit is compiled for, ascending.
-
-    The largest has about as many tokens as the plan's largest block of rows, and few images are
-    left where all of a batch run.
-    """
-    most = min(batch, max(1, plan.row_sizes[-1] // shape.num_tokens))
-    sizes = [-(-batch // -(-batch // most))]
-    while sizes[0] > 1 and len(sizes) < _SIZES:
-        sizes.insert(0, -(-sizes[0] // 2))
-    return tuple(sizes)
-
-
-def gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
-    """See `base.Model.compact_gmacs`."""
-    batch = usage[0].tokens.shape[1]
-    filled = filled_up(batch, plan.images)
-    groups = -(-batch // plan.images)
-    total = 0.0
-    for shape, used in zip(model.stages, usage, strict=True):
-        reached = np.pad(np.asarray(used.tokens).any((0, 2)), (0, filled - batch))
-        sizes = image_sizes(shape, plan, filled // groups)
-        blocks = dataclasses.replace(plan, row_sizes=sizes)
-        for group in np.split(reached, groups):
-            total += blocks.rows_run(group.sum()) * costs.dense_gmacs(shape)
-    return total

@@ -28,7 +28,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -39,6 +38,7 @@ from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
 from avit_jax.methods.dvt import (
     compact,
+    costs,
     early_exit,
     fitted_dials,
     hand_over,
@@ -172,25 +172,18 @@ class Model(static.StaticCascade, base.Model):
             call: of the whole cascade.
             before: what the exit before shows, in `aux`; `None` for the first.
         """
-        model, part = self.exits[index], network.exit(index)
-        last = index == len(self.exits) - 1
-        reused = None if before is None else hand_over.reused(part, model.shape, before.aux)
-        return model.forward(
-            part,
-            images,
-            call.replace(
-                key=None if call.key is None else jax.random.fold_in(call.key, index),
-                features=call.features and last,
-                shown=() if last else self.shown,
-                reused=reused,
-            ),
-        )
+        part = network.exit(index)
+        given = None
+        if before is not None:
+            given = hand_over.reused(part, self.stages[index], before.aux)
+        asked = hand_over.call_of(self, index, call, given)
+        return self.exits[index].forward(part, images, asked)
 
     def compact(self, network: Networks, images: Array, exists: Array, plan: Plan) -> Output:
         return compact.compact(self, network, images, exists, plan)
 
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
-        return compact.gmacs(self, usage, plan)
+        return costs.compact_gmacs(self, usage, plan)
 
     def segments(self, plan: Plan, *, compact: bool) -> tuple[Segment, ...]:
         """See `base.Model.segments`."""

@@ -11,7 +11,8 @@ from jax import Array
 
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.dvt import early_exit
-from avit_jax.methods.dvt.compact import image_sizes
+from avit_jax.methods.dvt.compact import run_exit
+from avit_jax.methods.dvt.exit_sizes import image_sizes
 from avit_jax.methods.forward import Call
 from avit_jax.models import functional
 from avit_jax.models.functional import Params
@@ -23,16 +24,19 @@ from avit_jax.types import Output, Usage
 def segments(model: Any, plan: Plan, *, compact: bool) -> tuple[Segment, ...]:
     """See `base.Model.segments`: one for each exit of the cascade `model`."""
     found: list[Segment] = [
-        functools.partial(_run, model, index) for index in range(len(model.exits))
+        functools.partial(_run, model, index, plan if compact else None)
+        for index in range(len(model.exits))
     ]
     if compact:
-        sizes = [image_sizes(shape, plan, plan.images) for shape in model.stages]
+        sizes = [image_sizes(model, index, plan, plan.images) for index in range(len(found))]
         found = [in_blocks(one, plan, size) for one, size in zip(found, sizes, strict=True)]
     return tuple(found)
 
 
-def _run(model: Any, index: int, params: Params, state: Any, exists: Array) -> Passed:
-    """One exit.
+def _run(
+    model: Any, index: int, plan: Plan | None, params: Params, state: Any, exists: Array
+) -> Passed:
+    """One exit, on live work only where there is a plan for that.
 
     The state holds the images, what is handed over, and what the exits before said and ran; the
     images in front everywhere.
@@ -44,7 +48,11 @@ def _run(model: Any, index: int, params: Params, state: Any, exists: Array) -> P
         handed = {name: _turned(name, rows) for name, rows in state["handed"].items()}
         before = Output(logits=state["exits"][-1], usage=(), aux=handed)
     network = functional.bind(model.build, params)
-    output = model.run_exit(index, network, state["images"], Call(), before)
+    images = state["images"]
+    if plan is None:
+        output = model.run_exit(index, network, images, Call(), before)
+    else:
+        output = run_exit(model, index, network, images, exists, plan, before)
     exits, usage = (*state["exits"], output.logits), (*state["usage"], *map(_swapped, output.usage))
     said = _answer(model, exits, usage)
     if index == len(model.exits) - 1:

@@ -9,7 +9,7 @@ import pytest
 
 from avit_jax import create_model
 from avit_jax.losses import classification
-from avit_jax.methods.dvt import compact, early_exit
+from avit_jax.methods.dvt import early_exit, exit_sizes
 from avit_jax.methods.per_image import per_image
 from avit_jax.models import costs
 from avit_jax.runtime.device_mesh import make_mesh
@@ -71,7 +71,7 @@ def test_compact_execution_gathers_the_images_that_go_on(case):
     for ours, theirs in zip(found.usage, output.usage, strict=True):
         np.testing.assert_array_equal(ours.tokens, theirs.tokens)
     executed = model.compact_gmacs(output.usage, plan)
-    needed = float(model.gmacs(output).sum())
+    needed = costs.stages_gmacs(model.stages, output.usage, costs.inference_gmacs).sum()
     assert needed <= executed * (1 + 1e-6) < BATCH * model.dense_gmacs()
 
 
@@ -87,8 +87,8 @@ def test_nobody_leaves_in_training_and_losses_are_weighted(case):
 def test_sizes_of_compact_execution_divide_a_batch_as_evenly_as_can_be():
     model = create_model("dvt_deit_tiny")
     plan = model.default_plan(32)
-    for shape in model.stages:
-        sizes = compact.image_sizes(shape, plan, 32)
+    for index, shape in enumerate(model.stages):
+        sizes = exit_sizes.image_sizes(model, index, plan, 32)
         assert list(sizes) == sorted(set(sizes))
         assert -(-32 // sizes[-1]) * sizes[-1] - 32 < sizes[-1]
         assert sizes[-1] * shape.num_tokens <= plan.row_sizes[-1]
