@@ -47,6 +47,7 @@ class Inference:
     fused_attention: bool | None = None  # cuDNN's kernel, on NVIDIA GPUs: bfloat16
     ragged_attention: bool | None = None  # dense and static execution by our kernel, on TPUs
     unrolled: bool | None = None  # layers one by one instead of a loop: for GPUs
+    packed_exits: bool | None = None  # in compact cascades tokens leave within exits, too
     capacities: tuple[int, ...] | None = None  # places in each layer, for execution "capped"
     # Rows in each layer, for execution "static"; of a cascade images in each exit but the first.
     static_rows: tuple[int, ...] | None = None

@@ -40,6 +40,8 @@ class Plan:
         ragged_attention: attention of dense and static execution to rows where they lie, by kernels
             for TPUs (`models/ragged_attention.py`); images then begin at multiples of 16 rows.
         unrolled: layers of dense and masked execution one after the other instead of a loop.
+        packed_exits: within the exits of a cascade tokens that halt leave in compact execution;
+            else they are masked there.
         capacities: places for tokens in each layer ("capped" execution), or `None`.
         static_rows: rows of one device's buffer in each layer ("static" execution; in each half of
             a layer where the method chooses halves), or `None` for those of the first batch. Of a
@@ -54,6 +56,7 @@ class Plan:
     fused_attention: bool = False
     ragged_attention: bool = False
     unrolled: bool = False
+    packed_exits: bool = False
     capacities: tuple[int, ...] | None = None
     static_rows: tuple[int, ...] | None = None
 

@@ -42,7 +42,7 @@ def test_a_plan_that_was_stored_with_sizes_of_heads_is_still_read():
         ({"images": 0}, "plan.images is 0: write at least 1"),
         ({"row_sizes": (8, 8)}, "numbers above 0 that rise"),
         ({"lengths": ()}, "numbers above 0 that rise"),
-        ({"capacities": (5, 0)}, "at least 1 a layer"),
+        ({"capacities": (5, 0)}, "each at least 1"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(changes, message):

@@ -5,11 +5,11 @@ for what is left (`execution/loops.py`). What an exit hands over lies in the ord
 so it is written in place; the next exit reads of it the rows of the images that it runs for. What
 was handed over for finished images is never read.
 
-Where the method of the exits packs what runs (`AsExit.packs_exits`), as an A-ViT does, tokens leave
-inside an exit as well, and one number of images is enough: those that do not exist cost little
-more than their embedding, and the program is compiled once for each exit. An AdaViT runs masked
-there: it packs every head of every image by itself, anew in each block, and relations would have to
-be cut out and put back as often.
+Where the method of the exits packs what runs (`AsExit.packs_exits`), as an A-ViT does, and the plan
+says so (`Plan.packed_exits`), tokens leave inside an exit as well, and one number of images is
+enough: those that do not exist cost little more than their embedding, and the program is compiled
+once for each exit. An AdaViT runs masked there: it packs every head of every image by itself, anew
+in each block, and relations would have to be cut out and put back as often.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jax import Array, lax
 from avit_jax.execution.loops import for_rows
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.dvt import early_exit, hand_over
-from avit_jax.methods.dvt.exit_sizes import exit_plan, image_sizes, ready_at_once
+from avit_jax.methods.dvt.exit_sizes import exit_plan, image_sizes, packed, ready_at_once
 from avit_jax.methods.forward import Call, Reused
 from avit_jax.types import Output
 
@@ -142,6 +142,8 @@ def run_exit(
     if before is not None:
         given = _made_ready(model, index, part, before.aux, exists, plan)
     call = hand_over.call_of(model, index, Call(), given)
+    if own.packs_exits and not packed(model, plan):
+        return own.forward(part, images, call)
     return own.compact_exit(part, images, exists, exit_plan(own.shape, plan, len(images)), call)
 
 
@@ -153,7 +155,7 @@ def _made_ready(
     That is a large share of a small network's work, and is run in parts where blocks have one size.
     """
     shape, images = model.stages[index], len(exists)
-    size = ready_at_once(model, images)
+    size = ready_at_once(model, plan, images)
     if size == images or shape.reuse is None:
         return hand_over.reused(part, shape, shown)
 

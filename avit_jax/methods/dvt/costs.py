@@ -9,7 +9,7 @@ import numpy as np
 
 from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
-from avit_jax.methods.dvt.exit_sizes import exit_plan, image_sizes, ready_at_once
+from avit_jax.methods.dvt.exit_sizes import exit_plan, image_sizes, packed, ready_at_once
 from avit_jax.models import costs
 from avit_jax.types import Usage
 
@@ -49,9 +49,12 @@ def _block_gmacs(model: Any, index: int, used: Usage, images: np.ndarray, plan: 
     shown = () if index == len(model.exits) - 1 else model.shown
     sized = exit_plan(own.shape, plan, len(images))
     # Of the images, as many are made ready for their blocks as fill whole parts.
-    size = ready_at_once(model, len(images))
+    size = ready_at_once(model, plan, len(images))
     ready = size * -(-int((images >= 0).sum()) // size)
     beyond = ready * costs.resizing_beyond(own.shape)
     saved = (len(images) - ready) * (costs.embedding(own.shape) - own.shape.embedding_macs)
-    run = own.compact_exit_gmacs(ran, sized, shown=shown)
+    if own.packs_exits and not packed(model, plan):
+        run = costs.dense_gmacs(own.shape) * len(images)
+    else:
+        run = own.compact_exit_gmacs(ran, sized, shown=shown)
     return run + (beyond - saved) / costs.GIGA

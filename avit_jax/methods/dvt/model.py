@@ -40,6 +40,7 @@ from avit_jax.methods.dvt import (
     compact,
     costs,
     early_exit,
+    exit_sizes,
     fitted_dials,
     hand_over,
     joint_dial,
@@ -178,6 +179,14 @@ class Model(static.StaticCascade, base.Model):
             given = hand_over.reused(part, self.stages[index], before.aux)
         asked = hand_over.call_of(self, index, call, given)
         return self.exits[index].forward(part, images, asked)
+
+    def default_plan(self, batch_size: int, *, platform: str | None = None) -> Plan:
+        """See `base.Model.default_plan`."""
+        return exit_sizes.default(self, super().default_plan(batch_size, platform=platform))
+
+    def candidate_plans(self, batch_size: int) -> dict[str, Plan]:
+        """See `base.Model.candidate_plans`."""
+        return exit_sizes.candidates(self, super().candidate_plans(batch_size))
 
     def compact(self, network: Networks, images: Array, exists: Array, plan: Plan) -> Output:
         return compact.compact(self, network, images, exists, plan)

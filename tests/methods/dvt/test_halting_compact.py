@@ -50,6 +50,7 @@ def compiled(name):
         attention_images=2,
         lengths=(4, 9, tokens),
         dense_images=2,
+        packed_exits=True,
     )
 
     @jax.jit
