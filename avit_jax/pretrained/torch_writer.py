@@ -6,6 +6,7 @@ and a pickle that describes them. Equal weights give equal files, byte for byte.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import struct
@@ -70,7 +71,14 @@ def save_torch(
 def _write_safetensors(
     file: IO[bytes], arrays: Mapping[str, np.ndarray], said: Mapping[str, str]
 ) -> None:
-    file.write(safetensors.numpy.save(dict(arrays), metadata={"format": "pt", **said}))
+    data = safetensors.numpy.save(dict(arrays), metadata={"format": "pt", **said})
+    # The library writes the metadata in an order of chance; the same weights are the same file.
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    ordered += b" " * (-len(ordered) % 8)  # tensors stay aligned
+    file.write(struct.pack("<Q", len(ordered)) + ordered + data[8 + length :])
 
 
 def _write_zip(file: IO[bytes], arrays: Mapping[str, np.ndarray], said: Mapping[str, str]) -> None:

@@ -55,6 +55,12 @@ def test_arrays_that_lie_otherwise_in_memory_are_written_as_they_read(tmp_path, 
     files.assert_same(load_torch(tmp_path / f"x{ending}"), files.expected())
 
 
+def test_equal_weights_give_equal_files_whatever_they_say_beside(tmp_path):
+    for number in range(8):
+        save_torch(tmp_path / f"{number}.safetensors", files.expected(), pixels="imagenet")
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+
+
 def test_equal_weights_give_equal_files_with_aligned_records(tmp_path):
     for name in ("a.pth", "b.pth"):
         save_torch(tmp_path / name, files.expected())
