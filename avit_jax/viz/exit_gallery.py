@@ -174,15 +174,25 @@ def _draw_row(axis, strip: Strip, row: list[Placed], class_names: Sequence[str])
     axis.imshow(strip.pixels, interpolation="antialiased")
     axis.set_axis_off()
     for place, placed in zip(strip.columns, row, strict=True):
-        text, is_wrong = caption(placed.looked, class_names)
+        lines, is_wrong = _two_lines(placed.looked, class_names)
         colour = {"color": _WRONG} if is_wrong else {}
-        lines = f"{shortened(text, longest=_LONGEST)}\n{placed.looked.confidence:.1%}"
         axis.text(place, -0.03 * SIDE, lines, fontsize=5.5, va="bottom", parse_math=False, **colour)
     for index, line in enumerate(strip.maps):
         centre = (-0.04 * SIDE, line + SIDE / 2)
         axis.text(
             *centre, f"in exit {index + 1}", fontsize=5.5, rotation=90, ha="right", va="center"
         )
+
+
+def _two_lines(looked: Looked, class_names: Sequence[str]) -> tuple[str, bool]:
+    """As `caption`, with how sure the answer is, in two lines that both names have room in."""
+    _, is_wrong = caption(looked, class_names)
+    if not is_wrong:
+        name = shortened(class_names[looked.answer], longest=_LONGEST)
+        return f"{name}\n{looked.confidence:.1%}", False
+    answer = shortened(class_names[looked.answer], longest=_LONGEST - 2)
+    truth = shortened(class_names[looked.label], longest=_LONGEST)
+    return f"{answer} {looked.confidence:.0%}\nis {truth}", True
 
 
 def caption(looked: Looked, class_names: Sequence[str]) -> tuple[str, bool]:
