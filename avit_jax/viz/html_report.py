@@ -23,6 +23,7 @@ from avit_jax.viz.page_assets import SCRIPT, STYLE
 
 GENERATOR = "avit_jax --mode visualize"  # in the page; marks a folder as a report
 # What the shares of parts refer to. That of tokens is not shown, since the depth says the same.
+_READABLE = 16  # numbers beside each other in a legend; of more, every third is shown
 _OF_PART = {"heads": "of all heads of all blocks", "halves": "of all attention and MLP halves"}
 
 
@@ -179,7 +180,8 @@ def _legend(depth: int, *, first: int) -> str:
         f"{layers}</li>"
         for layers, colour in zip(counts, palette.paint(np.array(counts), depth), strict=True)
     )
-    return f'<ol class="legend" aria-label="{palette.LEGEND}">{entries}</ol>'
+    many = " many" if len(counts) > _READABLE else ""
+    return f'<ol class="legend{many}" aria-label="{palette.LEGEND}">{entries}</ol>'
 
 
 def _controls(summary: dict[str, Any]) -> str:
