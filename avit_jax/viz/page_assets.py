@@ -54,7 +54,7 @@ figcaption { margin: 0 0 10px; font-weight: 600; }
   border-radius: 6px; overflow: hidden; }
 .legend li { flex: 1; min-width: 12px; text-align: center; font-size: 12px; font-weight: 600;
   line-height: 24px; }
-.legend.many li { min-width: 0; white-space: nowrap; }
+.legend.many li { min-width: 0; font-size: 10px; letter-spacing: -0.5px; }
 .legend.many li:not(:nth-child(3n)) { font-size: 0; }
 .controls { display: flex; flex-wrap: wrap; gap: 8px 14px; align-items: center; font-size: 14px; }
 .controls[hidden] { display: none; }
