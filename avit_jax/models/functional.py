@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -31,7 +30,7 @@ def create(build: Build, key: Array) -> Params:
 
     @jax.jit
     def initialise(key: Array) -> Params:
-        return nnx.to_pure_dict(nnx.state(build(_Keys(key)), nnx.Param))
+        return nnx.to_pure_dict(nnx.state(build(nnx.Rngs(key)), nnx.Param))
 
     return initialise(key)
 
@@ -59,7 +58,7 @@ def stack(build_layer: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.R
     graphs = []  # of layers that are alike, so one
 
     def one(key: Array) -> nnx.State:
-        graph, params = nnx.split(build_layer(_Keys(key)), nnx.Param)
+        graph, params = nnx.split(build_layer(nnx.Rngs(key)), nnx.Param)
         graphs.append(graph)
         return params
 
@@ -132,23 +131,8 @@ def layer_at(stacked: Any, index: int | Array) -> Any:
     return nnx.merge(graph, jax.tree.map(pick, params))
 
 
-class _Keys:
-    """The keys that `nnx.Rngs(key)` gives to modules, in their order.
-
-    NNX counts them in an array. While a function is traced, each of its counts looks through all
-    operations so far for the words of an error that nobody reads, which takes a third of building
-    a model.
-    """
-
-    def __init__(self, key: Array):
-        self._key, self._drawn = key, itertools.count()
-
-    def params(self) -> Array:
-        return jax.random.fold_in(self._key, next(self._drawn))
-
-
 def _split_abstract(build: Build) -> tuple[nnx.GraphDef, nnx.State]:
-    return nnx.split(nnx.eval_shape(lambda: build(_Keys(jax.random.key(0)))), nnx.Param)
+    return nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
 
 
 def _skeleton(build: Build) -> tuple[nnx.GraphDef, nnx.State]:

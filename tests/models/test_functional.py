@@ -72,6 +72,25 @@ def unrolled(params, x, per_layer):
 WEIGHTS = np.array([1.0, 0.5, 2.0], np.float32)
 
 
+def test_modules_get_the_random_numbers_of_nnx_whatever_they_ask_of_them():
+    """Those of other packages name streams as they like."""
+
+    class Theirs(nnx.Module):
+        def __init__(self, *, rngs: nnx.Rngs):
+            self.table = nnx.Param(jax.random.normal(rngs.tables(), (DIM,)))
+            self.other = nnx.Param(jax.random.normal(rngs(), (DIM,)))
+
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        return functional.stack(lambda rngs: Theirs(rngs=rngs), DEPTH, rngs)
+
+    params = functional.create(build, jax.random.key(0))
+    assert {name: leaf.shape for name, leaf in params.items()} == dict.fromkeys(
+        ("table", "other"), (DEPTH, DIM)
+    )
+    assert len(np.unique(np.concatenate([*params.values()]))) == 2 * DEPTH * DIM
+    functional.bind(build, params)
+
+
 def test_parameters_are_drawn_with_the_keys_that_nnx_counts(params):
     """Weights of a seed stay what they were, and what NNX would make of it."""
     rngs = nnx.Rngs(jax.random.key(0))
