@@ -12,7 +12,7 @@ from typing import Any
 
 from avit_jax.config.defaults import Settings
 from avit_jax.methods.base import Model
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 from avit_jax.settings_texts import of_fields, summary
 from avit_jax.zoo import families
 

@@ -20,7 +20,7 @@ from avit_jax import config as configs
 from avit_jax.data.augment import Augment
 from avit_jax.data.example import Source
 from avit_jax.data.mix import MEAN, STD
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 from avit_jax.runtime.files import write_json_atomic
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from avit_jax.errors import UserError
 from avit_jax.execution.executions import current_name, fastest
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.base import Model
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 from avit_jax.runtime.files import write_json_atomic
 
 logger = logging.getLogger(__name__)

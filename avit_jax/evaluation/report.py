@@ -11,8 +11,8 @@ from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.evaluation.dense_twin import dense_twin
 from avit_jax.evaluation.evaluate import evaluate, make_eval_step
 from avit_jax.experiment import Experiment
-from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
+from avit_jax.models.shape import Shape
 from avit_jax.models.skippable_parts import PARTS
 from avit_jax.runtime.device_mesh import platform_of
 from avit_jax.runtime.files import write_json_atomic

@@ -15,8 +15,8 @@ from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.image_groups import filled_up, in_groups
 from avit_jax.execution.plan import Plan
 from avit_jax.models import costs, functional
-from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
+from avit_jax.models.shape import Shape
 from avit_jax.types import Output, Usage
 
 

@@ -22,9 +22,10 @@ from avit_jax.execution.image_groups import filled_up, of_images
 from avit_jax.execution.layout import every_token, whole_rows
 from avit_jax.execution.plan import Plan
 from avit_jax.models import costs, functional
-from avit_jax.models.backbone import Backbone, Shape
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.block import Block
 from avit_jax.models.functional import Params, layer_at
+from avit_jax.models.shape import Shape
 from avit_jax.types import Gates, Output, Usage
 
 

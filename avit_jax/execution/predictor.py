@@ -20,8 +20,8 @@ from avit_jax.execution.compiled import compile_on
 from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.image_groups import map_images
 from avit_jax.execution.plan import Plan
-from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
+from avit_jax.models.shape import Shape
 from avit_jax.runtime.compilation_cache import cache_hits
 from avit_jax.runtime.device_mesh import batch_sharding, replicated
 from avit_jax.types import Output

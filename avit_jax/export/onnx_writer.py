@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 
 _MASKED = -1e30  # finite, so that an image without live tokens gives no NaN; far below any score
 

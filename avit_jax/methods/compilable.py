@@ -19,7 +19,7 @@ from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.execution.predictor import Predictor
 from avit_jax.methods.static_buffers import StaticBuffers
 from avit_jax.models import functional, ragged_attention
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 from avit_jax.runtime.device_mesh import make_mesh, platform_of
 from avit_jax.runtime.devices import has_cudnn
 from avit_jax.types import Output, Usage

@@ -12,8 +12,8 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import dropout
+from avit_jax.models.shape import Shape
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 
 from avit_jax.models import functional
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 from avit_jax.pretrained import names, spelling
 from avit_jax.pretrained.arrays import refuse_unusable
 from avit_jax.pretrained.fit import fit

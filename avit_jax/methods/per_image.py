@@ -14,7 +14,7 @@ from jax import Array
 
 from avit_jax.methods.base import Model
 from avit_jax.models import skippable_parts
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 from avit_jax.types import Output
 
 

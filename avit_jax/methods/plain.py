@@ -18,10 +18,11 @@ from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
 from avit_jax.methods.forward import Call, Reused, embed, layer_inputs
 from avit_jax.models import costs
-from avit_jax.models.backbone import Backbone, Shape
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.block import Block
 from avit_jax.models.family import Family
 from avit_jax.models.functional import layer_at, scan_layers
+from avit_jax.models.shape import Shape
 from avit_jax.types import Output, Usage
 
 

@@ -9,185 +9,18 @@ sizes that have names (`FAMILIES`).
 from __future__ import annotations
 
 import abc
-import dataclasses
-from collections.abc import Mapping
-from typing import Any, Self
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from avit_jax import validators
 from avit_jax.errors import UserError
 from avit_jax.models import functional
 from avit_jax.models.block import Block
-from avit_jax.models.fused_attention import can_be_fused
-from avit_jax.models.layers import NORM_EPS, BlockShape, layer_norm, linear
-from avit_jax.models.positions import PositionEncoding, token_initializer
-from avit_jax.models.reuse_shape import Reuse
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shape(abc.ABC):
-    """All that determines a backbone's parameters and arithmetic.
-
-    Attributes:
-        image_size: height and width of the images, in pixels.
-        embed_dim: channels D of a token; a multiple of `num_heads`.
-        depth: number of blocks L.
-        num_heads: attention heads H.
-        mlp_ratio: hidden width of the MLPs over `embed_dim`.
-        qkv_bias: whether q, k and v have a bias.
-        num_classes: classes C.
-        distilled: whether there is a distillation token with a head of its own; logits are then the
-          mean of both heads.
-        drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
-        dropout_rate: dropout on the embedded tokens and on every update.
-        dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
-          softmax and halting are float32 always.
-        remat: recompute whole blocks in the backward pass, linear layers included, for memory.
-        fused_attention, ragged_attention, unrolled, reuse: of a program or a cascade, no settings.
-    """
-
-    image_size: int = dataclasses.field(default=224, metadata={"use": True})
-    embed_dim: int = 192
-    depth: int = 12
-    num_heads: int = 3
-    mlp_ratio: float = 4.0
-    qkv_bias: bool = True
-    num_classes: int = 1000
-    distilled: bool = False
-    drop_path_rate: float = 0.0
-    dropout_rate: float = 0.0
-    dtype: str = dataclasses.field(default="float32", metadata={"use": True})
-    remat: bool = dataclasses.field(default=False, metadata={"use": True})
-    fused_attention: bool = dataclasses.field(default=False, metadata={"config": False})
-    ragged_attention: bool = dataclasses.field(default=False, metadata={"config": False})
-    unrolled: bool = dataclasses.field(default=False, metadata={"config": False})
-    reuse: Reuse | None = dataclasses.field(default=None, metadata={"config": False})
-
-    def __post_init__(self):
-        counts = ("depth", "num_classes", "image_size", "patch_size", "num_heads", "embed_dim")
-        validators.at_least(1, self, *counts)
-        if self.embed_dim % self.num_heads:
-            raise UserError(
-                f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}: "
-                "choose num_heads so that every head gets the same number of channels."
-            )
-        validators.one_of(("float32", "bfloat16"), self, "dtype")
-        validators.share_below_one(self, "drop_path_rate", "dropout_rate")
-
-    @abc.abstractmethod
-    def build(self, rngs: nnx.Rngs) -> Backbone:
-        """All parameters of the backbone as one NNX module."""
-
-    def with_grid(self, grid: int) -> Self:
-        """The same network on so many patches along each side, for an exit of a cascade."""
-        raise UserError(f"{type(self).__name__} has one grid: build cascades on ViT or T2T-ViT.")
-
-    @property
-    @abc.abstractmethod
-    def patch_size(self) -> int:
-        """Pixels between the centres of two neighbouring patches; see `check_tiled`."""
-
-    @property
-    @abc.abstractmethod
-    def embedding_macs(self) -> int:
-        """Multiply-adds that turn one image into patch tokens."""
-
-    @property
-    def frozen(self) -> frozenset[str]:
-        """Paths of parameters that are never trained, such as fixed tables of positions."""
-        return frozenset() if self.position_encoding.is_trained else frozenset({"pos_embed"})
-
-    @property
-    @abc.abstractmethod
-    def position_encoding(self) -> PositionEncoding:
-        """How its tokens know where they are."""
-
-    @property
-    def upstream_names(self) -> Mapping[str, str]:
-        """What PyTorch code calls the modules and parameters that turn images into patch tokens.
-
-        Those that are not listed have the same names there.
-        """
-        return {}
-
-    @property
-    def patch_embedding(self) -> str | None:
-        """The linear layer that makes each token of nothing but its own patch's pixels, if any."""
-        return None
-
-    @property
-    def convolutions(self) -> Mapping[str, int]:
-        """Linear layers over square patches that PyTorch code has as convolutions, with the side.
-
-        Their inputs are ordered by row, column and colour.
-        """
-        return {}
-
-    def patches_as_onnx(self, graph: Any, params: Mapping[str, Any], pixels: str) -> str:
-        """Patch tokens `[B, grid * grid, D]` without positions, added to an ONNX graph.
-
-        Args:
-            graph: an `export.onnx_writer.Graph`.
-            params: of the whole model.
-            pixels: name of the normalised images, `[B, H, W, 3]`.
-
-        Raises:
-            UserError: the backbone has not been written down for ONNX.
-        """
-        raise UserError(
-            f"a {type(self).__name__.removesuffix('Shape')} cannot be written as ONNX: leave out "
-            "the .onnx of --output for a StableHLO export."
-        )
-
-    @property
-    def draws(self) -> bool:
-        """Whether training draws at random, so that a call needs a key."""
-        return bool(self.drop_path_rate or self.dropout_rate)
-
-    @property
-    def grid(self) -> int:
-        """Patches along each side of the image."""
-        return self.image_size // self.patch_size
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        """Tokens in front of the patches: class token, distillation token."""
-        return 1 + self.distilled
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens N in all."""
-        return self.num_prefix_tokens + self.grid**2
-
-    @property
-    def block(self) -> BlockShape:
-        """Sizes of every block."""
-        return BlockShape(
-            embed_dim=self.embed_dim,
-            num_heads=self.num_heads,
-            mlp_ratio=self.mlp_ratio,
-            qkv_bias=self.qkv_bias,
-            extra_dim=self.reuse.context_dim if self.reuse else 0,
-            dropout_rate=self.dropout_rate,
-            norm_eps=NORM_EPS,
-            fused_attention=self.fused_attention,
-            position_encoding=self.position_encoding,
-            dtype=jnp.dtype(self.dtype),
-        )
-
-    @property
-    def attention_can_be_fused(self) -> bool:
-        """Whether there is a fused kernel for its heads."""
-        return can_be_fused(dtype=self.dtype, head_dim=self.embed_dim // self.num_heads)
-
-    def drop_path_rates(self) -> np.ndarray:
-        """Stochastic depth of each block, `[L]`."""
-        return np.linspace(0.0, self.drop_path_rate, self.depth, dtype=np.float32)
+from avit_jax.models.layers import layer_norm, linear
+from avit_jax.models.positions import token_initializer
+from avit_jax.models.shape import Shape
 
 
 class Backbone(nnx.Module):

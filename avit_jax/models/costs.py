@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from avit_jax.models.backbone import Shape
 from avit_jax.models.image_rows import aligned
+from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
 GIGA = 1e9

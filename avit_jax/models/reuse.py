@@ -14,9 +14,9 @@ from flax import nnx
 from jax import Array
 
 from avit_jax.models import functional
-from avit_jax.models.backbone import Shape
 from avit_jax.models.grid_resize import resize_patches, resize_relations
 from avit_jax.models.layers import gelu, layer_norm, linear
+from avit_jax.models.shape import Shape
 
 
 class FeatureReuse(nnx.Module):

@@ -16,12 +16,13 @@ from flax import nnx
 from jax import Array
 
 from avit_jax import validators
-from avit_jax.models.backbone import Backbone, Shape
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.family import Family, Published
 from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import BlockShape, linear
 from avit_jax.models.patch_grid import check_tiled, grid_of, splits_of
 from avit_jax.models.positions import SinusoidPositions
+from avit_jax.models.shape import Shape
 from avit_jax.models.soft_split import LAYERS, NORM_EPS, SPLITS, Split, soft_split, windows
 
 COLOURS = 3

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from avit_jax.models.backbone import Backbone, Shape
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.family import Family, Published
 from avit_jax.models.layers import linear
 from avit_jax.models.patch_grid import check_tiled
 from avit_jax.models.positions import LearnedPositions
+from avit_jax.models.shape import Shape
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

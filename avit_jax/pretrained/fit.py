@@ -17,8 +17,8 @@ import numpy as np
 
 from avit_jax.errors import UserError
 from avit_jax.models import functional
-from avit_jax.models.backbone import Shape
 from avit_jax.models.layers import linear
+from avit_jax.models.shape import Shape
 from avit_jax.pretrained.resize import resize_positions
 from avit_jax.pretrained.wrappers import warn_left_out
 

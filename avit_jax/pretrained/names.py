@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from avit_jax.models import functional
-from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
 from avit_jax.models.misfits import differ, misfit
+from avit_jax.models.shape import Shape
 from avit_jax.pretrained.advice import advice
 
 # Names of modules, ours to upstream's, where they differ; `{}` is the number of the block. Those in

@@ -14,8 +14,8 @@ import numpy as np
 
 from avit_jax.data.mix import MEAN, STD
 from avit_jax.errors import UserError
-from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
+from avit_jax.models.shape import Shape
 
 # Channel means and standard deviations by which pixels in 0..1 are normalised, by name.
 PIXELS = {"imagenet": (MEAN, STD), "symmetric": ((0.5,) * 3, (0.5,) * 3)}

@@ -13,8 +13,8 @@ from avit_jax.config import defaults
 from avit_jax.errors import UserError
 from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
-from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params
+from avit_jax.models.shape import Shape
 
 
 def make_teacher(named: defaults.Teacher, student: Model) -> Teacher | None:

@@ -20,9 +20,9 @@ from avit_jax.execution.dense import block_in_groups, even_group
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.adavit import decisions, policies
 from avit_jax.methods.adavit.settings import Settings
-from avit_jax.models.backbone import Shape
 from avit_jax.models.block import Block
 from avit_jax.models.functional import layer_at
+from avit_jax.models.shape import Shape
 from avit_jax.types import Gates, Output
 
 # Share of a block's work from which leaving the rest out was found to cost more than it saves:

@@ -8,8 +8,8 @@ import numpy as np
 from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.adavit.chosen_parts import is_worth_it_whole
-from avit_jax.models.backbone import Shape
 from avit_jax.models.costs import GIGA, attention, embedding, mlp, readout
+from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
 

@@ -16,7 +16,7 @@ from jax import Array
 from avit_jax.methods.adavit import gumbel, policies
 from avit_jax.methods.adavit.policies import Policy
 from avit_jax.methods.adavit.settings import KINDS, Settings
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 from avit_jax.types import Gates, Usage
 
 ByKind = dict[str, Array]

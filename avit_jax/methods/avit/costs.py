@@ -9,8 +9,8 @@ import numpy as np
 from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
 from avit_jax.models import image_rows
-from avit_jax.models.backbone import Shape
 from avit_jax.models.costs import GIGA, attention, embedding, last_block, mlp, readout
+from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
 

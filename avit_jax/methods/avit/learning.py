@@ -22,8 +22,9 @@ from avit_jax.errors import UserError
 from avit_jax.execution.row_block import StochasticDepth
 from avit_jax.methods.avit import halting, live_rows
 from avit_jax.methods.forward import Call, RowCapacities, embed, layer_inputs
-from avit_jax.models.backbone import Backbone, Shape
+from avit_jax.models.backbone import Backbone
 from avit_jax.models.block import kept_updates
+from avit_jax.models.shape import Shape
 from avit_jax.runtime.device_mesh import images_at, on_each_device
 from avit_jax.types import Output, Usage
 

@@ -19,10 +19,10 @@ from avit_jax.execution import row_block
 from avit_jax.execution.packing import pack
 from avit_jax.execution.row_block import StochasticDepth
 from avit_jax.methods.avit import halting
-from avit_jax.models.backbone import Shape
 from avit_jax.models.block import Block
 from avit_jax.models.functional import layer_at
 from avit_jax.models.image_rows import ALIGN
+from avit_jax.models.shape import Shape
 
 
 @struct.dataclass(kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from avit_jax.methods.avit.model import Model
 from avit_jax.methods.avit.settings import Settings
-from avit_jax.models.backbone import Shape
 from avit_jax.models.family import Family, Published
+from avit_jax.models.shape import Shape
 
 _CODE = "https://github.com/NVlabs/A-ViT"
 

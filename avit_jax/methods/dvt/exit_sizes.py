@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from avit_jax.execution.plan import Plan
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 
 _SIZES = 3  # numbers of images that each exit is compiled for, each half of the next
 _LEAST = 8  # the share of the most that it is worth compiling fewer rows for

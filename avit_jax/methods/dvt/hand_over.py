@@ -11,7 +11,7 @@ from jax import Array
 
 from avit_jax.methods.forward import Call, Reused
 from avit_jax.models import reuse
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 
 
 def reused(network: nnx.Module, shape: Shape, shown: Mapping[str, Array]) -> Reused | None:

@@ -54,7 +54,7 @@ from avit_jax.methods.dvt.networks import Networks
 from avit_jax.methods.dvt.settings import Settings
 from avit_jax.methods.forward import HANDED_OVER, Call
 from avit_jax.models import functional
-from avit_jax.models.backbone import Shape
+from avit_jax.models.shape import Shape
 from avit_jax.streaming.segment import Segment
 from avit_jax.types import Dial, DialSettings, ExitAnswers, Output, Usage
 

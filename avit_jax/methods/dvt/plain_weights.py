@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from avit_jax.methods.dvt.networks import Networks
-from avit_jax.models.backbone import Shape
 from avit_jax.models.functional import Params, map_paths
 from avit_jax.models.grid_resize import resize_kernel
+from avit_jax.models.shape import Shape
 from avit_jax.pretrained.resize import resize_positions
 
 _logger = logging.getLogger(__name__)

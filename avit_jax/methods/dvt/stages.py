@@ -8,8 +8,8 @@ from typing import Any
 
 from avit_jax.errors import UserError
 from avit_jax.methods.dvt.settings import Settings
-from avit_jax.models.backbone import Shape
 from avit_jax.models.reuse_shape import Reuse
+from avit_jax.models.shape import Shape
 from avit_jax.models.soft_split import Split
 from avit_jax.models.t2t import T2TShape
 
