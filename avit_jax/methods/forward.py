@@ -107,14 +107,13 @@ def relations(
 
 
 def layer_inputs(shape: Shape, call: Call) -> dict[str, Any]:
-    """What differs between layers, as data for `scan_layers`: index, last, drop_path_rate, key.
+    """What differs between layers, as data for `scan_layers`: index, drop_path_rate, key.
 
     In a later exit of a cascade `extra` and `bias`, too.
     """
     index = jnp.arange(shape.depth)
     inputs = {
         "index": index,
-        "last": index == shape.depth - 1,
         "drop_path_rate": jnp.asarray(shape.drop_path_rates()),
     }
     if call.key is not None and (shape.drop_path_rate or shape.dropout_rate):

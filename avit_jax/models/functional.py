@@ -121,6 +121,12 @@ def map_paths(function: Callable[[str, Any], Any], params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(call, params)
 
 
+def first_layers(stacked: Any, count: int) -> Any:
+    """A module from `stack` with its first `count` layers alone."""
+    graph, params = nnx.split(stacked)
+    return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[:count], params))
+
+
 def layer_at(stacked: Any, index: int | Array) -> Any:
     """One layer of a module from `stack`; `index` may be traced."""
     graph, params = nnx.split(stacked)

@@ -8,7 +8,6 @@ back with the answer.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from avit_jax.errors import UserError
 from avit_jax.execution.dense import last_block
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.avit import halting
+from avit_jax.methods.avit.rules import Rules, behind
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.functional import layer_at
 from avit_jax.types import Gates, Output, Usage
@@ -28,9 +28,7 @@ def capped(
     images: Array,
     exists: Array,
     plan: Plan,
-    *,
-    score: Callable[[Array], Array],
-    eps: float,
+    rules: Rules,
 ) -> Output:
     """Logits with at most `plan.capacities[l]` tokens of each image in layer l.
 
@@ -55,7 +53,7 @@ def capped(
     lives, drops = [], []
 
     # Layers with the same capacity are one scan: a program as small as its distinct capacities.
-    for capacity, group in itertools.groupby(range(shape.depth - 1), capacities.__getitem__):
+    for capacity, group in itertools.groupby(range(rules.layers - 1), capacities.__getitem__):
         layers = list(group)
         tokens, index, state, dropped = _shrink(tokens, index, state, capacity, prefix)
 
@@ -66,28 +64,30 @@ def capped(
             gates = Gates(tokens=live)
             tokens = block.attend(tokens, gates=gates, positions=index)
             tokens = block.feed(tokens, gates=gates)
-            state, weight = halting.step(state.replace(live=live), score(tokens), eps=eps)
+            score = rules.score(tokens, number)
+            state, weight = rules.step(state.replace(live=live), score, number)
             answer = answer + halting.contribution(live, weight, tokens[:, :prefix])
             return (tokens, state.replace(live=state.live & live), answer), live
 
         (tokens, state, answer), live = jax.lax.scan(
             layer, (tokens, state, answer), jnp.asarray(layers)
         )
-        lives.append(_spread(live, index, shape.num_tokens))
+        lives.append(_at_their_places(live, index, shape.num_tokens))
         drops += [dropped, *([jnp.zeros_like(dropped)] * (len(layers) - 1))]
 
-    tokens, index, state, dropped = _shrink(tokens, index, state, capacities[-1], prefix)
+    final = rules.layers - 1
+    tokens, index, state, dropped = _shrink(tokens, index, state, capacities[final], prefix)
     live = _running(state, prefix)
-    block = layer_at(network.blocks, shape.depth - 1)
+    block = layer_at(network.blocks, final)
     states = last_block(block, tokens, prefix=prefix, live=live, positions=index)
-    _, weight = halting.step(state.replace(live=live), jnp.ones(live.shape), eps=eps)
+    _, weight = rules.step(state.replace(live=live), jnp.zeros(live.shape), final)
     answer = answer + halting.contribution(live, weight, states)
-    lives = jnp.concatenate([*lives, _spread(live[None], index, shape.num_tokens)])
+    lives = jnp.concatenate([*lives, _at_their_places(live[None], index, shape.num_tokens)])
     heads = network.readout(answer)
     return Output(
         logits=heads.mean(0),
-        usage=(Usage(tokens=lives),),
-        aux={"dropped": jnp.stack([*drops, dropped])},
+        usage=(Usage(tokens=behind(lives, shape.depth)),),
+        aux={"dropped": behind(jnp.stack([*drops, dropped]), shape.depth)},
     )
 
 
@@ -129,7 +129,7 @@ def _shrink(
     return tokens, pick(index), jax.tree.map(pick, state.replace(live=live)), dropped
 
 
-def _spread(live: Array, index: Array, num_tokens: int) -> Array:
+def _at_their_places(live: Array, index: Array, num_tokens: int) -> Array:
     """`[l, B, capacity]` back at the tokens' own places, `[l, B, num_tokens]`."""
     layers, batch, _ = live.shape
     image = jnp.arange(batch)[:, None]

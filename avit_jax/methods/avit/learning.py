@@ -21,6 +21,8 @@ from jax import Array
 from avit_jax.errors import UserError
 from avit_jax.execution.row_block import StochasticDepth
 from avit_jax.methods.avit import halting, live_rows
+from avit_jax.methods.avit.penalties import penalties
+from avit_jax.methods.avit.rules import Rules
 from avit_jax.methods.forward import Call, RowCapacities, embed, layer_inputs
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.block import kept_updates
@@ -53,13 +55,13 @@ def forward(
     model: Any, network: Backbone, images: Array, call: Call, rows: RowCapacities
 ) -> Output:
     """As `Model.forward`, on live rows; see `base.Model.apply`."""
-    shape, settings = model.shape, model.settings
+    shape = model.shape
     tokens = embed(network, images, call, dtype=halting.STREAM)
-    strength = settings.strength(call.progress)
+    rules = model.rules(network, images, call)
     graph, params = nnx.split(network.blocks)
 
     def of_one_device(
-        params: Any, tokens: Array, strength: Array, depth: StochasticDepth | None
+        params: Any, tokens: Array, rules: Rules, depth: StochasticDepth | None
     ) -> live_rows.Ran:
         ran = live_rows.run(
             shape,
@@ -67,8 +69,7 @@ def forward(
             tokens,
             jnp.ones(len(tokens), bool),
             rows.capacities,
-            score=lambda x: strength * model.score(x),
-            eps=settings.eps,
+            rules,
             finished_leave=False,
             depth=depth,
         )
@@ -80,20 +81,22 @@ def forward(
         answer=first, prefix=second, live=second, weights=second, state=first, fits=first
     )
     drawn = depth and StochasticDepth(kept=third, rate=whole)
+    placed = dataclasses.replace(rules, strength=whole)
     run = on_each_device(
-        of_one_device, rows.mesh, inputs=(whole, first, whole, drawn), outputs=outputs
+        of_one_device, rows.mesh, inputs=(whole, first, placed, drawn), outputs=outputs
     )
-    ran = run(params, tokens, jnp.asarray(strength), depth)
+    ran = run(params, tokens, rules, depth)
 
     heads = network.readout(ran.answer)
-    penalties, metrics = model.penalties({"weights": ran.weights}, ran.state, strength)
+    record = {"weights": ran.weights}
+    weighted, metrics = penalties(shape, model.settings, record, ran.state, rules.strength)
     unfinished = ran.live & ran.live[:, :, : shape.num_prefix_tokens].any(-1, keepdims=True)
     counts = ran.live.sum(-1, dtype=jnp.int32).reshape(shape.depth, rows.mesh.size, -1).sum(-1)
     return Output(
         logits=heads.mean(0),
         usage=(Usage(tokens=unfinished),),
         fits=jnp.broadcast_to(ran.fits.all(), len(images)),
-        penalties=penalties,
+        penalties=weighted,
         metrics=metrics | {"halted": (~unfinished).mean(dtype=jnp.float32)},
         aux={"live_rows": counts.max(1)} | ({"features": ran.prefix} if call.features else {}),
     )

@@ -7,8 +7,6 @@ depends on data, and gradients flow through all of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -19,6 +17,7 @@ from avit_jax.execution import row_block
 from avit_jax.execution.packing import pack
 from avit_jax.execution.row_block import StochasticDepth
 from avit_jax.methods.avit import halting
+from avit_jax.methods.avit.rules import Rules, behind
 from avit_jax.models.block import Block
 from avit_jax.models.functional import layer_at
 from avit_jax.models.image_rows import ALIGN
@@ -52,9 +51,8 @@ def run(
     tokens: Array,
     exists: Array,
     capacities: tuple[int, ...],
+    rules: Rules,
     *,
-    score: Callable[[Array], Array],
-    eps: float,
     finished_leave: bool = True,
     depth: StochasticDepth | None = None,
 ) -> Ran:
@@ -67,8 +65,7 @@ def run(
         exists: `[B]` bool; images that only fill up the batch are False and take no rows.
         capacities: rows of each layer, which do not rise. Where a layer has as many as the one
             before, nothing moves, and tokens that have halted are left where they are.
-        score: halting scores `[1, R]` of rows `[1, R, D]`.
-        eps: a token halts above a cumulative score of `1 - eps`.
+        rules: of halting.
         finished_leave: whether tokens stop where the prefix tokens of their image have halted,
             because nobody asks for more than the answer.
         depth: draws of a training with stochastic depth, with a layer axis in front.
@@ -82,7 +79,7 @@ def run(
     answer = jnp.zeros((batch, prefix, dim), jnp.float32)
     fits, fronts, lives, weights = jnp.bool_(True), [], [], []
     run_block = jax.checkpoint(row_block.run) if shape.remat else row_block.run
-    for index in range(shape.depth):
+    for index in range(rules.layers):
         live = state.live & exists[:, None]
         if finished_leave:
             live = live & live[:, :prefix].any(1, keepdims=True)
@@ -94,16 +91,17 @@ def run(
         elif index:  # as in masked execution: what has halted is 0, and does not grow where it lies
             rows = jnp.where(layouts.holding(live, layout)[:, None], rows, 0)
         fits = fits & (live <= layout.held).all()
-        block, last = layer_at(blocks, index), index == shape.depth - 1
+        block, last = layer_at(blocks, index), index == rules.layers - 1
         drawn = jax.tree.map(lambda leaf, index=index: leaf[index], depth)
         if last:
-            spent = jnp.ones(live.shape, jnp.float32)
+            score = jnp.zeros(live.shape, jnp.float32)
             front = row_block.run_last(block, rows, layout, live, prefix=prefix, depth=drawn)
         else:
             rows = run_block(block, rows, layout, live, drawn)
-            spent = jnp.where(live, layouts.as_tokens(score(rows[None])[0], layout), 0.0)
+            score = layouts.as_tokens(rules.score(rows[None], index)[0], layout)
+            score = jnp.where(live, score, 0.0)
             front = layouts.front_tokens(rows, layout, prefix)
-        state, weight = halting.step(state.replace(live=live), spent, eps=eps)
+        state, weight = rules.step(state.replace(live=live), score, index)
         state = state.replace(live=state.live & live)
         answer = answer + halting.contribution(live, weight, front)
         fronts.append(jnp.where(live[:, :prefix, None], front, 0))
@@ -111,9 +109,9 @@ def run(
         weights.append(weight)
     return Ran(
         answer=answer,
-        prefix=jnp.stack(fronts),
-        live=jnp.stack(lives),
-        weights=jnp.stack(weights),
+        prefix=behind(jnp.stack(fronts), shape.depth),
+        live=behind(jnp.stack(lives), shape.depth),
+        weights=behind(jnp.stack(weights), shape.depth),
         state=state,
         fits=fits,
     )

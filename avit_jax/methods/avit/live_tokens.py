@@ -13,8 +13,6 @@ hands over is kept from layer to layer, because its row is lost once it has halt
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -25,12 +23,11 @@ from avit_jax.execution.dense import last_block
 from avit_jax.execution.packing import pack, unpack
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.avit import halting
+from avit_jax.methods.avit.rules import Rules
 from avit_jax.methods.forward import Call, Reused
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.functional import layer_at
 from avit_jax.types import Output, Usage
-
-Score = Callable[[Array], Array]
 
 
 def compact(
@@ -39,9 +36,7 @@ def compact(
     exists: Array,
     plan: Plan,
     call: Call,
-    *,
-    score: Score,
-    eps: float,
+    rules: Rules,
 ) -> Output:
     """Logits of one group of images, computing live tokens only.
 
@@ -51,31 +46,28 @@ def compact(
         exists: `[B]` bool; images that only fill up the batch are False and cost nothing.
         plan: static sizes.
         call: of an exit of a cascade what it is given (`reused`) and hands over (`shown`).
-        score: halting scores `[1, rows]` of tokens `[1, rows, D]`.
-        eps: a token halts above a cumulative score of `1 - eps`.
+        rules: of halting.
 
     Returns:
         `logits` and `usage`, and in `aux` what is shown.
     """
     shape = network.shape
     prefix = shape.num_prefix_tokens
+    final = rules.layers - 1
     blocks = packed_block if len(images) > 1 else single_image
     tokens = network.embed(images, dtype=halting.STREAM)
     everything = jnp.broadcast_to(exists[:, None], tokens.shape[:2])
-    whole_layers = shape.depth if call.shown else shape.depth - 1
+    whole_layers = rules.layers if call.shown else rules.layers - 1
     reused = call.reused or Reused()
 
     def given(layer: Array | int) -> Given:
         return Given(layer=layer, extra=reused.extra, bias=reused.bias)
 
-    def spent_by(index: Array, scores: Array) -> Array:
-        return jnp.where(index == shape.depth - 1, 1.0, scores) if call.shown else scores
-
     def account(
-        state: halting.Halting, live: Array, spent: Array, prefix_states: Array, answer: Array
+        state: halting.Halting, live: Array, score: Array, layer: Array, front: Array, answer: Array
     ) -> tuple[halting.Halting, Array]:
-        state, weight = halting.step(state.replace(live=live), spent, eps=eps)
-        return state, answer + halting.contribution(live, weight, prefix_states)
+        state, weight = rules.step(state.replace(live=live), score, layer)
+        return state, answer + halting.contribution(live, weight, front)
 
     def running(state: halting.Halting) -> Array:
         live = state.live & everything
@@ -89,8 +81,8 @@ def compact(
         index, tokens, state, answer, scores = carry
         block = layer_at(network.blocks, index)
         tokens, scores = whole_block(block, tokens, scores, given(index), plan)
-        spent = spent_by(index, score(tokens))
-        state, answer = account(state, everything, spent, tokens[:, :prefix], answer)
+        score = rules.score(tokens, index)
+        state, answer = account(state, everything, score, index, tokens[:, :prefix], answer)
         return index + 1, tokens, state, answer, scores
 
     def packed_layer(index: Array, carry: tuple) -> tuple:
@@ -98,9 +90,9 @@ def compact(
         live = running(state)
         after, block = pack(live), layer_at(network.blocks, index)
         buffers = blocks.run(block, buffers, before, after, plan, given(index))
-        spent = spent_by(index, unpack(score(buffers.tokens[None])[0], after))
+        score = unpack(rules.score(buffers.tokens[None], index)[0], after)
         rows = jnp.clip(after.rows()[:, :prefix], 0, buffers.tokens.shape[0] - 1)
-        state, answer = account(state, live, spent, buffers.tokens[rows], answer)
+        state, answer = account(state, live, score, index, buffers.tokens[rows], answer)
         if kept is not None:
             rows = jnp.clip(after.rows(), 0, buffers.tokens.shape[0] - 1)
             kept = jnp.where(live[:, :, None], buffers.tokens[rows], kept)
@@ -119,8 +111,7 @@ def compact(
     def whole_end(
         tokens: Array, state: halting.Halting, answer: Array
     ) -> tuple[Array, halting.Halting, Array, Array]:
-        block = layer_at(network.blocks, shape.depth - 1)
-        here = given(shape.depth - 1)
+        block, here = layer_at(network.blocks, final), given(final)
         last = last_block(
             block,
             tokens,
@@ -135,12 +126,12 @@ def compact(
         tokens: Array, state: halting.Halting, answer: Array
     ) -> tuple[Array, halting.Halting, Array, Array]:
         buffers, before, state, answer, lives, _ = packed_layers(tokens, state, answer, None)
-        block, after = layer_at(network.blocks, shape.depth - 1), pack(running(state))
-        here = given(shape.depth - 1)
-        last = blocks.run_last(block, buffers, before, after, plan, here, prefix=prefix)
+        block, after = layer_at(network.blocks, final), pack(running(state))
+        last = blocks.run_last(block, buffers, before, after, plan, given(final), prefix=prefix)
         return last, state, answer, lives
 
-    everywhere = jnp.ones((shape.depth, *everything.shape), bool)
+    runs = jnp.arange(shape.depth) < rules.layers
+    everywhere = jnp.broadcast_to(runs[:, None, None], (shape.depth, *everything.shape))
     answer = jnp.zeros((*tokens.shape[:1], prefix, tokens.shape[2]), jnp.float32)
     scores = None
     if "relations" in call.shown:
@@ -161,12 +152,12 @@ def compact(
         last, state, answer, lives = packed_end(tokens, state, answer)
     else:
         last, state, answer, lives = jax.lax.cond(
-            first == shape.depth - 1, whole_end, packed_end, tokens, state, answer
+            first == final, whole_end, packed_end, tokens, state, answer
         )
     live = running(state)
-    state, answer = account(state, live, jnp.where(live, 1.0, 0.0), last, answer)
+    state, answer = account(state, live, jnp.zeros(live.shape), final, last, answer)
     heads = network.readout(answer)
     return Output(
         logits=heads.mean(0),
-        usage=(Usage(tokens=lives.at[-1].set(live)),),
+        usage=(Usage(tokens=lives.at[final].set(live)),),
     )

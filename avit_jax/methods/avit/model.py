@@ -39,12 +39,13 @@ from avit_jax.methods.avit import (
     segments,
     synthetic,
 )
-from avit_jax.methods.avit.priors import divergence
+from avit_jax.methods.avit.penalties import penalties
+from avit_jax.methods.avit.rules import Rules, behind, rules_of
 from avit_jax.methods.avit.settings import Settings
 from avit_jax.methods.forward import Call, embed, layer_inputs, relations
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.block import Block
-from avit_jax.models.functional import Params, scan_layers
+from avit_jax.models.functional import Params, first_layers, scan_layers
 from avit_jax.streaming.segment import Segment
 from avit_jax.types import SATURATED, Dial, Gates, Output, Usage
 
@@ -69,7 +70,7 @@ class Model(base.Model):
             return learning.forward(self, network, images, call, call.rows)
         tokens = embed(network, images, call, dtype=halting.STREAM)
         prefix = self.shape.num_prefix_tokens
-        strength = jnp.float32(0.0) if call.dense else self.settings.strength(call.progress)
+        rules = self.rules(network, images, call)
 
         def layer(block: Block, carry, inputs: dict):
             x, state, answer, kept = carry
@@ -81,9 +82,8 @@ class Model(base.Model):
             options = {"gates": gates, "drop_path_rate": rate, "key": key}
             x, scores = block.attend_and_score(x, bias=inputs.get("bias"), **options)
             x = block.feed(x, extra=inputs.get("extra"), **options)
-            score = self.score(x)
-            spent = jnp.where(inputs["last"], 1.0, strength * score)
-            after, weight = halting.step(state, spent, eps=self.settings.eps)
+            score = rules.score(x, inputs["index"])
+            after, weight = rules.step(state, score, inputs["index"])
             answer = answer + halting.contribution(state.live, weight, x[:, :prefix])
             runs = state.live & state.live[:, :prefix].any(-1, keepdims=True)
             if kept is not None:
@@ -105,21 +105,22 @@ class Model(base.Model):
         shown = "states" in call.shown
         (_, state, answer, kept), record = scan_layers(
             layer,
-            network.blocks,
+            first_layers(network.blocks, rules.layers),
             (tokens, halting.start(tokens.shape[:2]), nothing, tokens if shown else None),
-            layer_inputs(self.shape, call),
+            jax.tree.map(lambda part: part[: rules.layers], layer_inputs(self.shape, call)),
             remat=self.shape.remat,
             unrolled=self.shape.unrolled,
         )
+        margin = rules.margin(record)
+        record = {name: behind(part, self.shape.depth) for name, part in record.items()}
         mask = jnp.concatenate([record["mask"], state.live[None]])
-        distance = jnp.abs(record["cumulative"] - (1.0 - self.settings.eps))
         ran = mask[:-1] & mask[:-1, :, :prefix].any(-1, keepdims=True)
         heads = network.readout(answer)
-        penalties, metrics = self.penalties(record, state, strength)
+        weighted, metrics = penalties(self.shape, self.settings, record, state, rules.strength)
         return Output(
             logits=heads.mean(0),
             usage=(Usage(tokens=ran),),
-            penalties={} if call.dense else penalties,
+            penalties={} if call.dense else weighted,
             metrics=metrics | {"halted": (~ran).mean(dtype=jnp.float32)},
             aux=record
             | ({"states": kept} if shown else {})
@@ -129,9 +130,13 @@ class Model(base.Model):
                 "depth": ran.sum(0, dtype=jnp.float32),
                 "halting_depth": state.halting_depth,
                 "head_logits": heads,
-                "margin": distance.min((0, 2)),
+                "margin": margin,
             },
         )
+
+    def rules(self, network: Backbone, images: Array, call: Call | None = None) -> Rules:
+        """How tokens of these images halt, in training as far as `call` says."""
+        return rules_of(self.shape, self.settings, network, images, call)
 
     def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         return self.compact_exit(network, images, exists, plan, Call())
@@ -139,9 +144,8 @@ class Model(base.Model):
     def compact_exit(
         self, network: Backbone, images: Array, exists: Array, plan: Plan, call: Call
     ) -> Output:
-        return live_tokens.compact(
-            network, images, exists, plan, call, score=self.score, eps=self.settings.eps
-        )
+        rules = self.rules(network, images)
+        return live_tokens.compact(network, images, exists, plan, call, rules)
 
     def compact_exit_gmacs(self, usage: Usage, plan: Plan, *, shown: Sequence[str]) -> float:
         return costs.compact_gmacs(self.shape, usage, plan, shown=shown)
@@ -150,9 +154,8 @@ class Model(base.Model):
         return costs.compact_gmacs(self.shape, usage[0], plan)
 
     def capped(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
-        return capped_tokens.capped(
-            network, images, exists, plan, score=self.score, eps=self.settings.eps
-        )
+        rules = self.rules(network, images)
+        return capped_tokens.capped(network, images, exists, plan, rules)
 
     def check_learns_on_rows(self) -> None:
         learning.check(self)
@@ -172,8 +175,7 @@ class Model(base.Model):
             tokens,
             exists,
             capacities,
-            score=self.score,
-            eps=self.settings.eps,
+            self.rules(network, images),
         )
         return Output(
             logits=network.readout(ran.answer).mean(0),
@@ -209,42 +211,3 @@ class Model(base.Model):
     def blocks_as_onnx(self, graph: Any, params: Params, tokens: str) -> tuple[str, list[str]]:
         """See `base.Model.blocks_as_onnx`."""
         return onnx.blocks(graph, params, tokens, self.settings)
-
-    def score(self, x: Array) -> Array:
-        """Halting scores `[B, N]` float32 of tokens `[B, N, D]`: one existing channel, squashed."""
-        channel = x[:, :, 0].astype(jnp.float32)
-        return jax.nn.sigmoid(self.settings.gate_scale * channel - self.settings.gate_center)
-
-    def penalties(
-        self, record: dict[str, Array], state: halting.Halting, strength: Array
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Weighted penalties, and the plain quantities behind them.
-
-        Args:
-            record: per layer, see `halting_profile`.
-            state: behind the last layer.
-            strength: how far halting is switched on.
-        """
-        settings = self.settings
-        ponder = state.ponder.mean()
-        target = jnp.asarray(settings.depth_prior(self.shape.depth))
-        distance = divergence(target, self.halting_profile(record))
-        penalties = {
-            "ponder": strength * settings.ponder_weight * ponder,
-            # Only where positive, as published: targets that are no distributions may go below 0,
-            # and the upstream reading of a batch of one is NaN.
-            "prior": strength * settings.prior_weight * jnp.where(distance > 0, distance, 0.0),
-        }
-        metrics = {"ponder": ponder, "prior_divergence": distance}
-        return penalties, metrics
-
-    def halting_profile(self, record: dict[str, Array]) -> Array:
-        """What is compared with the prior, in the chosen reading: a quantity per layer, `[L]`.
-
-        Args:
-            record: `halting_scores` and `weights`, `[L, B, N]`.
-        """
-        if self.settings.kl_reading == "upstream":
-            return record["halting_scores"][:, 1:].mean((1, 2))  # NaN for a batch of one, as theirs
-        name = "weights" if self.settings.kl_reading == "halting" else "halting_scores"
-        return record[name][:, :, self.shape.num_prefix_tokens :].mean((1, 2))

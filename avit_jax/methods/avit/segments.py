@@ -48,18 +48,19 @@ class State:
 
 def segments(model: Any, plan: Plan, *, compact: bool) -> tuple[Segment, ...]:
     """See `base.Model.segments`: at most `MOST`, of like numbers of layers."""
-    depth = model.shape.depth
-    ends = np.linspace(0, depth, min(MOST, depth) + 1).round().astype(int).tolist()
-    layers = [range(first, last) for first, last in itertools.pairwise(ends)]
+    layers = model.settings.layers(model.shape.depth)
+    ends = np.linspace(0, layers, min(MOST, layers) + 1).round().astype(int).tolist()
+    parts = [range(first, last) for first, last in itertools.pairwise(ends)]
     run = _packed if compact else _masked
-    return tuple(functools.partial(_segment, model, run, part, plan) for part in layers)
+    return tuple(functools.partial(_segment, model, run, part, plan) for part in parts)
 
 
 def _segment(
     model: Any, run: Any, layers: range, plan: Plan, params: Params, state: Any, exists: Array
 ) -> Passed:
     network = functional.bind(model.build, params)
-    depth, prefix = model.shape.depth, model.shape.num_prefix_tokens
+    prefix = model.shape.num_prefix_tokens
+    rules = model.rules(network, state)
     if layers.start == 0:
         state = _start(network, state)
 
@@ -70,9 +71,8 @@ def _segment(
 
     def account(index: Array, state: State, runs: Array, tokens: Array, score: Array) -> State:
         """The state behind a layer, of its tokens `[b, N, D]` and their scores `[b, N]`."""
-        spent = jnp.where(runs, jnp.where(index == depth - 1, 1.0, score), 0.0)
-        before = state.halting.replace(live=runs)
-        after, weight = halting.step(before, spent, eps=model.settings.eps)
+        score = jnp.where(runs, score, 0.0)
+        after, weight = rules.step(state.halting.replace(live=runs), score, index)
         gained = halting.contribution(runs, weight, tokens[:, :prefix])
         return state.replace(
             tokens=tokens,
@@ -81,8 +81,8 @@ def _segment(
             ran=state.ran.at[:, index].set(runs),
         )
 
-    state = run(model, network, layers, plan, state, live, account)
-    is_last = layers.stop == depth
+    state = run(rules, network, layers, plan, state, live, account)
+    is_last = layers.stop == rules.layers
     return Passed(
         output=Output(
             logits=network.readout(state.answer).mean(0),
@@ -104,7 +104,7 @@ def _start(network: Backbone, images: Array) -> State:
     )
 
 
-def _masked(model, network, layers: range, plan: Plan, state: State, live, account) -> State:
+def _masked(rules, network, layers: range, plan: Plan, state: State, live, account) -> State:
     """Layers on whole images, one after the other."""
 
     def layer(index: Array, state: State) -> State:
@@ -112,12 +112,12 @@ def _masked(model, network, layers: range, plan: Plan, state: State, live, accou
         x = jnp.where(runs[:, :, None], state.tokens, 0)
         gates = Gates(tokens=runs)
         x = block.feed(block.attend(x, gates=gates), gates=gates)
-        return account(index, state, runs, x, model.score(x))
+        return account(index, state, runs, x, rules.score(x, index))
 
     return jax.lax.fori_loop(layers.start, layers.stop, layer, state, unroll=plan.unrolled)
 
 
-def _packed(model, network, layers: range, plan: Plan, state: State, live, account) -> State:
+def _packed(rules, network, layers: range, plan: Plan, state: State, live, account) -> State:
     """Layers on the live tokens alone, packed (`execution/packed_block.py`)."""
 
     def layer(index: Array, carry: tuple) -> tuple:
@@ -125,11 +125,11 @@ def _packed(model, network, layers: range, plan: Plan, state: State, live, accou
         runs = live(state)
         after, block = pack(runs), layer_at(network.blocks, index)
         buffers = packed_block.run(block, buffers, before, after, plan)
-        score = unpack(model.score(buffers.tokens[None])[0], after)
+        score = unpack(rules.score(buffers.tokens[None], index)[0], after)
         state = account(index, state, runs, _by_token(buffers.tokens, after), score)
         return buffers, after, state
 
-    buffers = packed_block.start(state.tokens, plan, dtype=model.shape.block.dtype)
+    buffers = packed_block.start(state.tokens, plan, dtype=network.shape.block.dtype)
     carry = (buffers, pack(jnp.ones_like(state.halting.live)), state)
     return jax.lax.fori_loop(layers.start, layers.stop, layer, carry)[-1]
 

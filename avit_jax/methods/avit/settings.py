@@ -73,6 +73,10 @@ class Settings:
         """How far halting is switched on, 0..1, at a share of the training."""
         return schedule.strength(progress, dense_until=self.dense_until, ramp=self.ramp)
 
+    def layers(self, depth: int) -> int:
+        """Layers that run of `depth`, the last of which ends every token."""
+        return depth
+
     def depth_prior(self, depth: int) -> np.ndarray:
         """The target distribution over `depth` layers, `[L]`; no array of JAX.
 

@@ -145,8 +145,7 @@ def test_tokens_of_finished_images_go_on_where_somebody_asks_for_them(case):
         network.embed(images, dtype=jnp.float32),
         jnp.ones(BATCH, bool),
         (BATCH * 17,) * 4,
-        score=model.score,
-        eps=model.settings.eps,
+        model.rules(network, images),
         finished_leave=False,
     )
     np.testing.assert_array_equal(ran.live, masked.aux["mask"][:-1])
