@@ -30,11 +30,7 @@ class Attention(nnx.Module):
         self.proj = linear(dim, dim, dtype=shape.dtype, rngs=rngs)
         self.kind = KINDS[shape.attention](shape, rngs=rngs)
         self.scale = self.kind.scale
-        self.query_norm = self.key_norm = None
-        if shape.qk_norm:  # over the channels of a head, alike for all heads (arXiv 2302.05442)
-            options = {"eps": shape.norm_eps, "dtype": shape.dtype, "rngs": rngs}
-            self.query_norm = layer_norm(dim // shape.num_heads, **options)
-            self.key_norm = layer_norm(dim // shape.num_heads, **options)
+        self.query_norm, self.key_norm = _head_norm(shape, rngs), _head_norm(shape, rngs)
         self.gamma = layer_gain(shape)
 
     def project(
@@ -142,6 +138,14 @@ class Attention(nnx.Module):
         if positions is None:
             positions = jnp.arange(heads.shape[-3])
         return self.encoding.place(heads, positions)
+
+
+def _head_norm(shape: BlockShape, rngs: nnx.Rngs) -> nnx.LayerNorm | None:
+    """A norm over the channels of a head, one for all heads (ViT-22B, arXiv 2302.05442)."""
+    if not shape.qk_norm:
+        return None
+    width = shape.embed_dim // shape.num_heads
+    return layer_norm(width, eps=shape.norm_eps, dtype=shape.dtype, rngs=rngs)
 
 
 def without_dropped_heads(mixed: Array, value: Array, kept: Array, effect: str) -> Array:

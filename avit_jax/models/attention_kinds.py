@@ -21,8 +21,8 @@ from avit_jax.models import linear_attention, softmax_attention
 from avit_jax.models.layers import BlockShape
 
 # Logarithms of temperatures in front of and at the end of training (Swin V2, appendix A1).
-_INITIAL_LOGIT_SCALE, _LARGEST_LOGIT_SCALE = math.log(10.0), math.log(100.0)
-_SHORTEST = 1e-6  # of vectors that become unit vectors; shorter ones, such as 0, stay shorter
+_INITIAL_LOGIT_SCALE, LARGEST_LOGIT_SCALE = math.log(10.0), math.log(100.0)
+SHORTEST = 1e-6  # of vectors that become unit vectors; shorter ones, such as 0, stay shorter
 
 
 class Kind(nnx.Module, abc.ABC):
@@ -99,7 +99,7 @@ class Cosine(DotProduct):
         self.logit_scale = nnx.Param(jnp.full(shape.num_heads, _INITIAL_LOGIT_SCALE, jnp.float32))
 
     def query(self, query: Array) -> Array:
-        factor = jnp.exp(jnp.minimum(self.logit_scale[...], _LARGEST_LOGIT_SCALE))
+        factor = jnp.exp(jnp.minimum(self.logit_scale[...], LARGEST_LOGIT_SCALE))
         return _unit(query, factor[:, None])
 
     def key(self, key: Array) -> Array:
@@ -157,7 +157,7 @@ KINDS: dict[str, type[Kind]] = {"dot": DotProduct, "cosine": Cosine, "linear": L
 def _unit(x: Array, factor: Array | float = 1.0) -> Array:
     """Vectors `[..., d]` of length `factor`, in their dtype by way of float32."""
     wide = x.astype(jnp.float32)
-    squares = jnp.maximum(jnp.square(wide).sum(-1, keepdims=True), _SHORTEST**2)
+    squares = jnp.maximum(jnp.square(wide).sum(-1, keepdims=True), SHORTEST**2)
     return (wide * (factor * jax.lax.rsqrt(squares))).astype(x.dtype)
 
 
