@@ -31,6 +31,21 @@ def answers(graph, images):
     [
         ("avit", "masked", {"distilled": True, "method": {"gate_scale": 4.0, "gate_center": 0.0}}),
         ("dense", "dense", {"qkv_bias": False}),
+        (
+            "avit",
+            "masked",
+            {"attention": "cosine", "method": {"gate_scale": 4.0, "gate_center": 0.0}},
+        ),
+        (
+            "avit",
+            "masked",
+            {
+                "attention": "linear",
+                "qk_norm": True,
+                "layer_scale": 0.5,
+                "method": {"gate_scale": 4.0, "gate_center": 0.0},
+            },
+        ),
     ],
 )
 def test_a_graph_answers_as_the_model(family, execution, changes, run):
