@@ -18,7 +18,8 @@ from flax import nnx
 from avit_jax import validators
 from avit_jax.errors import UserError
 from avit_jax.models.fused_attention import can_be_fused
-from avit_jax.models.layers import NORM_EPS, BlockShape
+from avit_jax.models.layers import BlockShape
+from avit_jax.models.norms import NORM_EPS, NORMS, is_over_tokens
 from avit_jax.models.positions import PositionEncoding
 from avit_jax.models.reuse_shape import Reuse
 
@@ -34,6 +35,10 @@ class Shape(abc.ABC):
         num_heads: attention heads H.
         mlp_ratio: hidden width of the MLPs over `embed_dim`.
         qkv_bias: whether q, k and v have a bias.
+        norm: of the tokens in front of each half of a block: "layernorm", "rmsnorm", or
+          "instancenorm" over an image's live tokens. The last norm, of the tokens that
+          classifiers read, is a layer norm, then.
+        norm_eps: added to the variance, or to the mean square, in all norms.
         num_classes: classes C.
         distilled: whether there is a distillation token with a head of its own; logits are then the
           mean of both heads.
@@ -51,6 +56,8 @@ class Shape(abc.ABC):
     num_heads: int = 3
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    norm: str = "layernorm"
+    norm_eps: float = NORM_EPS
     num_classes: int = 1000
     distilled: bool = False
     drop_path_rate: float = 0.0
@@ -72,6 +79,14 @@ class Shape(abc.ABC):
             )
         validators.one_of(("float32", "bfloat16"), self, "dtype")
         validators.share_below_one(self, "drop_path_rate", "dropout_rate")
+        validators.one_of(tuple(NORMS), self, "norm")
+        validators.positive(self, "norm_eps")
+        if self.reuse is not None and is_over_tokens(self.norm):
+            raise UserError(
+                f"norm is {self.norm!r}, over all tokens of an image, but the last block of an "
+                "exit is given what it reuses for the tokens that classifiers read alone: write "
+                "feature_reuse = relation_reuse = False, or norm layernorm or rmsnorm."
+            )
 
     @abc.abstractmethod
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -168,7 +183,8 @@ class Shape(abc.ABC):
             qkv_bias=self.qkv_bias,
             extra_dim=self.reuse.context_dim if self.reuse else 0,
             dropout_rate=self.dropout_rate,
-            norm_eps=NORM_EPS,
+            norm=self.norm,
+            norm_eps=self.norm_eps,
             fused_attention=self.fused_attention,
             position_encoding=self.position_encoding,
             dtype=jnp.dtype(self.dtype),

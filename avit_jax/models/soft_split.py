@@ -16,7 +16,8 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from avit_jax.models import attention
-from avit_jax.models.layers import BlockShape, Mlp, dropout, layer_norm, linear
+from avit_jax.models.layers import BlockShape, Mlp, dropout, linear
+from avit_jax.models.norms import layer_norm
 
 NORM_EPS = 1e-5
 PERFORMER_EPS = 1e-8  # added to the denominator, which could be 0
