@@ -77,10 +77,11 @@ def run(
         image, _ = after.tokens(capacity)
 
     def feed(first: Array, size: int, tokens: Array) -> Array:
-        rows = read(tokens, first, size)
         if known is None:
-            (mixed,) = attention.split(read(buffers.mixed, first, size))
-            rows = rows + attention.finish(mixed)
+            (rows,) = attention.split(read(buffers.mixed, first, size))
+            rows = read(tokens, first, size) + attention.finish(rows)
+        else:
+            rows = read(tokens, first, size)
         extra = None
         if given.extra is not None:
             own = (lax.dynamic_slice(part, (first,), (size,)) for part in after.tokens(capacity))
