@@ -16,6 +16,7 @@ from avit_jax.execution.layout import (
     holding,
     moved,
     square,
+    whole_rows,
 )
 from avit_jax.models import ragged_attention, row_norm
 from avit_jax.models.attention import Attention
@@ -72,7 +73,8 @@ def _of_layout(norm: nnx.Module, layout: Layout, live: Array) -> Callable[[Array
     nor a loop, and its gradient neither.
     """
     if is_over_tokens(norm):
-        return lambda rows: as_rows(of_images(norm, as_tokens(rows, layout), live), layout)
+        back = whole_rows if layout.whole else as_rows
+        return lambda rows: back(of_images(norm, as_tokens(rows, layout), live), layout)
     return norm if layout.aligned is None else lambda rows: row_norm.normalised(norm, rows)
 
 

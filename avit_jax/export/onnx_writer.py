@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from avit_jax.export.onnx_norms import norm
+from avit_jax.models.norms import of_single_tokens
 from avit_jax.models.shape import Shape
 
 _MASKED = -1e30  # finite, so that an image without live tokens gives no NaN; far below any score
@@ -61,20 +63,23 @@ class Graph:
         product = self("MatMul", x, params["kernel"])
         return self("Add", product, params["bias"]) if "bias" in params else product
 
-    def norm(self, x: str, params: Mapping[str, Any]) -> str:
-        """A layer norm over the last axis."""
-        eps = self.shape.block.norm_eps
-        return self("LayerNormalization", x, params["scale"], params["bias"], epsilon=eps, axis=-1)
+    def norm(self, x: str, params: Mapping[str, Any], live: str | None = None) -> str:
+        """A block's norm of `[B, N, D]`; `live` `[B, N]` bool says which tokens count."""
+        return norm(self, self.shape.norm, x, params, eps=self.shape.norm_eps, live=live)
+
+    def last_norm(self, x: str, params: Mapping[str, Any]) -> str:
+        """The norm of the tokens that classifiers read."""
+        return norm(self, of_single_tokens(self.shape.norm), x, params, eps=self.shape.norm_eps)
 
     def layer(self, stacked: Mapping[str, Any], index: int) -> dict[str, Any]:
         """The parameters of one of the stacked blocks."""
         return jax.tree.map(lambda leaf: leaf[index], stacked)
 
     def block(self, params: Mapping[str, Any], x: str, keys: str | None = None) -> str:
-        """One block on `[B, N, D]`; `keys` `[B, N]` bool says which tokens may be attended to."""
+        """One block on `[B, N, D]`; `keys` `[B, N]` bool says which tokens are there."""
         heads = self.shape.num_heads
         width = self.shape.embed_dim // heads
-        projected = self.linear(self.norm(x, params["norm1"]), params["attention"]["qkv"])
+        projected = self.linear(self.norm(x, params["norm1"], keys), params["attention"]["qkv"])
         projected = self("Reshape", projected, [0, 0, 3, heads, width])
         projected = self("Transpose", projected, perm=[2, 0, 3, 1, 4])
         query, key, value = (self("Gather", projected, part, axis=0) for part in range(3))
@@ -86,7 +91,7 @@ class Graph:
         mixed = self("Transpose", mixed, perm=[0, 2, 1, 3])
         mixed = self("Reshape", mixed, [0, 0, self.shape.embed_dim])
         x = self("Add", x, self.linear(mixed, params["attention"]["proj"]))
-        hidden = self.linear(self.norm(x, params["norm2"]), params["mlp"]["fc1"])
+        hidden = self.linear(self.norm(x, params["norm2"], keys), params["mlp"]["fc1"])
         return self("Add", x, self.linear(self("Gelu", hidden), params["mlp"]["fc2"]))
 
     def prefix(self, values: str) -> str:
