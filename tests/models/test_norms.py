@@ -128,7 +128,7 @@ def test_norms_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="norm_eps is 0: write a number above 0"):
         dataclasses.replace(shape, norm_eps=0)
     reuse = Reuse(grid=7, context_dim=0, context_hidden=0, relations=True)
-    with pytest.raises(UserError, match="norm is 'instancenorm'.* relation_reuse = False"):
+    with pytest.raises(UserError, match=r"norm is 'instancenorm'.* relation_reuse = False"):
         dataclasses.replace(shape, norm="instancenorm", reuse=reuse)
     assert dataclasses.replace(shape, norm="rmsnorm", reuse=reuse).norm == "rmsnorm"
 

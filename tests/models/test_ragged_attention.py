@@ -8,8 +8,8 @@ from flax import nnx
 
 from avit_jax.models import attention, ragged_attention, row_norm
 from avit_jax.models.image_rows import aligned
-from avit_jax.models.norms import layer_norm, rms_norm
 from avit_jax.models.moved_rows import move
+from avit_jax.models.norms import layer_norm, rms_norm
 
 LONGEST, HEADS, DIM = 24, 3, 24
 LENGTHS = (0, 1, LONGEST, 17, 0, 9)
