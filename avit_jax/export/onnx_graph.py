@@ -100,7 +100,7 @@ def _embed(graph: Graph, params: Params) -> str:
 
 
 def _readout(graph: Graph, params: Params, answer: str) -> None:
-    features = graph.norm(answer, params["norm"])
+    features = graph.last_norm(answer, params["norm"])
     names = ["head", "head_dist"][: graph.shape.num_prefix_tokens]
     heads = [
         graph.linear(graph("Gather", features, position, axis=1), params[name])

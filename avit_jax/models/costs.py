@@ -17,6 +17,7 @@ from jax import Array
 
 from avit_jax.errors import UserError
 from avit_jax.models.image_rows import aligned
+from avit_jax.models.norms import is_over_tokens
 from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
@@ -196,8 +197,11 @@ def last_attention(
     """Multiply-adds of the last block's attention half in inference; arguments as of `attention`.
 
     Only prefix tokens are read after it, so queries and projection are computed for these alone;
-    keys and values are those of all live tokens.
+    keys and values are those of all live tokens. A norm over an image's tokens asks for the whole
+    half: what the MLP half is given follows from all of them.
     """
+    if is_over_tokens(shape.norm):
+        return attention(shape, tokens, heads, effect)
     prefix, dim = shape.num_prefix_tokens, shape.embed_dim
     keys, values = (heads, 1.0) if effect == "attention" else (heads, heads)
     rows = tokens * (keys + values) + prefix * (heads + values)
@@ -205,7 +209,7 @@ def last_attention(
 
 
 def last_block(shape: Shape, tokens: Array | int) -> Array | float:
-    """Multiply-adds of the last block in inference, which computes prefix tokens only."""
+    """Multiply-adds of the last block in inference, whose MLP is that of prefix tokens only."""
     return last_attention(shape, tokens) + mlp(shape, shape.num_prefix_tokens)
 
 
@@ -230,12 +234,15 @@ def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
 def aligned_inference_gmacs(shape: Shape) -> float:
     """What dense inference runs for one image whose rows fill whole tiles, in units of 1e9.
 
-    In the last block there are queries of all rows, and attention is that of one tile of them.
+    In the last block there are queries of all rows, and attention is that of one tile of them, or
+    the whole half as in `last_attention`.
     """
     rows, prefix, dim = aligned(shape.num_tokens), shape.num_prefix_tokens, shape.embed_dim
     full = attention(shape, rows) + mlp(shape, rows)
-    last = 3.0 * rows * dim * dim + mixing(shape, aligned(prefix), rows)
-    last += prefix * dim * dim + mlp(shape, prefix)
+    last = 3.0 * rows * dim * dim + mixing(shape, aligned(prefix), rows) + prefix * dim * dim
+    if is_over_tokens(shape.norm):
+        last = attention(shape, rows)
+    last += mlp(shape, prefix)
     return (embedding(shape) + (shape.depth - 1) * full + last + readout(shape)) / GIGA
 
 

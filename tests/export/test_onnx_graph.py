@@ -30,7 +30,7 @@ def answers(graph, images):
     ("family", "execution", "changes"),
     [
         ("avit", "masked", {"distilled": True, "method": {"gate_scale": 4.0, "gate_center": 0.0}}),
-        ("dense", "dense", {"qkv_bias": False}),
+        ("dense", "dense", {"qkv_bias": False, "norm": "rmsnorm"}),
         (
             "avit",
             "masked",
@@ -46,6 +46,7 @@ def answers(graph, images):
                 "method": {"gate_scale": 4.0, "gate_center": 0.0},
             },
         ),
+        ("avit", "masked", {"norm": "instancenorm", "method": {"gate_scale": 4.0}}),
     ],
 )
 def test_a_graph_answers_as_the_model(family, execution, changes, run):

@@ -19,6 +19,7 @@ from avit_jax.methods.adavit import decisions, policies
 from avit_jax.methods.adavit.chosen_parts import work
 from avit_jax.methods.adavit.settings import Settings
 from avit_jax.models.functional import layer_at
+from avit_jax.models.norms import of_images
 from avit_jax.types import Output
 
 
@@ -47,11 +48,12 @@ def static(
     per_layer = network.policies.per_layer() if settings.chosen else {}
     tokens, fits, record = network.embed(images), jnp.bool_(True), []
     batch, num_tokens, _ = tokens.shape
+    known = None
     for index in range(shape.depth):
         # Or each block's kernels would compute again what led to it.
         tokens = jax.lax.optimization_barrier(tokens)
         block, last = layer_at(network.blocks, index), index == shape.depth - 1
-        normed = block.norm1(tokens)
+        normed = of_images(block.norm1, tokens)
         policy = policies.at(per_layer, index)
         _, choice = decisions.decide(settings, tokens, normed, policy, prefix=prefix)
         record.append(choice)
@@ -69,12 +71,12 @@ def static(
         )
         fits = fits & (attended <= rows.held).all() & (fed <= fed_rows.held).all()
         if last:
-            tokens = row_halves.attend_last(
+            tokens, known = row_halves.attend_last(
                 block, tokens, rows, attended, gates=attend, normed=normed, prefix=prefix
             )
         else:
             tokens = row_halves.attend(block, tokens, rows, attended, gates=attend, normed=normed)
-        tokens = row_halves.feed(block, tokens, fed_rows, gates=feed)
+        tokens = row_halves.feed(block, tokens, fed_rows, gates=feed, known=known)
     stacked = {kind: jnp.stack([choice[kind] for choice in record]) for kind in record[0]}
     usage = decisions.usage(settings, stacked, (shape.depth, batch, num_tokens))
     return Output(
