@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from avit_jax.errors import UserError
+from avit_jax.models.positions import RotaryPositions
 from avit_jax.models.shape import Shape
 
 _MASKED = -1e30  # finite, so that an image without live tokens gives no NaN; far below any score
@@ -78,6 +80,7 @@ class Graph:
         projected = self("Reshape", projected, [0, 0, 3, heads, width])
         projected = self("Transpose", projected, perm=[2, 0, 3, 1, 4])
         query, key, value = (self("Gather", projected, part, axis=0) for part in range(3))
+        query, key = self.turned(query), self.turned(key)
         query = self("Mul", query, self.shape.block.attention_scale or width**-0.5)
         scores = self("MatMul", query, self("Transpose", key, perm=[0, 1, 3, 2]))
         if keys is not None:
@@ -88,6 +91,24 @@ class Graph:
         x = self("Add", x, self.linear(mixed, params["attention"]["proj"]))
         hidden = self.linear(self.norm(x, params["norm2"]), params["mlp"]["fc1"])
         return self("Add", x, self.linear(self("Gelu", hidden), params["mlp"]["fc2"]))
+
+    def turned(self, heads: str) -> str:
+        """Queries or keys `[B, H, N, d]` turned by their places, if positions are rotary."""
+        encoding = self.shape.position_encoding
+        if not encoding.acts_on_heads:
+            return heads
+        if not isinstance(encoding, RotaryPositions):
+            raise UserError(
+                f"pos_embed {self.shape.pos_embed!r} cannot be written as ONNX: leave out the "
+                ".onnx of --output for a StableHLO export."
+            )
+        width = self.shape.embed_dim // self.shape.num_heads
+        cosine, sine = np.split(encoding.turns(width), 2, axis=1)
+        first, second = ([0], [width // 2]), ([width // 2], [width])
+        one, other = (self("Slice", heads, *half, [3]) for half in (first, second))
+        across = self("Concat", self("Neg", other), one, axis=-1)
+        along = self("Mul", heads, np.tile(cosine, 2))
+        return self("Add", along, self("Mul", across, np.tile(sine, 2)))
 
     def prefix(self, values: str) -> str:
         """The prefix tokens of `[B, N, ...]`."""

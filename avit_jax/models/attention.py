@@ -196,10 +196,6 @@ class Attention(nnx.Module):
         return update if bias is None else update + bias[...][columns].astype(x.dtype)
 
     def _placed(self, heads: Array, positions: Array | None) -> Array:
-        if not self.encoding.acts_on_heads:
-            return heads
-        if positions is None:
-            positions = jnp.arange(heads.shape[-3])
         return self.encoding.place(heads, positions)
 
 

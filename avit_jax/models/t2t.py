@@ -1,7 +1,7 @@
 """T2T-ViT (Yuan et al., ICCV 2021, arXiv 2101.11986) as a backbone: overlapping windows as patches.
 
 Tokens come from three soft splits with attention between them (`soft_split.py`), positions are a
-fixed table of sinusoids, blocks are those of a ViT.
+fixed table of sinusoids by default, blocks are those of a ViT.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from avit_jax.models.family import Family, Published
 from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import BlockShape, linear
 from avit_jax.models.patch_grid import check_tiled, grid_of, splits_of
-from avit_jax.models.positions import SinusoidPositions
 from avit_jax.models.shape import Shape
 from avit_jax.models.soft_split import LAYERS, NORM_EPS, SPLITS, Split, soft_split, windows
 
@@ -54,6 +53,7 @@ class T2TShape(Shape):
 
     Attributes:
         qkv_bias: as there; published models have none.
+        pos_embed: as there; published models have sinusoids of the token's number.
         tokens: attention between the soft splits, "performer" or "transformer".
         token_dim: its width.
         token_dropout_rate: dropout of the performer's updates; published training uses 0.1 whatever
@@ -66,6 +66,7 @@ class T2TShape(Shape):
     """
 
     qkv_bias: bool = False
+    pos_embed: str = "sinusoidal"
     tokens: str = "performer"
     token_dim: int = 64
     token_dropout_rate: float = 0.1
@@ -122,10 +123,6 @@ class T2TShape(Shape):
         """See `Shape.frozen`: also a performer's random features."""
         random = {f"tokens_to_token.performer{number}.w" for number in (1, 2)}
         return super().frozen | (random if self.tokens == "performer" else set())
-
-    @property
-    def position_encoding(self) -> SinusoidPositions:
-        return SinusoidPositions()
 
     @property
     def upstream_names(self) -> dict[str, str]:
@@ -185,7 +182,7 @@ class TokensToToken(nnx.Module):
 
 
 class T2TViT(Backbone):
-    """Tokens from soft splits, with sinusoid positions."""
+    """Tokens from soft splits."""
 
     def __init__(self, shape: T2TShape, *, rngs: nnx.Rngs):
         self.tokens_to_token = TokensToToken(shape, rngs=rngs)

@@ -30,7 +30,7 @@ def answers(graph, images):
     ("family", "execution", "changes"),
     [
         ("avit", "masked", {"distilled": True, "method": {"gate_scale": 4.0, "gate_center": 0.0}}),
-        ("dense", "dense", {"qkv_bias": False}),
+        ("dense", "dense", {"qkv_bias": False, "pos_embed": "rope_2d"}),
     ],
 )
 def test_a_graph_answers_as_the_model(family, execution, changes, run):
