@@ -42,11 +42,6 @@ def build(
         UserError: a method or backbone that has not been written down for ONNX.
     """
     shape, graph = model.shape, Graph(model.shape)
-    if shape.position_encoding.acts_on_heads:
-        raise UserError(
-            f"{type(shape.position_encoding).__name__} cannot be written as ONNX: leave out the "
-            ".onnx of --output for a StableHLO export."
-        )
     if not model.one_network:
         raise UserError(
             f"method {model.name} cannot be written as ONNX: leave out the .onnx of --output for a "

@@ -33,7 +33,7 @@ class Backbone(nnx.Module):
         self.cls_token = nnx.Param(token_initializer(rngs.params(), (1, 1, dim)))
         if shape.distilled:
             self.dist_token = nnx.Param(token_initializer(rngs.params(), (1, 1, dim)))
-        table = shape.position_encoding.table(shape.num_tokens, dim, rngs)
+        table = shape.position_encoding.table(dim, rngs)
         if table is not None:
             self.pos_embed = nnx.Param(table)
         self.blocks = functional.stack(

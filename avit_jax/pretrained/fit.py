@@ -19,7 +19,7 @@ from avit_jax.errors import UserError
 from avit_jax.models import functional
 from avit_jax.models.layers import linear
 from avit_jax.models.shape import Shape
-from avit_jax.pretrained.resize import resize_positions
+from avit_jax.pretrained.resize import positions_for
 from avit_jax.pretrained.wrappers import warn_left_out
 
 _logger = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ def fit(state_dict: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     """Arrays under timm's names, with positions and classifiers for a model of `shape`.
 
     A classifier that is missing or for another number of classes is replaced by a fresh one, always
-    the same, and a warning says so; a table of positions for another grid is interpolated.
+    the same, and a warning says so; a table of positions for another grid is
+    interpolated, or computed where it is a fixed one.
     """
     if _is_headless(state_dict):
         return _with_classifiers(_positions(dict(state_dict), shape), shape)
@@ -97,15 +98,7 @@ def _positions(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:
     side = math.isqrt(max(0, tokens - prefix))
     if tokens == shape.num_tokens or side**2 != tokens - prefix or not side:
         return state_dict
-    _logger.info(
-        "positions of %d x %d patches are interpolated to %d x %d.",
-        side,
-        side,
-        shape.grid,
-        shape.grid,
-    )
-    resized = resize_positions(np.asarray(table), grid=shape.grid, num_prefix_tokens=prefix)
-    return state_dict | {"pos_embed": resized}
+    return state_dict | {"pos_embed": positions_for(np.asarray(table), shape)}
 
 
 def _classifiers(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:

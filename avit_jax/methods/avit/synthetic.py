@@ -81,7 +81,8 @@ def scripted_params(model: Model, params: Params) -> Params:
     embedding = params[model.shape.patch_embedding]
     embedding["kernel"][:, 0] = _pixel_weight(model)
     embedding["bias"][0] = 0
-    params["pos_embed"][:, :, 0] = 0
+    if "pos_embed" in params:
+        params["pos_embed"][:, :, 0] = 0
     for name in ("cls_token", "dist_token"):
         if name in params:
             params[name][:, :, 0] = _brightness(model, 1e-9)
