@@ -155,7 +155,7 @@ class Model(base.Model):
 
     @property
     def layers(self) -> int:
-        """Layers that run, unless execution is dense."""
+        """See `base.Model.layers`: `max_depth` at most."""
         return self.settings.layers(self.shape.depth)
 
     def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:

@@ -105,6 +105,8 @@ class Settings:
         validators.at_least(1, self, "max_depth", "spread_until", optional=True)
         validators.one_of(spread.NAMES, self, "spread")
         validators.share(self, "spread_share")
+        validators.one_of((True, False), self, "class_tokens_halt", optional=True)
+        validators.one_of((True, False), self, "learn_gates")
         validators.not_negative(self, "spread_decay")
         if self.layer_centers is not None:
             object.__setattr__(self, "layer_centers", _numbers(self.layer_centers))
