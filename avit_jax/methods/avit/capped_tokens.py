@@ -65,7 +65,7 @@ def capped(
             tokens = block.attend(tokens, gates=gates, positions=index)
             tokens = block.feed(tokens, gates=gates)
             score = rules.score(tokens, number)
-            state, weight = rules.step(state.replace(live=live), score, number)
+            state, weight = rules.step(state.replace(live=live), score, number, index)
             answer = answer + halting.contribution(live, weight, tokens[:, :prefix])
             return (tokens, state.replace(live=state.live & live), answer), live
 
@@ -80,7 +80,7 @@ def capped(
     live = _running(state, prefix)
     block = layer_at(network.blocks, final)
     states = last_block(block, tokens, prefix=prefix, live=live, positions=index)
-    _, weight = rules.step(state.replace(live=live), jnp.zeros(live.shape), final)
+    _, weight = rules.step(state.replace(live=live), jnp.zeros(live.shape), final, index)
     answer = answer + halting.contribution(live, weight, states)
     lives = jnp.concatenate([*lives, _at_their_places(live[None], index, shape.num_tokens)])
     heads = network.readout(answer)
