@@ -107,7 +107,7 @@ def main() -> None:
     """See the module."""
     environment.print_anything(sys.stdout, sys.stderr)
     absl_logging.set_verbosity(absl_logging.WARNING)  # checkpointing tells its whole life otherwise
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("avit_jax").setLevel(logging.INFO)
     task, notice, study = json.load(sys.stdin), preemption_notice(), os.getppid()
     try:

@@ -47,7 +47,7 @@ def name_of(labels: Mapping[str, str], seed: int, fold: int | None) -> str:
     parts = {short[axis]: label for axis, label in labels.items()} | {"seed": str(seed)}
     if fold is not None:
         parts["fold"] = str(fold)
-    return ",".join(f"{name}={_ODD.sub('_', value)}" for name, value in parts.items())
+    return ",".join("=".join(_ODD.sub("_", text) for text in (name, parts[name])) for name in parts)
 
 
 def options_of(axis: str, values: Sequence[Any] | Mapping[str, Any]) -> list[Setting]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from avit_jax.checkpoints.budgets import Budget
 from avit_jax.checkpoints.operating_points import LEARNT
-from avit_jax.errors import EXIT_PREEMPTED, Preempted
+from avit_jax.errors import EXIT_PREEMPTED, Preempted, UserError
+from avit_jax.experiment import Experiment
 from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.tables import columns
 from avit_jax.study import report, tables
@@ -47,6 +48,7 @@ class Grid:
             UserError: a key, value or budget that cannot be, or another study in the folder.
         """
         budgets, cells = study.budgets_in_gmacs(), study.cells()
+        _refuse_missing_data(cells)
         refuse_other_study(workdir, list(study.axes))
         states = {cell.name: state_of(workdir, cell, budgets) for cell in cells}
         return cls(workdir, study, budgets, cells, states)
@@ -81,12 +83,12 @@ def estimate(seconds: Sequence[float], waiting: int, jobs: int) -> str:
         jobs: at a time.
     """
     if not waiting:
-        return f"all {len(seconds)} cells are finished"
+        return "all are finished"
     if not seconds:
-        return f"{waiting} cells to come; none is finished that tells how long they take"
+        return f"{waiting} to come; none is finished that tells how long they take"
     rounds = -(-waiting // jobs)
     minutes = rounds * sum(seconds) / len(seconds) / 60
-    return f"{waiting} cells to come, about {minutes:.3g} minutes by the {len(seconds)} finished"
+    return f"{waiting} to come, about {minutes:.2g} minutes by the {len(seconds)} finished"
 
 
 def run(
@@ -137,6 +139,20 @@ def run(
         print(f"\n{columns(*tables.last_words(written.settings, written.differences))}\n")
     print(f"written: {', '.join(map(str, written.files))}")
     return failed
+
+
+def _refuse_missing_data(cells: Sequence[Cell]) -> None:
+    """Raises UserError where images of a cell are not there, or are of other classes."""
+    opened = set()
+    for cell in cells:
+        said = (cell.config.data.to_json_best_effort(), cell.config.model.num_classes)
+        if said not in opened:
+            opened.add(said)
+            experiment = Experiment(cell.config, Path())
+            try:
+                _ = experiment.train_source, experiment.eval_source
+            except UserError as error:
+                raise UserError(f"cell {cell.name}: {error}") from error
 
 
 def _line(grid: Grid, name: str, done: set[str], jobs: int) -> str:

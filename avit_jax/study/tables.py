@@ -14,8 +14,8 @@ _POINT_FIGURES = ("top1", "cross_entropy", "gmacs", "mean_depth", "roughness")
 _NONE = "–"
 _HOW = (
     "± is half of the 95 % confidence interval of a mean over seeds (Student's t); where there is "
-    "none, one seed was trained. Roughness is Geary's ratio of the depth maps: 1 where neighbouring "
-    "patches have nothing to do with each other, less for smooth maps."
+    "none, one seed was trained. Roughness is Geary's ratio of the depth maps: 1 where neighbours "
+    "among patches have nothing to do with each other, less for smooth maps."
 )
 _PAIRS = (
     "Option minus baseline, in pairs of trainings that are alike in all else. *Over images* is the "
@@ -100,7 +100,7 @@ def difference_rows(differences: Sequence[Mapping[str, Any]]) -> tuple[list[str]
 def last_words(
     settings: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]
 ) -> tuple[list[str], list[list[str]]]:
-    """What the terminal shows in the end: differences, or where nothing is compared the settings."""
+    """What the terminal shows in the end: differences, or settings where nothing is compared."""
     if differences:
         return difference_rows(differences)
     return setting_rows([one for one in settings if one["point"] == LEARNT])
