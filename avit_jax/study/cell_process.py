@@ -105,11 +105,12 @@ def training_figures(
 
 def main() -> None:
     """See the module."""
+    study = os.getppid()
     environment.print_anything(sys.stdout, sys.stderr)
     absl_logging.set_verbosity(absl_logging.WARNING)  # checkpointing tells its whole life otherwise
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("avit_jax").setLevel(logging.INFO)
-    task, notice, study = json.load(sys.stdin), preemption_notice(), os.getppid()
+    task, notice = json.load(sys.stdin), preemption_notice()
     try:
         environment.use_own_dtypes()
         environment.require_device()

@@ -32,6 +32,9 @@ class Study:
         seeds: each setting is trained once with each.
         folds: settings of each part of a cross-validation, such as `recipes.folds_of_digits(7)`;
           the cells of all folds count as one training whose evaluation images are those of all.
+        folds_in_turn: each seed is trained with one fold only, the first with the first and so on
+          round, and every cell is a training. As cheap as no folds, and all images are evaluated;
+          figures of single settings then vary with the fold, differences in pairs do not.
         budgets: costs that every trained cell is set to by its dial, so that they compare at equal
           GMACs: shares of what the study's own `config` costs with nothing skipped (0.6), or
           GMACs per image ("0.008gmacs").
@@ -45,6 +48,7 @@ class Study:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seeds: Sequence[int] = (0,)
     folds: Sequence[Mapping[str, Any]] = ()
+    folds_in_turn: bool = False
     budgets: Sequence[float | str] = ()
     baselines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     is_debug: bool = False
@@ -118,23 +122,36 @@ class Study:
                 two cells of one name.
         """
         found = []
-        folds: list[Mapping[str, Any]] = list(self.folds) or [{}]
         for chosen in itertools.product(*self.options.values()):
             labels = dict(zip(self.axes, (one.label for one in chosen), strict=True))
             together = {key: value for one in chosen for key, value in one.settings.items()}
-            for seed, (fold, of_fold) in itertools.product(self.seeds, enumerate(folds)):
-                changed = together | dict(of_fold) | {"seed": int(seed)}
-                number = fold if self.folds else None
-                name = name_of(labels, int(seed), number)
+            for seed, fold in self.repetitions():
+                of_fold = {} if fold is None else dict(self.folds[fold])
+                changed = together | of_fold | {"seed": seed}
+                name = name_of(labels, seed, fold)
                 try:
                     config = self.recipe(changed)
                     configs.Settings.of(config)
                     configs.make_model(config)
                 except UserError as error:
                     raise UserError(f"cell {name}: {error}") from error
-                found.append(Cell(name, labels, int(seed), number, config))
+                found.append(Cell(name, labels, seed, fold, config))
         refuse_same_names(found)
         return found
+
+    def repetitions(self) -> list[tuple[int, int | None]]:
+        """Seeds and folds that each setting is trained with; `None` without folds."""
+        seeds = [int(seed) for seed in self.seeds]
+        if not self.folds:
+            return [(seed, None) for seed in seeds]
+        if self.folds_in_turn:
+            return [(seed, n % len(self.folds)) for n, seed in enumerate(seeds)]
+        return [(seed, fold) for seed in seeds for fold in range(len(self.folds))]
+
+    @property
+    def folds_together(self) -> int:
+        """Folds whose cells make one training; 0 where each cell is one."""
+        return 0 if self.folds_in_turn else len(self.folds)
 
     def budgets_in_gmacs(self) -> dict[str, Budget]:
         """The budgets as the same GMACs for all cells, by what the tables call them.

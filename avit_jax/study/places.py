@@ -16,12 +16,13 @@ from avit_jax.errors import UserError
 from avit_jax.runtime import cpu_devices
 
 Place = dict[str, str]
-_PRINT = (
-    "import jax, json; found = jax.local_devices();"
-    "chips = {getattr(one, 'coords', one.id) and tuple(getattr(one, 'coords', (one.id,)))"
-    " for one in found};"
-    "print(json.dumps([found[0].platform, len(chips)]))"
-)
+_PRINT = """
+import jax, json
+found = jax.local_devices()
+on_tpu = found[0].platform == "tpu"  # whose chips may have two cores, which are devices
+chips = {str(one.coords) if on_tpu else one.id for one in found}
+print(json.dumps([found[0].platform, len(chips)]))
+"""
 
 
 class Machine(NamedTuple):

@@ -42,7 +42,7 @@ def write(
         missing: names of the other cells.
     """
     points = [LEARNT, *budgets]
-    trainings = trainings_of(results, len(study.folds))
+    trainings = trainings_of(results, study.folds_together)
     settings = settings_of(trainings, points)
     baselines = {axis: str(label) for axis, label in study.baselines.items()}
     differences = differences_of(trainings, baselines, points)
@@ -50,6 +50,7 @@ def write(
         "axes": {name: [one.label for one in options] for name, options in study.options.items()},
         "seeds": list(study.seeds),
         "folds": len(study.folds),
+        "folds_in_turn": study.folds_in_turn,
         "budgets": list(budgets),
         "recipe": study.recipe({}).to_dict(),
         "missing": list(missing),
@@ -59,7 +60,7 @@ def write(
     }
     files = [workdir / name for name in (STUDY, TABLE)]
     write_json_atomic(files[0], record)
-    status = status_of(len(results), len(missing), len(study.folds))
+    status = status_of(len(results), len(missing), study.folds_together)
     write_text_atomic(files[1], tables.page(workdir.name, status, settings, differences))
     if results:
         files.append(workdir / CELL_LINES)

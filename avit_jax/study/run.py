@@ -113,7 +113,7 @@ def run(
     with only_writer(workdir, "study"):
         grid = Grid.of(study, workdir)
         done = {name for name, state in grid.states.items() if state is State.DONE}
-        _write(grid, done)
+        written = _write(grid, done)
         if grid.waiting:
             print(f"{len(done)} of {len(grid.cells)} cells are finished, {len(places)} at a time")
         failed, stopped = {}, []
@@ -121,7 +121,7 @@ def run(
         for ended in side_by_side(tasks, places, stop):
             if ended.status == 0:
                 done.add(ended.name)
-                _write(grid, done)
+                written = _write(grid, done)
                 print(_line(grid, ended.name, done, len(places)), flush=True)
             elif ended.status == EXIT_PREEMPTED:
                 stopped.append(ended.name)
@@ -132,7 +132,6 @@ def run(
                     f"({ended.log})",
                     flush=True,
                 )
-        written = _write(grid, done)
     if stopped or stop():
         raise Preempted(f"stopped with {len(done)} of {len(grid.cells)} cells finished")
     if written.settings:

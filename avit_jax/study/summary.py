@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,26 +20,26 @@ def trainings_of(results: Iterable[Result], folds: int) -> list[dict[str, Any]]:
 
     Args:
         results: of finished cells.
-        folds: of the cross-validation; 0 without one. Where some are missing, there is no training.
+        folds: that make one training, which is none as long as some are missing; 0 where each cell
+          is one.
 
     Returns:
-        For each `labels`, `seed` and `points`: figures that are means over the evaluation images of
-        all folds, and `right`, a bool array of all these images.
+        For each `labels`, `seed`, `fold` (`None` for all folds and for none) and `points`: figures
+        that are means over the evaluation images of all folds, and `right`, a bool array of all
+        these images.
     """
     groups: dict[tuple, dict[int | None, Result]] = {}
     for one in results:
-        key = (*one["labels"].items(), one["seed"])
+        fold = None if folds else one["fold"]
+        key = (tuple(one["labels"].items()), one["seed"], fold)
         groups.setdefault(key, {})[one["fold"]] = one
-    wanted = list(range(folds)) if folds else [None]
     found = []
-    for parts in groups.values():
-        if all(fold in parts for fold in wanted):
-            ordered = [parts[fold] for fold in wanted]
+    for (labels, seed, fold), parts in groups.items():
+        if len(parts) == max(folds, 1):
+            ordered = [parts[number] for number in sorted(parts, key=lambda one: one or 0)]
             names = [name for name in ordered[0]["points"] if _in_all(name, ordered)]
             points = {name: _together([one["points"][name] for one in ordered]) for name in names}
-            found.append(
-                {"labels": dict(ordered[0]["labels"]), "seed": ordered[0]["seed"], "points": points}
-            )
+            found.append({"labels": dict(labels), "seed": seed, "fold": fold, "points": points})
     return found
 
 
@@ -84,50 +84,71 @@ def differences_of(
         For each axis, other option and point with a pair: `axis`, `option`, `baseline`, `point`,
         `pairs` (count), for each of `COMPARED` the `Mean` of option minus baseline over the pairs,
         `t_test` and `sign_test` of top-1, and `by_image`: the `Mean` of the same difference with
-        the images as what is drawn at random, each with the mean of all pairs.
+        the images as what is drawn at random, each with the mean of all pairs that evaluate it.
     """
     found = []
     for axis, baseline in baselines.items():
         options = dict.fromkeys(one["labels"][axis] for one in trainings)
         for option, point in itertools.product(options, points):
-            pairs = _pairs(trainings, axis, option, baseline, point) if option != baseline else []
-            if pairs:
+            pairs = _pairs(trainings, axis, option, baseline, point)
+            if pairs and option != baseline:
                 named = {"axis": axis, "option": option, "baseline": baseline, "point": point}
                 found.append(named | _difference(pairs))
     return found
 
 
-def _difference(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, Any]:
+class _Pair(NamedTuple):
+    """Figures of an option and of the baseline, evaluated on the images of a fold."""
+
+    fold: int | None
+    ours: Mapping[str, Any]
+    theirs: Mapping[str, Any]
+
+    def difference(self, name: str) -> float | None:
+        values = self.ours[name], self.theirs[name]
+        return None if None in values else values[0] - values[1]
+
+
+def _difference(pairs: Sequence[_Pair]) -> dict[str, Any]:
     entry: dict[str, Any] = {"pairs": len(pairs)}
     for name in COMPARED:
-        known = all(one[name] is not None for pair in pairs for one in pair)
-        values = [ours[name] - theirs[name] for ours, theirs in pairs] if known else None
-        entry[name] = None if values is None else mean_of(values)._asdict()
-    top1 = [ours["top1"] - theirs["top1"] for ours, theirs in pairs]
-    images = np.mean([ours["right"] - 1.0 * theirs["right"] for ours, theirs in pairs], 0)
+        values = [pair.difference(name) for pair in pairs]
+        entry[name] = None if None in values else mean_of(values)._asdict()
+    top1 = [pair.difference("top1") for pair in pairs]
     return entry | {
         "t_test": paired_t_test(top1),
         "sign_test": sign_test(top1),
-        "by_image": mean_of(images)._asdict(),
+        "by_image": mean_of(_by_image(pairs))._asdict(),
     }
+
+
+def _by_image(pairs: Sequence[_Pair]) -> np.ndarray:
+    """Mean difference of each image over the pairs that evaluate it, -1..1."""
+    folds: dict[int | None, list[np.ndarray]] = {}
+    for pair in pairs:
+        difference = pair.ours["right"] - 1.0 * pair.theirs["right"]
+        folds.setdefault(pair.fold, []).append(difference)
+    return np.concatenate([np.mean(same, 0) for same in folds.values()])
 
 
 def _pairs(
     trainings: Sequence[Mapping[str, Any]], axis: str, option: str, baseline: str, point: str
-) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Figures of an option and of the baseline, of trainings that are alike in all else."""
+) -> list[_Pair]:
+    """Trainings of an option and of the baseline that are alike in all else."""
 
-    def by_rest(label: str) -> dict[tuple, Mapping[str, Any]]:
-        return {
-            (*((a, b) for a, b in one["labels"].items() if a != axis), one["seed"]): one["points"][
-                point
-            ]
-            for one in trainings
-            if one["labels"][axis] == label and point in one["points"]
-        }
+    def of_option(label: str) -> dict[tuple, Mapping[str, Any]]:
+        chosen = [one for one in trainings if one["labels"][axis] == label]
+        return {_rest(one, axis): one["points"].get(point) for one in chosen}
 
-    ours, theirs = by_rest(option), by_rest(baseline)
-    return [(ours[rest], theirs[rest]) for rest in ours if rest in theirs]
+    ours, theirs = of_option(option), of_option(baseline)
+    pairs = [_Pair(rest[-1], ours[rest], theirs.get(rest)) for rest in ours]
+    return [pair for pair in pairs if pair.ours is not None and pair.theirs is not None]
+
+
+def _rest(training: Mapping[str, Any], axis: str) -> tuple:
+    """What two trainings of a pair have in common; the fold last."""
+    others = [label for name, label in training["labels"].items() if name != axis]
+    return (*others, training["seed"], training["fold"])
 
 
 def _together(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -31,6 +31,13 @@ def test_the_grid_is_every_value_with_every_other_seed_and_fold():
     assert cells[0].config.method.eps == 0.01 and cells[0].fold == 0
 
 
+def test_folds_in_turn_are_one_for_each_seed():
+    cells = study(seeds=(3, 4, 5), folds=recipes.folds_of_digits(2), folds_in_turn=True).cells()
+    assert [(cell.seed, cell.fold) for cell in cells] == [(3, 0), (4, 1), (5, 0)] * 2
+    splits = [cell.config.data.eval_split for cell in cells]
+    assert splits[0] == splits[2] != splits[1]
+
+
 def test_an_option_may_be_another_recipe():
     dense, halting = study(axes={"model": {"dense": {"config": "deit_digits"}, "avit": {}}}).cells()
     assert dense.config.model.name.startswith("deit")

@@ -1,7 +1,8 @@
-"""A whole study of two tiny cells; they are trained in this process instead of their own."""
+"""A whole study of two tiny cells, in this process instead of one for each cell."""
 
 import csv
 import json
+import shutil
 import types
 from pathlib import Path
 
@@ -25,7 +26,10 @@ NAMES = ["prior=gaussian,seed=0", "prior=laplace,seed=0"]
 
 
 class Here:
-    """Stands in for processes: a cell either runs in this one or ends with a status at once."""
+    """Stands in for processes: cells run in this one, or end with a status at once.
+
+    The first is trained; others take over what it came to, for training takes seconds.
+    """
 
     def __init__(self, statuses: dict[str, int]):
         self.statuses, self.asked = statuses, []
@@ -36,8 +40,20 @@ class Here:
             self.asked.append(name)
             status = self.statuses.get(name, 0)
             if status == 0:
-                cell_process.run(json.loads(json.dumps(task)), lambda step: False)
+                self.work(json.loads(json.dumps(task)))
             yield Ended(name, status, log)
+
+    def work(self, task) -> None:
+        workdir = Path(task["workdir"])
+        trained = workdir.parent / NAMES[0]
+        if not (trained / "cell.json").exists():
+            cell_process.run(task, lambda step: False)
+            return
+        shutil.copytree(trained, workdir)
+        result = json.loads((trained / "cell.json").read_text())
+        result |= task["cell"] | {"config": task["config"]}
+        (workdir / "cell.json").write_text(json.dumps(result))
+        (workdir / "config.json").write_text(json.dumps(task["config"]))
 
 
 def study_in(workdir: Path, monkeypatch, study: Study = STUDY, **statuses: int):

@@ -61,6 +61,23 @@ def test_differences_are_of_pairs_alike_in_all_else():
     assert found["by_image"]["half_width"] == pytest.approx(3.182446 * 0.5 / 2, rel=1e-6)
 
 
+def test_folds_in_turn_pair_seeds_of_the_same_images():
+    cells = [
+        cell(prior, seed, {"learnt": point(right)}, fold=seed % 2)
+        for prior, rights in {
+            "gaussian": ("10", "000", "00"),
+            "laplace": ("11", "001", "01"),
+        }.items()
+        for seed, right in enumerate(rights)
+    ]
+    trainings = trainings_of(cells, 0)
+    assert [one["fold"] for one in trainings] == [0, 1, 0] * 2
+    (found,) = differences_of(trainings, {"prior": "gaussian"}, ["learnt"])
+    assert found["pairs"] == 3 and found["top1"]["mean"] == pytest.approx((0.5 + 1 / 3 + 0.5) / 3)
+    # Five images: of the first fold the second is better in both pairs, of the other the last.
+    assert found["by_image"]["count"] == 5 and found["by_image"]["mean"] == pytest.approx(0.4)
+
+
 def test_without_pairs_nothing_is_compared():
     cells = [
         cell("gaussian", 0, {"learnt": point("1")}),
