@@ -13,6 +13,7 @@ from avit_jax import config as configs
 from avit_jax.checkpoints.budgets import Budget, parse_budget
 from avit_jax.config import by_name
 from avit_jax.errors import UserError
+from avit_jax.methods.base import Model
 from avit_jax.study.cells import Cell, Setting, name_of, options_of, refuse_same_names
 
 RECIPE = "config"  # the key under which an option names another recipe than the study's
@@ -38,6 +39,11 @@ class Study:
         budgets: costs that every trained cell is set to by its dial, so that they compare at equal
           GMACs: shares of what the study's own `config` costs with nothing skipped (0.6), or
           GMACs per image ("0.008gmacs").
+        dial_on_evaluation: the dial is set by what the evaluation images cost, so that these costs
+          are equal; no label is read. Otherwise by training images, or those of
+          `config.data.calibration_split`, as it is in use; evaluation images then cost some percent
+          more or less, which moves accuracies as much as what is compared. Cascades, which fit
+          their dials to labels, take no other way.
         baselines: for some axes, the option that the others are compared with, in pairs of cells
           that are alike in all else, seed and fold among it (`{"method.prior": "gaussian"}`).
         is_debug: whether every cell is cut down to a few steps on few images, see `debug`.
@@ -50,6 +56,7 @@ class Study:
     folds: Sequence[Mapping[str, Any]] = ()
     folds_in_turn: bool = False
     budgets: Sequence[float | str] = ()
+    dial_on_evaluation: bool = True
     baselines: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     is_debug: bool = False
 
@@ -132,12 +139,22 @@ class Study:
                 try:
                     config = self.recipe(changed)
                     configs.Settings.of(config)
-                    configs.make_model(config)
+                    self._choose_calibration_images(config, configs.make_model(config))
                 except UserError as error:
                     raise UserError(f"cell {name}: {error}") from error
                 found.append(Cell(name, labels, seed, fold, config))
         refuse_same_names(found)
         return found
+
+    def _choose_calibration_images(self, config: ConfigDict, model: Model) -> None:
+        if not self.dial_on_evaluation or config.data.calibration_split is not None:
+            return
+        if len(model.stages) > 1 and self.budgets:
+            raise UserError(
+                "a cascade fits its dial to labels, which those of the evaluation images may not "
+                "be: write dial_on_evaluation=False in the study, or no budgets."
+            )
+        config.data.calibration_split = config.data.eval_split
 
     def repetitions(self) -> list[tuple[int, int | None]]:
         """Seeds and folds that each setting is trained with; `None` without folds."""

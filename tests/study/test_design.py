@@ -52,6 +52,25 @@ def test_budgets_are_the_same_gmacs_for_all_cells():
     assert list(budgets) == [one.name for one in budgets.values()]
 
 
+def test_dials_are_set_by_costs_of_the_evaluation_images_unless_a_study_says_otherwise():
+    folds = recipes.folds_of_digits(2)
+    first, second, *_ = study(folds=folds).cells()
+    for cell in (first, second):
+        assert cell.config.data.calibration_split == cell.config.data.eval_split
+    (cell, _) = study(dial_on_evaluation=False).cells()
+    assert cell.config.data.calibration_split is None
+    (cell, _) = study(settings={"data.calibration_split": "train"}).cells()
+    assert cell.config.data.calibration_split == "train"
+
+
+def test_labels_of_evaluation_images_are_no_cascade_s_to_fit():
+    cascade = {"config": "dvt_digits", "axes": {"optim.b1": (0.9,)}, "budgets": (0.5,)}
+    with pytest.raises(UserError, match="fits its dial to labels"):
+        study(**cascade).cells()
+    assert study(**cascade, dial_on_evaluation=False).cells()
+    assert study(**(cascade | {"budgets": ()})).cells()
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
