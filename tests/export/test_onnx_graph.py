@@ -42,6 +42,7 @@ def answers(graph, images):
             {
                 "attention": "linear",
                 "qk_norm": True,
+                "norm": "rmsnorm",
                 "layer_scale": 0.5,
                 "method": {"gate_scale": 4.0, "gate_center": 0.0},
             },
