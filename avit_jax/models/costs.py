@@ -197,8 +197,7 @@ def last_attention(
     """Multiply-adds of the last block's attention half in inference; arguments as of `attention`.
 
     Only prefix tokens are read after it, so queries and projection are computed for these alone;
-    keys and values are those of all live tokens. A norm over an image's tokens asks for the whole
-    half: what the MLP half is given follows from all of them.
+    keys and values are those of all live tokens. A norm over an image's tokens asks for it whole.
     """
     if is_over_tokens(shape.norm):
         return attention(shape, tokens, heads, effect)
@@ -240,14 +239,12 @@ def inference_gmacs(shape: Shape, usage: Usage, layers: int | None = None) -> np
 def aligned_inference_gmacs(shape: Shape) -> float:
     """What dense inference runs for one image whose rows fill whole tiles, in units of 1e9.
 
-    In the last block there are queries of all rows, and attention is that of one tile of them, or
-    the whole half as in `last_attention`.
+    In the last block there are queries of all rows, and attention is that of one tile of them.
     """
     rows, prefix, dim = aligned(shape.num_tokens), shape.num_prefix_tokens, shape.embed_dim
     full = attention(shape, rows) + mlp(shape, rows)
-    last = 3.0 * rows * dim * dim + mixing(shape, aligned(prefix), rows) + prefix * dim * dim
-    if is_over_tokens(shape.norm):
-        last = attention(shape, rows)
+    last = (3.0 * rows + prefix) * dim * dim + mixing(shape, aligned(prefix), rows)
+    last = attention(shape, rows) if is_over_tokens(shape.norm) else last
     last += mlp(shape, prefix)
     return (embedding(shape) + (shape.depth - 1) * full + last + readout(shape)) / GIGA
 

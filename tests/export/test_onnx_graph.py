@@ -44,10 +44,10 @@ def answers(graph, images):
                 "qk_norm": True,
                 "norm": "rmsnorm",
                 "layer_scale": 0.5,
+                "norm": "instancenorm",
                 "method": {"gate_scale": 4.0, "gate_center": 0.0},
             },
         ),
-        ("avit", "masked", {"norm": "instancenorm", "method": {"gate_scale": 4.0}}),
     ],
 )
 def test_a_graph_answers_as_the_model(family, execution, changes, run):
