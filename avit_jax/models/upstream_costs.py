@@ -32,7 +32,8 @@ def upstream_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
     """
     if not shape.has_scores:
         raise UserError(
-            "the published formula counts softmax attention, which this model has not: use gmacs."
+            "the published formula counts softmax attention, not "
+            f"{shape.mixer if shape.tokens_keep_slots else shape.attention!r}: use gmacs."
         )
     size = np.float32(shape.num_tokens)
     share = np.asarray(usage.tokens.sum(-1), np.float32) / size

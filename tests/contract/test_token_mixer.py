@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from avit_jax import create_model
 from avit_jax.errors import UserError
@@ -15,6 +16,7 @@ from avit_jax.execution.masked import MASKED
 from avit_jax.export.program import export_program, plans_for
 from avit_jax.methods.avit import learning
 from avit_jax.models import costs, functional
+from avit_jax.models.token_mixer import TokenMlp
 from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.types import Gates
 
@@ -146,6 +148,26 @@ def test_a_mixer_is_exported_with_masks(params):
     assert set(program.platforms) == {"cpu", "cuda", "tpu"}
 
 
+def test_other_norms_and_layer_scale_go_with_mixers():
+    model = mixer(norm="instancenorm", layer_scale=0.7)
+    fresh = model.init(jax.random.key(0))
+    assert model.to_torch(fresh)["blocks.0.ls1.gamma"].shape == (24,)
+    apply = jax.jit(model.apply, static_argnames="execution")
+    for execution in ("masked", "dense"):
+        expected = apply(fresh, IMAGES, execution=execution).logits
+        predict = model.compile(fresh, batch_size=3, execution=execution, mesh=ONE_DEVICE)
+        np.testing.assert_allclose(predict(IMAGES).logits, expected, atol=1e-5)
+
+
+def test_layer_scale_is_a_factor_on_the_updates(params):
+    block = mixer(layer_scale=0.7).shape.block
+    tokens = jax.random.normal(jax.random.key(0), (2, TOKENS, 24))
+    one = TokenMlp(block, rngs=nnx.Rngs(0))
+    plain = TokenMlp(MODEL.shape.block, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(one(tokens), 0.7 * plain(tokens), rtol=1e-5)
+    np.testing.assert_allclose(one(tokens, first=1), one(tokens)[:, :1], atol=1e-6)
+
+
 def test_costs_are_those_of_the_tokens_that_live():
     shape = MODEL.shape
     assert costs.attention(shape, 10) == 2 * 10 * HIDDEN * 24
@@ -164,6 +186,12 @@ def test_costs_are_those_of_the_tokens_that_live():
             "token_mlp_ratio is 0.0: write a number",
         ),
         ("avit_micro_patch4_32", {"pos_embed": "rope_2d"}, "mixer 'mlp' has none: write pos_embed"),
+        (
+            "avit_micro_patch4_32",
+            {"attention": "cosine"},
+            "write attention dot, or mixer attention",
+        ),
+        ("avit_micro_patch4_32", {"qk_norm": True}, "qk_norm is of attention, but mixer 'mlp' has"),
         ("t2t_vit_7", {"image_size": 64, "attention_scale": 1.0}, "write attention_scale None, or"),
         ("adavit_deit_micro_patch4_32", {}, "AdaViT chooses attention heads .* write attention"),
         ("dvt_deit_micro", {"method": {"grids": (2, 4)}}, r"write method\.relation_reuse False"),
