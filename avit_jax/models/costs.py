@@ -43,7 +43,7 @@ def resizing_beyond(shape: Shape) -> int:
 
 def readout(shape: Shape) -> int:
     """Multiply-adds of the classifier heads on one image."""
-    return shape.num_prefix_tokens * shape.embed_dim * shape.num_classes
+    return (1 + shape.distilled) * shape.embed_dim * shape.num_classes
 
 
 def attention(
@@ -171,18 +171,23 @@ def last_attention(
 ) -> Array | float:
     """Multiply-adds of the last block's attention half in inference; arguments as of `attention`.
 
-    Only prefix tokens are read after it, so queries and projection are computed for these alone;
-    keys and values are those of all live tokens.
+    Queries and projection are computed for the tokens alone that are read after it, keys and values
+    for all live ones.
     """
-    prefix, dim = shape.num_prefix_tokens, shape.embed_dim
+    wanted, dim = last_tokens(shape, tokens), shape.embed_dim
     keys, values = (heads, 1.0) if effect == "attention" else (heads, heads)
-    rows = tokens * (keys + values) + prefix * (heads + values)
-    return rows * dim * dim + 2.0 * prefix * tokens * dim * heads
+    rows = tokens * (keys + values) + wanted * (heads + values)
+    return rows * dim * dim + 2.0 * wanted * tokens * dim * heads
 
 
 def last_block(shape: Shape, tokens: Array | int) -> Array | float:
-    """Multiply-adds of the last block in inference, which computes prefix tokens only."""
-    return last_attention(shape, tokens) + mlp(shape, shape.num_prefix_tokens)
+    """Multiply-adds of the last block in inference, which computes only what is read."""
+    return last_attention(shape, tokens) + mlp(shape, last_tokens(shape, tokens))
+
+
+def last_tokens(shape: Shape, tokens: Array | int) -> Array | int:
+    """Of so many live tokens of an image, those that inference computes in the last block."""
+    return tokens if shape.averages else shape.num_answer_tokens
 
 
 def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
@@ -192,11 +197,13 @@ def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
     image without live tokens.
     """
     layers = np.array(per_layer(shape, usage), np.float64)
+    if shape.averages:  # of every token, so the last block is one as the others
+        return (layers.sum(0) + embedding(shape) + readout(shape)) / GIGA
     last = jax.tree.map(lambda array: np.asarray(array[-1:]), usage)
     tokens = last.tokens.sum(-1).astype(np.float64)
     heads, some = _heads(last)
     attend = last_attention(shape, tokens, heads, usage.head_effect) * some
-    feed = (tokens > 0) * mlp(shape, shape.num_prefix_tokens, heads, usage.head_effect) * some
+    feed = (tokens > 0) * mlp(shape, shape.num_answer_tokens, heads, usage.head_effect) * some
     if last.halves is not None:
         attend, feed = attend * last.halves[:, :, 0], feed * last.halves[:, :, 1]
     layers[-1:] = np.asarray((tokens > 0) * (attend + feed))
@@ -208,10 +215,10 @@ def aligned_inference_gmacs(shape: Shape) -> float:
 
     In the last block there are queries of all rows, and attention is that of one tile of them.
     """
-    rows, prefix, dim = aligned(shape.num_tokens), shape.num_prefix_tokens, shape.embed_dim
+    rows, front, dim = aligned(shape.num_tokens), shape.num_last_tokens, shape.embed_dim
     full = attention(shape, rows) + mlp(shape, rows)
-    last = 3.0 * rows * dim * dim + 2.0 * aligned(prefix) * rows * dim
-    last += prefix * dim * dim + mlp(shape, prefix)
+    last = 3.0 * rows * dim * dim + 2.0 * aligned(front) * rows * dim
+    last += front * dim * dim + mlp(shape, front)
     return (embedding(shape) + (shape.depth - 1) * full + last + readout(shape)) / GIGA
 
 

@@ -21,11 +21,12 @@ from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import NORM_EPS, BlockShape
 from avit_jax.models.positions import PositionEncoding
 from avit_jax.models.reuse_shape import Reuse
+from avit_jax.models.tokens import Tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shape(abc.ABC):
-    """All that determines a backbone's parameters and arithmetic.
+class Shape(Tokens, abc.ABC):
+    """All that determines a backbone's parameters and arithmetic; its tokens are in `Tokens`.
 
     Attributes:
         image_size: height and width of the images, in pixels.
@@ -35,8 +36,6 @@ class Shape(abc.ABC):
         mlp_ratio: hidden width of the MLPs over `embed_dim`.
         qkv_bias: whether q, k and v have a bias.
         num_classes: classes C.
-        distilled: whether there is a distillation token with a head of its own; logits are then the
-          mean of both heads.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
         dropout_rate: dropout on the embedded tokens and on every update.
         dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
@@ -52,7 +51,6 @@ class Shape(abc.ABC):
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     num_classes: int = 1000
-    distilled: bool = False
     drop_path_rate: float = 0.0
     dropout_rate: float = 0.0
     dtype: str = dataclasses.field(default="float32", metadata={"use": True})
@@ -72,6 +70,7 @@ class Shape(abc.ABC):
             )
         validators.one_of(("float32", "bfloat16"), self, "dtype")
         validators.share_below_one(self, "drop_path_rate", "dropout_rate")
+        self.check_tokens()
 
     @abc.abstractmethod
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -147,16 +146,6 @@ class Shape(abc.ABC):
     def grid(self) -> int:
         """Patches along each side of the image."""
         return self.image_size // self.patch_size
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        """Tokens in front of the patches: class token, distillation token."""
-        return 1 + self.distilled
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens N in all."""
-        return self.num_prefix_tokens + self.grid**2
 
     @property
     def block(self) -> BlockShape:

@@ -37,7 +37,7 @@ def rows(shape: Shape, usage: Usage) -> np.ndarray:
             for half in (0, 1)
         ]
     )
-    wanted[-1] = np.minimum(wanted[-1], shape.num_prefix_tokens)
+    wanted[-1] = np.minimum(wanted[-1], shape.num_last_tokens)
     return wanted
 
 
@@ -47,7 +47,7 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
     Linear layers run on all rows of a buffer, attention on all places of an image, those of dropped
     heads included. The kernel that leaves places out runs where rows are moved.
     """
-    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
+    dim, prefix = shape.embed_dim, shape.num_last_tokens
     wanted = rows(shape, usage).astype(np.float64)
     batch = wanted.shape[1]
     everything = np.full(2 * shape.depth, batch * shape.num_tokens)
@@ -57,20 +57,22 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
     if shape.fused_attention:
         moved = filled[::2] < everything[::2]
         pairs = np.where(moved, (wanted[::2] ** 2).sum(1), pairs)
-    total = 4.0 * filled[:-2:2].sum() * dim**2 + 2.0 * pairs[:-1].sum() * dim
-    # The last block's queries are those of prefix tokens, whose keys are masked, whatever runs.
+    total = mlp(shape, filled[1::2]).sum() + batch * (embedding(shape) + readout(shape))
+    if shape.averages:
+        return float(total + 4.0 * filled[::2].sum() * dim**2 + 2.0 * pairs.sum() * dim) / GIGA
+    total += 4.0 * filled[:-2:2].sum() * dim**2 + 2.0 * pairs[:-1].sum() * dim
+    # The last block's queries are those of answer tokens, whose keys are masked, whatever runs.
     total += 2.0 * (filled[-2] + batch * prefix) * dim**2
     total += 2.0 * batch * prefix * shape.num_tokens * dim
-    total += mlp(shape, filled[1::2]).sum()
-    return float(total + batch * (embedding(shape) + readout(shape))) / GIGA
+    return float(total) / GIGA
 
 
 def _layer(shape: Shape, usage: Usage, plan: Plan, layer: int, group: np.ndarray) -> float:
     """One block on one group of images."""
     halves = [_work(shape, usage, layer, group, half) for half in (0, 1)]
-    if layer == shape.depth - 1:
+    if layer == shape.depth - 1 and not shape.averages:
         return _last_attention(shape, halves[0][0], usage.head_effect, plan) + len(group) * mlp(
-            shape, shape.num_prefix_tokens
+            shape, shape.num_last_tokens
         )
     if is_worth_it_whole([counts for counts, _ in halves], shape.num_tokens):
         return len(group) * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
@@ -102,8 +104,8 @@ def _attention(shape: Shape, counts: np.ndarray, heads: np.ndarray, plan: Plan) 
 
 
 def _last_attention(shape: Shape, counts: np.ndarray, effect: str, plan: Plan) -> float:
-    """The last block's, for prefix tokens only; their values, too, if heads hand them on."""
-    rows, dim, prefix = plan.rows_run(counts.sum()), shape.embed_dim, shape.num_prefix_tokens
+    """The last block's, for answer tokens only; their values, too, if heads hand them on."""
+    rows, dim, prefix = plan.rows_run(counts.sum()), shape.embed_dim, shape.num_last_tokens
     size = min(plan.attention_images, len(counts))
     padded = plan.padded_lengths(counts, size)
     # Queries and projection; keys and values of the prefix once more where values are handed on.

@@ -61,7 +61,7 @@ def _leaf(
     if path in shape.frozen:  # a fixed table
         return fresh
     if path == "pos_embed":
-        prefix = shape.num_prefix_tokens
+        prefix = shape.num_positions - shape.grid**2
         return resize_positions(plain, grid=shape.grid, num_prefix_tokens=prefix)
     if path in _EXTRA:
         result = np.array(fresh)

@@ -36,9 +36,8 @@ def fitted(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
         if np.shape(array) == wanted.get(name, np.shape(array)):
             continue
         if name == "pos_embed" and name in model.shape.frozen:
-            prefix = model.shape.num_prefix_tokens
-            grid, width = model.shape.grid, model.shape.embed_dim
-            table = model.shape.position_encoding.table(grid**2 + prefix, width, None)
+            shape = model.shape
+            table = shape.position_encoding.table(shape.num_positions, shape.embed_dim, None)
             found[name] = np.asarray(table)
         elif name.startswith(_MODULES) and (resized := _resized(array, wanted[name])):
             found[name], sides = resized
