@@ -55,7 +55,7 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
 
 
 def _in_rows(network: Backbone, images: Array, plan: Plan) -> Array:
-    """The front tokens `[B, num_last_tokens, D]` behind the last block, of images in aligned rows."""
+    """The first tokens `[B, num_last_tokens, D]` behind the last block, from aligned rows."""
     shape = network.shape
     layout = every_token(len(images), shape.num_tokens, aligned=True)
     everything = layout.held

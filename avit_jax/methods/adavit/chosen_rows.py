@@ -37,8 +37,8 @@ def static(
         images: `[B, H, W, 3]`, normalised.
         exists: `[B]` bool; images that only fill up the batch are False and take no rows.
         capacities: rows of each half, attention and MLP of one block after the other. A half that
-            has rows for every token runs whole. In the last block the MLP is that of answer tokens, if
-            they are all that is read.
+            has rows for every token runs whole. In the last block the MLP is that of answer
+            tokens, if they are all that is read.
         settings: of AdaViT.
 
     Returns:

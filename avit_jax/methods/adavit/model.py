@@ -70,8 +70,8 @@ class Model(base.Model):
                 )
         if not self.shape.num_class_tokens:
             raise UserError(
-                "AdaViT's policies over heads and halves read the class token, and num_class_tokens "
-                "is 0: write 1 or more (pool = avg may stay)."
+                "AdaViT's policies over heads and halves read the class token, and "
+                "num_class_tokens is 0: write 1 or more (pool = avg may stay)."
             )
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
