@@ -29,14 +29,15 @@ def compact_gmacs(shape: Shape, usage: Usage, plan: Plan, *, shown: Sequence[str
     filled = filled_up(batch, plan.images)
     counts = np.pad(counts, ((0, 0), (0, filled - batch)))
     whole = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
-    whole_layers = shape.depth if shown else shape.depth - 1
+    all_whole = bool(shown) or shape.averages
+    whole_layers = shape.depth if all_whole else shape.depth - 1
     total = 0.0
     for group in np.split(counts, -(-batch // plan.images), axis=1):
         # Until the first token of the group halts, layers run as in dense execution.
         untouched = int((group == shape.num_tokens).all(1).cumprod().sum())
         untouched = min(untouched, whole_layers)
         total += untouched * group.shape[1] * whole
-        if untouched == shape.depth - 1 and not shown:  # the last one, too
+        if untouched == shape.depth - 1 and not all_whole:  # the last one, too
             total += group.shape[1] * last_block(shape, shape.num_tokens)
             continue
         for layer in range(untouched, shape.depth):
@@ -62,15 +63,20 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
     if shape.ragged_attention:
         lengths = np.asarray([0, *image_rows.sizes(image_rows.aligned(num_tokens))])
         counts = lengths[np.searchsorted(lengths, counts)]
-    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
-    rows, pairs = np.asarray(capacities[:-1]), (counts[:-1].astype(np.float64) ** 2).sum()
+    dim, front = shape.embed_dim, shape.num_answer_tokens
+    whole_layers = shape.depth if shape.averages else shape.depth - 1
+    rows = np.asarray(capacities[:whole_layers])
+    pairs = (counts[:whole_layers].astype(np.float64) ** 2).sum()
     whole = 4.0 * rows.sum() * dim**2 + mlp(shape, rows).sum() + 2.0 * pairs * dim
-    queries = image_rows.aligned(prefix) if shape.ragged_attention else prefix
+    whole += batch * (embedding(shape) + readout(shape))
+    if shape.averages:
+        return whole / GIGA
+    queries = image_rows.aligned(front) if shape.ragged_attention else front
     last = 2.0 * capacities[-1] * dim**2 + 2.0 * queries * counts[-1].sum() * dim
     if shape.ragged_attention:
         last += capacities[-1] * dim**2
-    last += batch * (2.0 * prefix * dim**2 + mlp(shape, prefix))
-    return (whole + last + batch * (embedding(shape) + readout(shape))) / GIGA
+    last += batch * (2.0 * front * dim**2 + mlp(shape, front))
+    return (whole + last) / GIGA
 
 
 def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, products: int) -> float:
@@ -81,12 +87,12 @@ def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, products: int) -
 
 
 def _executed_last(shape: Shape, live: np.ndarray, plan: Plan) -> float:
-    """The last layer, where only prefix tokens are wanted."""
-    dim, prefix, (size, padded, rows, answers) = (
-        shape.embed_dim, shape.num_prefix_tokens, _padded(live, plan)
+    """The last layer, where only answer tokens are wanted."""
+    dim, front, (size, padded, rows, answers) = (
+        shape.embed_dim, shape.num_answer_tokens, _padded(live, plan)
     )  # fmt: skip
-    fixed = answers * (prefix * 2.0 * dim * dim + mlp(shape, prefix))
-    return 2.0 * rows * dim * dim + size * (2.0 * prefix * padded * dim).sum() + fixed
+    fixed = answers * (front * 2.0 * dim * dim + mlp(shape, front))
+    return 2.0 * rows * dim * dim + size * (2.0 * front * padded * dim).sum() + fixed
 
 
 def _padded(live: np.ndarray, plan: Plan) -> tuple[int, np.ndarray, float, int]:
