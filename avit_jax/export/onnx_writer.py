@@ -89,9 +89,10 @@ class Graph:
         hidden = self.linear(self.norm(x, params["norm2"]), params["mlp"]["fc1"])
         return self("Add", x, self.linear(self("Gelu", hidden), params["mlp"]["fc2"]))
 
-    def prefix(self, values: str) -> str:
-        """The prefix tokens of `[B, N, ...]`."""
-        return self("Slice", values, [0], [self.shape.num_prefix_tokens], [1])
+    def read(self, values: str) -> str:
+        """The tokens of `[B, N, ...]` that classifiers read."""
+        first, end, _ = self.shape.read.indices(self.shape.num_tokens)
+        return self("Slice", values, [first], [end], [1])
 
     def per_image(self, *sizes: int) -> str:
         """The shape `[B, *sizes]`."""

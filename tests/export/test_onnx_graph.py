@@ -31,6 +31,17 @@ def answers(graph, images):
     [
         ("avit", "masked", {"distilled": True, "method": {"gate_scale": 4.0, "gate_center": 0.0}}),
         ("dense", "dense", {"qkv_bias": False}),
+        ("dense", "dense", {"num_class_tokens": 2, "num_registers": 2, "class_token_merge": "sum"}),
+        (
+            "avit",
+            "masked",
+            {
+                "pool": "avg",
+                "num_registers": 1,
+                "pos_embed_prefix": False,
+                "method": {"gate_scale": 4.0, "gate_center": 0.0},
+            },
+        ),
     ],
 )
 def test_a_graph_answers_as_the_model(family, execution, changes, run):
