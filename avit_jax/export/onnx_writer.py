@@ -14,9 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from avit_jax.export import onnx_attention
 from avit_jax.models.shape import Shape
-
-_MASKED = -1e30  # finite, so that an image without live tokens gives no NaN; far below any score
 
 
 class Graph:
@@ -72,22 +71,15 @@ class Graph:
 
     def block(self, params: Mapping[str, Any], x: str, keys: str | None = None) -> str:
         """One block on `[B, N, D]`; `keys` `[B, N]` bool says which tokens may be attended to."""
-        heads = self.shape.num_heads
-        width = self.shape.embed_dim // heads
-        projected = self.linear(self.norm(x, params["norm1"]), params["attention"]["qkv"])
-        projected = self("Reshape", projected, [0, 0, 3, heads, width])
-        projected = self("Transpose", projected, perm=[2, 0, 3, 1, 4])
-        query, key, value = (self("Gather", projected, part, axis=0) for part in range(3))
-        query = self("Mul", query, self.shape.block.attention_scale or width**-0.5)
-        scores = self("MatMul", query, self("Transpose", key, perm=[0, 1, 3, 2]))
-        if keys is not None:
-            scores = self("Where", self("Unsqueeze", keys, [1, 2]), scores, _MASKED)
-        mixed = self("MatMul", self("Softmax", scores, axis=-1), value)
-        mixed = self("Transpose", mixed, perm=[0, 2, 1, 3])
-        mixed = self("Reshape", mixed, [0, 0, self.shape.embed_dim])
-        x = self("Add", x, self.linear(mixed, params["attention"]["proj"]))
-        hidden = self.linear(self.norm(x, params["norm2"]), params["mlp"]["fc1"])
-        return self("Add", x, self.linear(self("Gelu", hidden), params["mlp"]["fc2"]))
+        attention, mlp = params["attention"], params["mlp"]
+        mixed = onnx_attention.mixed(self, attention, self.norm(x, params["norm1"]), keys)
+        x = self("Add", x, self._scaled(self.linear(mixed, attention["proj"]), attention))
+        hidden = self.linear(self.norm(x, params["norm2"]), mlp["fc1"])
+        return self("Add", x, self._scaled(self.linear(self("Gelu", hidden), mlp["fc2"]), mlp))
+
+    def _scaled(self, update: str, half: Mapping[str, Any]) -> str:
+        """An update times LayerScale's factors, where the half has them."""
+        return self("Mul", update, half["gamma"]) if "gamma" in half else update
 
     def read(self, values: str) -> str:
         """The tokens of `[B, N, ...]` that classifiers read."""

@@ -100,6 +100,8 @@ class Compilable(StaticBuffers):
         """Whether the kernels for TPUs can run it, see `Plan.ragged_attention`."""
         shape = self.shape
         sizes = {"num_tokens": shape.num_tokens, "embed_dim": shape.embed_dim}
+        if not shape.kind_of_attention.has_scores:
+            return False
         return self.has_image_rows and ragged_attention.has_room(**sizes, dtype=shape.dtype)
 
     def on(self, platform: str) -> Self:
@@ -194,6 +196,13 @@ class Compilable(StaticBuffers):
         plan.check(num_tokens=shape.num_tokens, depth=shape.depth)
         if not execution.offered(self):
             raise UserError(f'{self.name} has no execution="{execution.name}": use "masked".')
+        kernels = plan.fused_attention or plan.ragged_attention
+        if kernels and not shape.kind_of_attention.has_scores:
+            raise UserError(
+                f"the plan wants a kernel for attention, but there is none for attention "
+                f"{shape.attention!r}: leave config.inference.fused_attention and "
+                "config.inference.ragged_attention out."
+            )
         if plan.fused_attention and not shape.attention_can_be_fused:
             raise UserError(
                 f"the plan wants fused attention, but cuDNN has none for {shape.dtype} and "

@@ -1,90 +1,18 @@
-"""Softmax attention: the arithmetic, and a module with parameters in three steps.
+"""Attention with its parameters, in three steps: `project`, `mix` and `finish`.
 
-`Attention.project`, `mix` and `finish` are the seam that every execution goes through, whether it
-runs whole images, packed rows or a few tokens of a last block.
+They are the seam that every execution goes through, whether it runs whole images, packed rows or a
+few tokens of a last block. What weights values is a kind of attention (`attention_kinds.py`).
 """
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 
-from avit_jax.models.fused_attention import MULTIPLE, in_one_kernel
-from avit_jax.models.layers import BlockShape, gated, linear
-
-# Finite, so that a row without any live key stays finite; far below any score.
-_MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
-
-
-def scores(
-    query: Array, key: Array, bias: Array | None = None, *, scale: float | None = None
-) -> Array:
-    """Scaled scores in front of the softmax, `[B, H, N, M]` float32.
-
-    Args:
-        query: `[B, N, H, d]`.
-        key: `[B, M, H, d]`.
-        bias: `[B, H, N, M]`, added.
-        scale: factor on the products; `d ** -0.5` by default.
-    """
-    # Heads beside images: only so XLA's CPU backend makes one program of scores and softmax
-    # (docs/performance/cpu.md).
-    query, key = query.swapaxes(1, 2), key.swapaxes(1, 2)
-    products = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
-    products = products * (query.shape[-1] ** -0.5 if scale is None else scale)
-    return products if bias is None else products + bias
-
-
-def mix(
-    query: Array,
-    key: Array,
-    value: Array,
-    *,
-    live: Array | None = None,
-    lengths: Array | None = None,
-    bias: Array | None = None,
-    scale: float | None = None,
-    fused: bool = False,
-) -> Array:
-    """Values mixed by softmax attention, `[B, N, H, d]`; the softmax is float32 whatever the dtype.
-
-    Args:
-        query: `[B, N, H, d]`.
-        key: `[B, M, H, d]`.
-        value: `[B, M, H, d]`.
-        live: `[B, M]` bool, which keys exist. What lies at the others may be anything; where no key
-            exists at all, the result is the mean of all values, as published.
-        lengths: `[B]` int32, instead of `live`: how many tokens of each image exist, all in front;
-            the answers of the others mean nothing. For as many queries as keys.
-        bias: `[B, H, N, M]` added to the scores.
-        scale: factor on the products of queries and keys; `d ** -0.5` by default.
-        fused: one kernel of cuDNN's, see `fused_attention.py`, where there are as many queries as
-            keys. A few queries, as of a last block, leave no scores that were worth avoiding.
-    """
-    fused = fused and query.shape[1] == key.shape[1]
-    if fused and live is None:
-        return in_one_kernel(query, key, value, bias, None, lengths, scale)
-    if lengths is not None:
-        live = jnp.arange(key.shape[1]) < lengths[:, None]
-    if live is not None:
-        # Neither a mask nor a weight of 0 stops NaN. Without any key all scores become equal.
-        counted = live | ~live.any(1, keepdims=True)
-        key = jnp.where(live[:, :, None, None], key, 0)
-        value = jnp.where(counted[:, :, None, None], value, 0)
-    if fused:
-        return in_one_kernel(query, key, value, bias, counted[:, None, None, :], None, scale)
-    products = scores(query, key, bias, scale=scale)
-    if live is not None:  # masks are added for the same reason as heads stand beside images
-        products = products + jnp.where(live, 0.0, _MASKED)[:, None, None, :]
-    weights = jnp.exp(products - lax.stop_gradient(products.max(-1, keepdims=True)))
-    value = value.swapaxes(1, 2)
-    mixed = jnp.einsum(
-        "bhnm,bhmd->bhnd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
-    )
-    mixed = mixed / weights.sum(-1, keepdims=True)
-    return mixed.astype(value.dtype).swapaxes(1, 2)
+from avit_jax.models.attention_kinds import KINDS
+from avit_jax.models.fused_attention import MULTIPLE
+from avit_jax.models.layers import BlockShape, gated, layer_gain, layer_norm, linear, scaled
 
 
 class Attention(nnx.Module):
@@ -96,11 +24,14 @@ class Attention(nnx.Module):
     def __init__(self, shape: BlockShape, *, rngs: nnx.Rngs):
         dim = shape.embed_dim
         self.num_heads = shape.num_heads
-        self.scale = shape.attention_scale
         self.fused = shape.fused_attention
         self.encoding = shape.position_encoding
         self.qkv = linear(dim, 3 * dim, use_bias=shape.qkv_bias, dtype=shape.dtype, rngs=rngs)
         self.proj = linear(dim, dim, dtype=shape.dtype, rngs=rngs)
+        self.kind = KINDS[shape.attention](shape, rngs=rngs)
+        self.scale = self.kind.scale
+        self.query_norm, self.key_norm = _head_norm(shape, rngs), _head_norm(shape, rngs)
+        self.gamma = layer_gain(shape)
 
     def project(
         self, rows: Array, positions: Array | None = None, *, heads: Array | None = None
@@ -114,6 +45,7 @@ class Attention(nnx.Module):
             heads: `[B, H]` gates of all three, for heads that are left out.
         """
         query, key, value = self.split(self.qkv(rows))
+        query, key = self._query(query), self._key(key)
         if heads is not None:
             query, key, value = (
                 gated(part, heads[:, None, :, None]) for part in (query, key, value)
@@ -123,12 +55,12 @@ class Attention(nnx.Module):
     def queries(self, rows: Array, positions: Array | None = None) -> Array:
         """Of `project` the queries alone, for a block of which few tokens are wanted."""
         (query,) = self.split(self._columns(rows, slice(0, rows.shape[-1])))
-        return self._placed(query, positions)
+        return self._placed(self._query(query), positions)
 
     def keys_values(self, rows: Array, positions: Array | None = None) -> tuple[Array, Array]:
         """Of `project` the keys and values alone."""
         key, value = self.split(self._columns(rows, slice(rows.shape[-1], None)))
-        return self._placed(key, positions), value
+        return self._placed(self._key(key), positions), value
 
     def split(self, joined: Array) -> list[Array]:
         """`[..., parts * D]` as parts `[..., H, d]`; the inverse of `join`."""
@@ -152,26 +84,21 @@ class Attention(nnx.Module):
         lengths: Array | None = None,
         bias: Array | None = None,
     ) -> Array:
-        """Values mixed for each query, `[B, N, H, d]`; see `mix` above.
+        """Values mixed for each query, `[B, N, H, d]`; sums are float32 whatever the dtype.
 
         Args:
             query: `[B, N, H, d]`.
             key: `[B, M, H, d]`.
             value: `[B, M, H, d]`.
-            live: `[B, M]` bool, keys that exist; all by default.
+            live: `[B, M]` bool, keys that exist; all by default. What lies at the others may be
+                anything, and where none exists, the result is finite.
             lengths: `[B]` int32, instead: how many exist, all in front.
             bias: `[B, H, N, M]` added to the scores, such as relations of an earlier network.
+
+        Raises:
+            UserError: a bias, for a kind of attention without scores.
         """
-        return mix(
-            query,
-            key,
-            value,
-            live=live,
-            lengths=lengths,
-            bias=bias,
-            scale=self.scale,
-            fused=self.fused,
-        )
+        return self.kind.mix(query, key, value, live=live, lengths=lengths, bias=bias)
 
     def places(self, tokens: int) -> int:
         """Places for so many tokens of an image, as `mix` likes them where some may be empty."""
@@ -179,21 +106,31 @@ class Attention(nnx.Module):
 
     def finish(self, mixed: Array) -> Array:
         """The update `[..., D]` of rows whose mixed values are `[..., H, d]`."""
-        return self.proj(self.join(mixed))
+        return scaled(self.proj(self.join(mixed)), self.gamma)
 
     def scores(self, query: Array, key: Array, bias: Array | None = None) -> Array:
-        """Scaled scores in front of the softmax, `[B, H, N, M]` float32 (`bias` included)."""
-        return scores(query, key, bias, scale=self.scale)
+        """Scaled scores in front of the softmax, `[B, H, N, M]` float32 (`bias` included).
+
+        Raises:
+            UserError: a kind of attention without scores.
+        """
+        return self.kind.scores(query, key, bias)
 
     def class_row(self, rows: Array, *, heads: Array | None = None) -> Array:
         """What the class token attends to, `[B, H, N]` float32, all tokens being there."""
         query, key, _ = self.project(rows, heads=heads)
-        return jax.nn.softmax(self.scores(query[:, :1], key))[:, :, 0]
+        return self.kind.weights(query[:, :1], key)[:, :, 0]
 
     def _columns(self, x: Array, columns: slice) -> Array:
         kernel, bias = self.qkv.kernel[...], self.qkv.bias
         update = x @ kernel[:, columns].astype(x.dtype)
         return update if bias is None else update + bias[...][columns].astype(x.dtype)
+
+    def _query(self, query: Array) -> Array:
+        return self.kind.query(query if self.query_norm is None else self.query_norm(query))
+
+    def _key(self, key: Array) -> Array:
+        return self.kind.key(key if self.key_norm is None else self.key_norm(key))
 
     def _placed(self, heads: Array, positions: Array | None) -> Array:
         if not self.encoding.acts_on_heads:
@@ -201,6 +138,14 @@ class Attention(nnx.Module):
         if positions is None:
             positions = jnp.arange(heads.shape[-3])
         return self.encoding.place(heads, positions)
+
+
+def _head_norm(shape: BlockShape, rngs: nnx.Rngs) -> nnx.LayerNorm | None:
+    """A norm over the channels of a head, one for all heads (ViT-22B, arXiv 2302.05442)."""
+    if not shape.qk_norm:
+        return None
+    width = shape.embed_dim // shape.num_heads
+    return layer_norm(width, eps=shape.norm_eps, dtype=shape.dtype, rngs=rngs)
 
 
 def without_dropped_heads(mixed: Array, value: Array, kept: Array, effect: str) -> Array:

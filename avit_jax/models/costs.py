@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from avit_jax.errors import UserError
 from avit_jax.models.image_rows import aligned
 from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
@@ -46,6 +47,22 @@ def readout(shape: Shape) -> int:
     return (1 + shape.distilled) * shape.embed_dim * shape.num_classes
 
 
+def mixing(shape: Shape, queries: Array | int, keys: Array | int) -> Array | float:
+    """Multiply-adds with which attention mixes values, of one block and all heads together.
+
+    All that is not the same for each token (`4 D^2` of the linear layers): of softmax attention
+    scores and mean, `2 D` for each pair of query and key.
+
+    Args:
+        shape: of the model.
+        queries: tokens that ask.
+        keys: tokens that they ask, of a shape that broadcasts with it.
+    """
+    head_dim = shape.embed_dim // shape.num_heads
+    count = shape.kind_of_attention.macs
+    return count(queries, keys, embed_dim=shape.embed_dim, head_dim=head_dim)
+
+
 def attention(
     shape: Shape, tokens: Array | int, heads: Array | float = 1.0, effect: str = "channels"
 ) -> Array | float:
@@ -60,7 +77,7 @@ def attention(
     """
     dim = shape.embed_dim
     projected = 2.0 + 2.0 * heads if effect == "attention" else 4.0 * heads
-    return projected * tokens * dim * dim + 2.0 * tokens * tokens * dim * heads
+    return projected * tokens * dim * dim + mixing(shape, tokens, tokens) * heads
 
 
 def mlp(
@@ -145,7 +162,14 @@ def upstream_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
       some numbers;
     * embedding and classifier of the two published models (224 px, 1,000 classes) have fixed costs;
       those of all other models are counted as in `gmacs`.
+
+    Raises:
+        UserError: a kind of attention without scores, which the formula does not know.
     """
+    if not shape.kind_of_attention.has_scores:
+        raise UserError(
+            f"the published formula counts softmax attention, not {shape.attention!r}: use gmacs."
+        )
     size = np.float32(shape.num_tokens)
     share = np.asarray(usage.tokens.sum(-1), np.float32) / size
     tokens = np.floor(size * share).astype(np.float64)
@@ -177,7 +201,7 @@ def last_attention(
     wanted, dim = last_tokens(shape, tokens), shape.embed_dim
     keys, values = (heads, 1.0) if effect == "attention" else (heads, heads)
     rows = tokens * (keys + values) + wanted * (heads + values)
-    return rows * dim * dim + 2.0 * wanted * tokens * dim * heads
+    return rows * dim * dim + mixing(shape, wanted, tokens) * heads
 
 
 def last_block(shape: Shape, tokens: Array | int) -> Array | float:
@@ -217,7 +241,7 @@ def aligned_inference_gmacs(shape: Shape) -> float:
     """
     rows, front, dim = aligned(shape.num_tokens), shape.num_last_tokens, shape.embed_dim
     full = attention(shape, rows) + mlp(shape, rows)
-    last = 3.0 * rows * dim * dim + 2.0 * aligned(front) * rows * dim
+    last = 3.0 * rows * dim * dim + mixing(shape, aligned(front), rows)
     last += front * dim * dim + mlp(shape, front)
     return (embedding(shape) + (shape.depth - 1) * full + last + readout(shape)) / GIGA
 

@@ -1,6 +1,6 @@
 """Attention as one kernel of cuDNN's, forward and backward: scores never leave the chip.
 
-`models/attention.py` decides where it is used, `runtime/devices.py` says which devices have it.
+`softmax_attention.py` decides where it is used, `runtime/devices.py` says which devices have it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def in_one_kernel(
     lengths: Array | None,
     scale: float | None,
 ) -> Array:
-    """`attention.mix` by one kernel, which keeps no scores.
+    """`softmax_attention.mix` by one kernel, which keeps no scores.
 
     Args:
         query: `[B, N, H, d]`.

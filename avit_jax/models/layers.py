@@ -29,7 +29,9 @@ class BlockShape:
 
     `extra_dim` channels may be joined to the MLP's normalised input (feature reuse in cascades).
     `attention_scale` is the factor on attention scores; `(embed_dim / num_heads) ** -0.5` if unset.
-    `fused_attention` takes cuDNN's kernel, see `fused_attention.py`.
+    `fused_attention` takes cuDNN's kernel, see `fused_attention.py`. `attention` is one of
+    `attention_kinds.KINDS`, `qk_norm` normalises queries and keys, and `layer_scale` is what each
+    channel of an update is multiplied by at first, see `layer_gain`.
     """
 
     embed_dim: int
@@ -39,7 +41,10 @@ class BlockShape:
     extra_dim: int = 0
     dropout_rate: float = 0.0
     norm_eps: float = NORM_EPS
+    attention: str = "dot"
     attention_scale: float | None = None
+    qk_norm: bool = False
+    layer_scale: float | None = None
     fused_attention: bool = False
     position_encoding: PositionEncoding = NO_POSITIONS
     dtype: DTypeLike = jnp.float32
@@ -113,6 +118,21 @@ def gelu(x: Array) -> Array:
     return (0.5 * wide * (1.0 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
 
+def layer_gain(shape: BlockShape) -> nnx.Param | None:
+    """LayerScale (CaiT, arXiv 2103.17239): a factor `[D]` on each channel of a half's update.
+
+    It starts at `layer_scale`, small in deep networks; `None` where there is none.
+    """
+    if shape.layer_scale is None:
+        return None
+    return nnx.Param(jnp.full(shape.embed_dim, shape.layer_scale, jnp.float32))
+
+
+def scaled(update: Array, gain: nnx.Param | None) -> Array:
+    """An update `[..., D]` times the factor of each channel, if there are any."""
+    return update if gain is None else update * gain[...].astype(update.dtype)
+
+
 class Mlp(nnx.Module):
     """Two linear layers around the exact (erf) GELU."""
 
@@ -120,13 +140,14 @@ class Mlp(nnx.Module):
         inputs = shape.embed_dim + shape.extra_dim
         self.fc1 = linear(inputs, shape.mlp_dim, dtype=shape.dtype, rngs=rngs)
         self.fc2 = linear(shape.mlp_dim, shape.embed_dim, dtype=shape.dtype, rngs=rngs)
+        self.gamma = layer_gain(shape)
 
     def __call__(self, x: Array, *, units: Array | None = None) -> Array:
         """`[B, N, D (+ extra)]` to `[B, N, D]`; `units` `[B, hidden]` are gates in the middle."""
         hidden = self.fc1(x)
         if units is not None:
             hidden = gated(hidden, units[:, None, :])
-        return self.fc2(gelu(hidden))
+        return scaled(self.fc2(gelu(hidden)), self.gamma)
 
 
 def hidden_heads(hidden: int, num_heads: int) -> np.ndarray:

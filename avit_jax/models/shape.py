@@ -17,6 +17,7 @@ from flax import nnx
 
 from avit_jax import validators
 from avit_jax.errors import UserError
+from avit_jax.models.attention_kinds import KINDS, Kind
 from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import NORM_EPS, BlockShape
 from avit_jax.models.positions import PositionEncoding
@@ -35,6 +36,14 @@ class Shape(Tokens, abc.ABC):
         num_heads: attention heads H.
         mlp_ratio: hidden width of the MLPs over `embed_dim`.
         qkv_bias: whether q, k and v have a bias.
+        attention: how queries and keys weight values: "dot", the softmax of their products,
+          "cosine", that of their cosines times a factor that every head learns (arXiv 2111.09883),
+          or "linear", products of cosine features, whose cost is linear in the number of tokens
+          (arXiv 2009.14794).
+        qk_norm: whether queries and keys are layer-normalised in each head (arXiv 2302.05442); not
+          with "cosine".
+        layer_scale: what the channels of every update are multiplied by at first, such as 1e-5
+          (LayerScale, arXiv 2103.17239); `None` for no such parameters.
         num_classes: classes C.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
         dropout_rate: dropout on the embedded tokens and on every update.
@@ -50,6 +59,9 @@ class Shape(Tokens, abc.ABC):
     num_heads: int = 3
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    attention: str = "dot"
+    qk_norm: bool = False
+    layer_scale: float | None = None
     num_classes: int = 1000
     drop_path_rate: float = 0.0
     dropout_rate: float = 0.0
@@ -70,6 +82,18 @@ class Shape(Tokens, abc.ABC):
             )
         validators.one_of(("float32", "bfloat16"), self, "dtype")
         validators.share_below_one(self, "drop_path_rate", "dropout_rate")
+        validators.one_of(tuple(KINDS), self, "attention")
+        validators.positive(self, "layer_scale", optional=True)
+        if self.qk_norm and self.attention == "cosine":
+            raise UserError(
+                'attention is "cosine", which normalises queries and keys already, and qk_norm is '
+                "on: leave qk_norm out."
+            )
+        if self.reuse and self.reuse.relations and not self.kind_of_attention.has_scores:
+            raise UserError(
+                f"attention is {self.attention!r}, which has no scores for a later exit to reuse: "
+                "set method.relation_reuse=False, or use another attention."
+            )
         self.check_tokens()
 
     @abc.abstractmethod
@@ -158,6 +182,9 @@ class Shape(Tokens, abc.ABC):
             extra_dim=self.reuse.context_dim if self.reuse else 0,
             dropout_rate=self.dropout_rate,
             norm_eps=NORM_EPS,
+            attention=self.attention,
+            qk_norm=self.qk_norm,
+            layer_scale=self.layer_scale,
             fused_attention=self.fused_attention,
             position_encoding=self.position_encoding,
             dtype=jnp.dtype(self.dtype),
@@ -166,7 +193,14 @@ class Shape(Tokens, abc.ABC):
     @property
     def attention_can_be_fused(self) -> bool:
         """Whether there is a fused kernel for its heads."""
-        return can_be_fused(dtype=self.dtype, head_dim=self.embed_dim // self.num_heads)
+        return self.kind_of_attention.has_scores and can_be_fused(
+            dtype=self.dtype, head_dim=self.embed_dim // self.num_heads
+        )
+
+    @property
+    def kind_of_attention(self) -> type[Kind]:
+        """The class that `attention` names."""
+        return KINDS[self.attention]
 
     def drop_path_rates(self) -> np.ndarray:
         """Stochastic depth of each block, `[L]`."""

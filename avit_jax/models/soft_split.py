@@ -15,8 +15,8 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from avit_jax.models import attention
 from avit_jax.models.layers import BlockShape, Mlp, dropout, layer_norm, linear
+from avit_jax.models.softmax_attention import mix
 
 NORM_EPS = 1e-5
 PERFORMER_EPS = 1e-8  # added to the denominator, which could be 0
@@ -112,7 +112,7 @@ class TokenTransformer(nnx.Module):
         """Tokens to `[B, N, width]`; this kind has no dropout, so rate and key are not used."""
         qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3, 1, -1)
         query, key_, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        mixed = attention.mix(query, key_, value, scale=self.scale, fused=self.fused)
+        mixed = mix(query, key_, value, scale=self.scale, fused=self.fused)
         y = value[:, :, 0] + self.proj(mixed[:, :, 0])
         return y + self.mlp(self.norm2(y))
 

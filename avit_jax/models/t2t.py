@@ -16,6 +16,7 @@ from flax import nnx
 from jax import Array
 
 from avit_jax import validators
+from avit_jax.errors import UserError
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.family import Family, Published
 from avit_jax.models.fused_attention import can_be_fused
@@ -79,6 +80,11 @@ class T2TShape(Shape):
         validators.one_of(tuple(LAYERS), self, "tokens")
         validators.at_least(2, self, "token_dim")
         validators.positive(self, "attention_scale", optional=True)
+        if self.attention_scale is not None and self.attention != "dot":
+            raise UserError(
+                f"attention_scale is {self.attention_scale}, but attention {self.attention!r} has "
+                "no such factor: leave attention_scale out."
+            )
         validators.share_below_one(self, "token_dropout_rate")
 
     @property

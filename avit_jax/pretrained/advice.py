@@ -26,15 +26,23 @@ _LIBRARIES = (
 )
 # A pattern of names of a part that no model here has, and what it is.
 _PARTS = (
-    (r"\.ls[12]\.gamma$|\.gamma_[12]$|\.lambda_?1$|layer_scale", "LayerScale (as in DeiT III)"),
     (r"^(reg_token|register_tokens)", "register tokens"),
-    (r"\.(q|k)_norm\.", "norms of queries and keys"),
     (r"rel(ative)?_pos|\.rope|^rope", "relative or rotary positions"),
     (r"\.w12\.|\.w3\.|fc1_[gx]|\.gate_proj\.", "gated MLPs (SwiGLU)"),
     (r"^fc_norm\.", "a norm of averaged patches (fc_norm) in the place of the class token's"),
     (r"\.lora_|\.base_layer\.", "adapters (LoRA) that were not merged"),
     (r"^attn_pool\.", "attention pooling"),
     (r"^norm_pre\.", "a norm in front of the blocks"),
+)
+
+# A pattern of names of parts that a setting adds, what they are, and that setting on and off.
+_ADDED = (
+    (
+        r"\.ls[12]\.gamma$|\.gamma_[12]$|\.lambda_?1$|layer_scale",
+        "LayerScale (as in DeiT III)",
+        ("layer_scale=1e-5", "layer_scale=None"),
+    ),
+    (r"\.(q|k)_norm\.", "norms of queries and keys", ("qk_norm=True", "qk_norm=False")),
 )
 
 
@@ -67,6 +75,16 @@ def _part(found: Shapes, wanted: Shapes) -> str | None:
     for pattern, part in _PARTS:
         if any(re.search(pattern, name) for name in found.keys() - wanted.keys()):
             return f"the weights have {part}, which no model here has: take those of another model"
+    return None
+
+
+def _added(found: Shapes, wanted: Shapes) -> str | None:
+    for pattern, part, (on, off) in _ADDED:
+        theirs, ours = (
+            any(re.search(pattern, name) for name in names) for names in (found, wanted)
+        )
+        if theirs != ours:
+            return f"the weights have {'' if theirs else 'no '}{part}: set {on if theirs else off}"
     return None
 
 
@@ -177,6 +195,7 @@ def _depth(names: Shapes) -> int:
 
 _REASONS: tuple[Callable[[Shapes, Shapes], str | None], ...] = (
     _part,
+    _added,
     _incomplete,
     _architecture,
     _distilled,

@@ -22,15 +22,23 @@ from avit_jax.models.misfits import differ, misfit
 from avit_jax.models.shape import Shape
 from avit_jax.pretrained.advice import advice
 
-# Names of modules, ours to upstream's, where they differ; `{}` is the number of the block. Those in
-# front of the blocks are the backbone's (`Shape.upstream_names`).
+# Names of modules and parameters, ours to upstream's, where they differ; `{}` is the number of the
+# block. Those in front of the blocks are the backbone's (`Shape.upstream_names`), and those of
+# attention that timm has no model of are ours.
 _BLOCKS = {
     "blocks.norm1": "blocks.{}.norm1",
     "blocks.attention.qkv": "blocks.{}.attn.qkv",
     "blocks.attention.proj": "blocks.{}.attn.proj",
+    "blocks.attention.query_norm": "blocks.{}.attn.q_norm",
+    "blocks.attention.key_norm": "blocks.{}.attn.k_norm",
+    "blocks.attention.kind.logit_scale": "blocks.{}.attn.logit_scale",
+    "blocks.attention.kind.frequencies": "blocks.{}.attn.frequencies",
+    "blocks.attention.kind.phases": "blocks.{}.attn.phases",
+    "blocks.attention.gamma": "blocks.{}.ls1.gamma",
     "blocks.norm2": "blocks.{}.norm2",
     "blocks.mlp.fc1": "blocks.{}.mlp.fc1",
     "blocks.mlp.fc2": "blocks.{}.mlp.fc2",
+    "blocks.mlp.gamma": "blocks.{}.ls2.gamma",
 }
 # Names of the parameters of a linear layer or a norm.
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}

@@ -35,10 +35,25 @@ def answers(graph, images):
         (
             "avit",
             "masked",
+            {"attention": "cosine", "method": {"gate_scale": 4.0, "gate_center": 0.0}},
+        ),
+        (
+            "avit",
+            "masked",
             {
                 "pool": "avg",
                 "num_registers": 1,
                 "pos_embed_prefix": False,
+                "method": {"gate_scale": 4.0, "gate_center": 0.0},
+            },
+        ),
+        (
+            "avit",
+            "masked",
+            {
+                "attention": "linear",
+                "qk_norm": True,
+                "layer_scale": 0.5,
                 "method": {"gate_scale": 4.0, "gate_center": 0.0},
             },
         ),

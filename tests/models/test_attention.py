@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avit_jax.models import attention, fused_attention
+from avit_jax.models import fused_attention
+from avit_jax.models import softmax_attention as attention
 
 LENGTHS = (5, 90)
 

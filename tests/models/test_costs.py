@@ -72,7 +72,14 @@ def test_deit_costs_what_is_published(size, gmacs):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"distilled": True}, {"mlp_ratio": 3.0, "num_heads": 8}, {"patch_size": 4, "depth": 5}],
+    [
+        {},
+        {"distilled": True},
+        {"mlp_ratio": 3.0, "num_heads": 8},
+        {"patch_size": 4, "depth": 5},
+        {"attention": "cosine", "layer_scale": 0.1},
+        {"attention": "linear", "qk_norm": True},
+    ],
 )
 @pytest.mark.parametrize("family", ["deit", "avit"])
 def test_the_formula_equals_the_contractions_of_the_program(changes, family):

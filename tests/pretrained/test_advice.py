@@ -25,10 +25,10 @@ def of_blocks(*names):
 @pytest.mark.parametrize(
     ("weights", "advice"),
     [
-        (OURS | of_blocks("ls1.gamma", "ls2.gamma"), "have LayerScale"),
+        (OURS | of_blocks("ls1.gamma", "ls2.gamma"), r"have LayerScale .*: set layer_scale=1e-5"),
         (OURS | of_blocks("gamma_1"), "have LayerScale"),
         (OURS | {"reg_token": zeros(1, 4, 24)}, "have register tokens"),
-        (OURS | of_blocks("attn.q_norm.weight"), "have norms of queries and keys"),
+        (OURS | of_blocks("attn.q_norm.weight"), "norms of queries and keys: set qk_norm=True"),
         (OURS | of_blocks("attn.query.lora_A.weight"), r"have adapters \(LoRA\) that were not"),
         (
             without("1.attn.qkv.bias") | {"blocks.1.attn.query.bias": zeros(24)},

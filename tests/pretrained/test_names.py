@@ -57,6 +57,27 @@ def test_a_round_trip_is_exact_bit_for_bit(distilled, qkv_bias):
         assert again[name].tobytes() == np.asarray(array).tobytes()
 
 
+OWN = {"cosine": {"logit_scale": (2,)}, "linear": {"frequencies": (12, 12), "phases": (12,)}}
+
+
+@pytest.mark.parametrize("attention", ["dot", "cosine", "linear"])
+def test_parts_of_attention_have_the_names_of_timm_or_ours(attention):
+    norms = attention != "cosine"
+    model = model_of(attention=attention, qk_norm=norms, layer_scale=0.1)
+    params = counting_params(model)
+    found = model.to_torch(params)
+    more = {"ls1.gamma": (24,), "ls2.gamma": (24,)}
+    for name, size in OWN.get(attention, {}).items():
+        more[f"attn.{name}"] = size
+    if norms:
+        more |= {f"attn.{x}_norm.{leaf}": (12,) for x in "qk" for leaf in ("weight", "bias")}
+    plain = model_of()
+    assert {name: array.shape for name, array in found.items()} == {
+        name: array.shape for name, array in plain.to_torch(counting_params(plain)).items()
+    } | {f"blocks.{layer}.{name}": size for layer in range(2) for name, size in more.items()}
+    jax.tree.map(np.testing.assert_array_equal, model.from_torch(found), params)
+
+
 def test_a_convolution_of_a_backbone_of_ones_own_keeps_rows_and_columns_apart():
     shape = model_of().shape
     kernel = jnp.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)  # row, column, in, out

@@ -8,7 +8,7 @@ import numpy as np
 from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.adavit.chosen_parts import is_worth_it_whole
-from avit_jax.models.costs import GIGA, attention, embedding, mlp, readout
+from avit_jax.models.costs import GIGA, attention, embedding, mixing, mlp, readout
 from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
@@ -53,17 +53,18 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
     everything = np.full(2 * shape.depth, batch * shape.num_tokens)
     everything[-1] = batch * prefix
     filled = np.minimum(capacities, everything)
-    pairs = np.full(shape.depth, batch * float(shape.num_tokens) ** 2)
+    asking = np.full((shape.depth, batch), float(shape.num_tokens))
     if shape.fused_attention:
         moved = filled[::2] < everything[::2]
-        pairs = np.where(moved, (wanted[::2] ** 2).sum(1), pairs)
+        asking = np.where(moved[:, None], wanted[::2], asking)
     total = mlp(shape, filled[1::2]).sum() + batch * (embedding(shape) + readout(shape))
-    if shape.averages:
-        return float(total + 4.0 * filled[::2].sum() * dim**2 + 2.0 * pairs.sum() * dim) / GIGA
-    total += 4.0 * filled[:-2:2].sum() * dim**2 + 2.0 * pairs[:-1].sum() * dim
-    # The last block's queries are those of answer tokens, whose keys are masked, whatever runs.
-    total += 2.0 * (filled[-2] + batch * prefix) * dim**2
-    total += 2.0 * batch * prefix * shape.num_tokens * dim
+    whole = shape.depth if shape.averages else shape.depth - 1
+    total += 4.0 * filled[: 2 * whole : 2].sum() * dim**2
+    total += mixing(shape, asking[:whole], asking[:whole]).sum()
+    if not shape.averages:
+        # The last block's queries are those of answer tokens, whose keys are masked, whatever runs.
+        total += 2.0 * (filled[-2] + batch * prefix) * dim**2
+        total += batch * mixing(shape, prefix, shape.num_tokens)
     return float(total) / GIGA
 
 
@@ -100,7 +101,8 @@ def _attention(shape: Shape, counts: np.ndarray, heads: np.ndarray, plan: Plan) 
     pairs = np.where(heads, counts[:, None], 0).reshape(-1)
     size = min(plan.attention_images, len(pairs))
     padded = plan.padded_lengths(pairs, size)
-    return 4.0 * rows * dim * dim + size * (2.0 * padded**2 * dim / shape.num_heads).sum()
+    mixed = mixing(shape, padded, padded).sum() / shape.num_heads
+    return 4.0 * rows * dim * dim + size * mixed
 
 
 def _last_attention(shape: Shape, counts: np.ndarray, effect: str, plan: Plan) -> float:
@@ -111,4 +113,4 @@ def _last_attention(shape: Shape, counts: np.ndarray, effect: str, plan: Plan) -
     # Queries and projection; keys and values of the prefix once more where values are handed on.
     products = 4.0 if effect == "attention" else 2.0
     front = len(counts) * prefix * products * dim * dim
-    return 2.0 * rows * dim * dim + front + size * (2.0 * prefix * padded * dim).sum()
+    return 2.0 * rows * dim * dim + front + size * mixing(shape, prefix, padded).sum()

@@ -9,7 +9,7 @@ import numpy as np
 from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
 from avit_jax.models import image_rows
-from avit_jax.models.costs import GIGA, attention, embedding, last_block, mlp, readout
+from avit_jax.models.costs import GIGA, attention, embedding, last_block, mixing, mlp, readout
 from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
@@ -44,8 +44,7 @@ def compact_gmacs(shape: Shape, usage: Usage, plan: Plan, *, shown: Sequence[str
             if layer == whole_layers:
                 total += _executed_last(shape, group[layer], plan)
             else:
-                products = 3 if "relations" in shown else 2
-                total += _executed_layer(shape, group[layer], plan, products)
+                total += _executed_layer(shape, group[layer], plan, "relations" in shown)
     return (total + filled * (embedding(shape) + readout(shape))) / GIGA
 
 
@@ -66,24 +65,24 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
     dim, front = shape.embed_dim, shape.num_answer_tokens
     whole_layers = shape.depth if shape.averages else shape.depth - 1
     rows = np.asarray(capacities[:whole_layers])
-    pairs = (counts[:whole_layers].astype(np.float64) ** 2).sum()
-    whole = 4.0 * rows.sum() * dim**2 + mlp(shape, rows).sum() + 2.0 * pairs * dim
-    whole += batch * (embedding(shape) + readout(shape))
+    asking = counts[:whole_layers].astype(np.float64)
+    whole = 4.0 * rows.sum() * dim**2 + mlp(shape, rows).sum()
+    whole += mixing(shape, asking, asking).sum() + batch * (embedding(shape) + readout(shape))
     if shape.averages:
         return whole / GIGA
     queries = image_rows.aligned(front) if shape.ragged_attention else front
-    last = 2.0 * capacities[-1] * dim**2 + 2.0 * queries * counts[-1].sum() * dim
+    last = 2.0 * capacities[-1] * dim**2 + mixing(shape, queries, counts[-1]).sum()
     if shape.ragged_attention:
         last += capacities[-1] * dim**2
     last += batch * (2.0 * front * dim**2 + mlp(shape, front))
     return (whole + last) / GIGA
 
 
-def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, products: int) -> float:
-    """A packed layer, with so many products of each pair of tokens."""
+def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, relations: bool) -> float:
+    """A packed layer, which forms the products of all pairs once more to show them as relations."""
     dim, (size, padded, rows, _) = shape.embed_dim, _padded(live, plan)
-    pairs = size * (padded**2).sum()
-    return 4.0 * rows * dim * dim + mlp(shape, rows) + float(products) * pairs * dim
+    total = 4.0 * rows * dim * dim + mlp(shape, rows) + size * mixing(shape, padded, padded).sum()
+    return total + (float(size * (padded**2).sum() * dim) if relations else 0.0)
 
 
 def _executed_last(shape: Shape, live: np.ndarray, plan: Plan) -> float:
@@ -92,7 +91,7 @@ def _executed_last(shape: Shape, live: np.ndarray, plan: Plan) -> float:
         shape.embed_dim, shape.num_answer_tokens, _padded(live, plan)
     )  # fmt: skip
     fixed = answers * (front * 2.0 * dim * dim + mlp(shape, front))
-    return 2.0 * rows * dim * dim + size * (2.0 * front * padded * dim).sum() + fixed
+    return 2.0 * rows * dim * dim + size * mixing(shape, front, padded).sum() + fixed
 
 
 def _padded(live: np.ndarray, plan: Plan) -> tuple[int, np.ndarray, float, int]:
