@@ -10,7 +10,7 @@ from avit_jax.models.functional import Params
 
 
 def blocks(graph: Any, params: Params, x: str, settings: Any) -> tuple[str, list[str]]:
-    """The means of tokens that are read, and who was live in each layer; see `base.Model.blocks_as_onnx`.
+    """Means of tokens that are read, and each layer's live ones; see `base.Model.blocks_as_onnx`.
 
     A halted token is only left out as a key: what else becomes of it is never read.
     """
