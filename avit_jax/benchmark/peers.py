@@ -143,9 +143,10 @@ def peer(
         calls: of the network in one call of what is returned.
 
     Raises:
-        UserError: unknown kind, or it cannot run here.
+        UserError: unknown kind, it cannot run here, or it has no such network.
     """
     device = device_for(kind, platform)
+    _refuse_other_networks(kind, shape)
     torch = prepare(device)
     dtype = getattr(torch, shape.dtype)
     model = network(kind, shape).eval().to(device=device, dtype=dtype)
@@ -157,6 +158,19 @@ def peer(
             function(pixels)
 
     return repeated(torch, kind, device, predict, calls)
+
+
+def _refuse_other_networks(kind: str, shape: ViTShape) -> None:
+    """Raises UserError where a peer's network would not be the same as ours."""
+    of_timm = library_of(kind) == "timm"
+    added = {"qk_norm": shape.qk_norm, "layer_scale": shape.layer_scale is not None}
+    other = ["attention"] if shape.attention != "dot" else []
+    other += [] if of_timm else [name for name, on in added.items() if on]
+    if other:
+        raise UserError(
+            f"{other[0]} of the model is {getattr(shape, other[0])!r}, which {library_of(kind)}'s "
+            f"ViT does not have: leave {kind!r} out of config.benchmark.peers."
+        )
 
 
 def network(kind: str, shape: ViTShape) -> Any:
@@ -171,6 +185,8 @@ def network(kind: str, shape: ViTShape) -> Any:
             num_heads=shape.num_heads,
             mlp_ratio=shape.block.mlp_dim / shape.embed_dim,
             qkv_bias=shape.qkv_bias,
+            qk_norm=shape.qk_norm,
+            init_values=shape.layer_scale,
             num_classes=shape.num_classes,
         )
     torch = importlib.import_module("torch")

@@ -5,7 +5,8 @@ Of a model of several networks nothing is known but its own dense execution, so 
 On a CPU blocks run under a scan over stacked weights, on a few images at a time so that what a
 block computes stays in the cache; a GPU wants neither. For the kernels of a TPU, images are rows
 that begin at multiples of 16, as in static execution. The last block computes queries and the MLP
-of those tokens only that the classifiers read.
+of those tokens only that the classifiers read; under a norm over an image's tokens only the MLP,
+because the statistics of what it is given are those of all tokens.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from avit_jax.models import costs, functional
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.block import Block
 from avit_jax.models.functional import Params, layer_at
+from avit_jax.models.norms import is_over_tokens, statistics
 from avit_jax.models.shape import Shape
 from avit_jax.types import Gates, Output, Usage
 
@@ -154,6 +156,10 @@ def last_block(
         bias: `[B, H, prefix, N]`, added to these tokens' scores.
         extra: `[B, prefix, context]`, joined to the MLP's input.
     """
+    if is_over_tokens(block.norm2):  # nothing is reused, then: `Shape` refuses it
+        tokens = block.attend(tokens, gates=Gates(tokens=live), positions=positions)
+        known = statistics(block.norm2, tokens, live)
+        return block.feed(tokens[:, :prefix], statistics=known)
     attention, normed = block.attention, block.norm1(tokens)
     key, value = attention.keys_values(normed, positions)
     query = attention.queries(normed[:, :prefix])

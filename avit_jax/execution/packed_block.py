@@ -9,9 +9,11 @@ from jax.typing import DTypeLike
 
 from avit_jax.execution.between_exits import NOTHING, Given, put_back, with_scores
 from avit_jax.execution.loops import for_images, for_rows
+from avit_jax.execution.packed_statistics import of_packed, of_rows
 from avit_jax.execution.packing import Packing, moved_rows
 from avit_jax.execution.plan import Plan
 from avit_jax.models.block import Block
+from avit_jax.models.norms import Statistics, is_over_tokens, normalised
 
 
 @struct.dataclass(kw_only=True)
@@ -68,15 +70,42 @@ def run(
         plan: static sizes.
         given: to the block, by an earlier exit.
     """
-    attention, capacity = block.attention, buffers.tokens.shape[0]
+    buffers, attention = _mixed(block, buffers, before, after, plan, given), block.attention
+    capacity, known, image = len(buffers.tokens), None, None
+    if is_over_tokens(block.norm2):
+        buffers, known = _with_updates(block, buffers, after, plan)
+        image, _ = after.tokens(capacity)
+
+    def feed(first: Array, size: int, tokens: Array) -> Array:
+        if known is None:
+            (rows,) = attention.split(read(buffers.mixed, first, size))
+            rows = read(tokens, first, size) + attention.finish(rows)
+        else:
+            rows = read(tokens, first, size)
+        extra = None
+        if given.extra is not None:
+            own = (lax.dynamic_slice(part, (first,), (size,)) for part in after.tokens(capacity))
+            extra = given.of_rows(*own)[None]
+        of_own = of_rows(known, image, first, size)
+        return write(tokens, block.feed(rows[None], extra=extra, statistics=of_own)[0], first)
+
+    return buffers.replace(tokens=for_rows(feed, after.total, buffers.tokens, plan))
+
+
+def _mixed(
+    block: Block, buffers: Buffers, before: Packing, after: Packing, plan: Plan, given: Given
+) -> Buffers:
+    """Buffers behind attention, without its updates; arguments as of `run`."""
+    attention, (capacity, dim) = block.attention, buffers.tokens.shape
     source, positions = moved_rows(after, before, capacity)
+    known = of_packed(block.norm1, lambda rows: buffers.tokens[source[rows]], dim, after, plan)
+    image = after.tokens(capacity)[0] if known else None
 
     def project(first: Array, size: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         tokens, projected = carry
         rows = tokens[lax.dynamic_slice(source, (first,), (size,))]
-        parts = attention.project(
-            block.norm1(rows), lax.dynamic_slice(positions, (first,), (size,))
-        )
+        normed = normalised(block.norm1, rows, of_rows(known, image, first, size))
+        parts = attention.project(normed, lax.dynamic_slice(positions, (first,), (size,)))
         return write(tokens, rows, first), write(projected, attention.join(*parts), first)
 
     def attend(
@@ -100,20 +129,25 @@ def run(
                 relations = with_scores(relations, whole[None], given.layer, image)
         return mixed, relations
 
-    def feed(first: Array, size: int, tokens: Array) -> Array:
-        (rows,) = attention.split(read(mixed, first, size))
-        rows = read(tokens, first, size) + attention.finish(rows)
-        extra = None
-        if given.extra is not None:
-            own = (lax.dynamic_slice(part, (first,), (size,)) for part in after.tokens(capacity))
-            extra = given.of_rows(*own)[None]
-        return write(tokens, block.feed(rows[None], extra=extra)[0], first)
-
     tokens, projected = for_rows(project, after.total, (buffers.tokens, buffers.projected), plan)
     carry = buffers.mixed, buffers.relations
     mixed, relations = for_images(attend, after.counts, after.offsets, carry, plan)
-    tokens = for_rows(feed, after.total, tokens, plan)
     return Buffers(tokens=tokens, projected=projected, mixed=mixed, relations=relations)
+
+
+def _with_updates(
+    block: Block, buffers: Buffers, packing: Packing, plan: Plan
+) -> tuple[Buffers, Statistics]:
+    """Buffers with the updates of the attention half, and what the norm behind it has to know."""
+    attention = block.attention
+
+    def add(first: Array, size: int, tokens: Array) -> Array:
+        (mixed,) = attention.split(read(buffers.mixed, first, size))
+        return write(tokens, read(tokens, first, size) + attention.finish(mixed), first)
+
+    tokens = for_rows(add, packing.total, buffers.tokens, plan)
+    known = of_packed(block.norm2, lambda rows: tokens[rows], tokens.shape[1], packing, plan)
+    return buffers.replace(tokens=tokens), known
 
 
 def run_last(
@@ -128,9 +162,15 @@ def run_last(
 ) -> Array:
     """The last block, of which only the prefix tokens are wanted: `[B, prefix, D]`.
 
-    All live tokens give keys and values; queries, projection and MLP are those of the prefix. Rows
-    of prefix tokens that are not live are meaningless.
+    All live tokens give keys and values; queries, projection and MLP are those of the prefix. A
+    norm over an image's tokens asks for the whole attention half. Rows of prefix tokens that are
+    not live are meaningless.
     """
+    if is_over_tokens(block.norm2):
+        buffers = _mixed(block, buffers, before, after, plan, given)
+        buffers, known = _with_updates(block, buffers, after, plan)
+        rows = jnp.clip(after.rows()[:, :prefix], 0, len(buffers.tokens) - 1)
+        return block.feed(buffers.tokens[rows], statistics=known)
     source, positions = moved_rows(after, before, buffers.tokens.shape[0])
     rows = jnp.clip(before.rows()[:, :prefix], 0, len(source) - 1)
     tokens = buffers.tokens[rows]

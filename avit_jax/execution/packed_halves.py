@@ -2,7 +2,8 @@
 
 For policies that choose tokens, heads and halves anew in every block: live rows of all images are
 gathered into one buffer, so that the products are large, and dropped heads are masked in them. Only
-attention itself leaves dropped heads out.
+attention itself leaves dropped heads out. A norm over an image's tokens counts all of them: those
+that are left out are there for the next block, too.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from jax import Array, lax
 
 from avit_jax.execution.loops import for_images, for_rows
 from avit_jax.execution.packed_block import corner, mix_for_prefix, read, write
+from avit_jax.execution.packed_statistics import of_rows
 from avit_jax.execution.packing import Packing, pack
 from avit_jax.execution.plan import Plan
 from avit_jax.models.attention import without_dropped_heads
 from avit_jax.models.block import Block
 from avit_jax.models.layers import hidden_heads
+from avit_jax.models.norms import Statistics, is_over_tokens, normalised, statistics
 
 
 @struct.dataclass(kw_only=True)
@@ -41,6 +44,7 @@ class Rows:
 
     Attributes:
         packing: of the live tokens.
+        image: `[capacity]`, image of each row.
         source: `[capacity]`, token of each row, counted over all images.
         positions: `[capacity]`, token of each row, counted in its image.
         kept: `[B, H]` bool, heads that each image keeps.
@@ -48,6 +52,7 @@ class Rows:
     """
 
     packing: Packing
+    image: Array
     source: Array
     positions: Array
     kept: Array
@@ -72,6 +77,7 @@ def rows_of(live: Array, kept: Array, capacity: int) -> Rows:
     image, token = packing.tokens(capacity)
     return Rows(
         packing=packing,
+        image=image,
         source=image * live.shape[1] + token,
         positions=token,
         kept=kept,
@@ -94,13 +100,14 @@ def attend(
     """
     attention, dim = block.attention, tokens.shape[-1]
     flat, num_heads = tokens.reshape(-1, dim), attention.num_heads
-    width = dim // num_heads
+    width, known = dim // num_heads, statistics(block.norm1, tokens)
 
     def project(first: Array, size: int, projected: Array) -> Array:
         chosen, positions = (
             lax.dynamic_slice(part, (first,), (size,)) for part in (rows.source, rows.positions)
         )
-        parts = attention.project(block.norm1(flat[chosen]), positions)
+        own = of_rows(known, rows.image, first, size)
+        parts = attention.project(normalised(block.norm1, flat[chosen], own), positions)
         return write(projected, attention.join(*parts), first)
 
     def mix(pairs: Array, firsts: Array, length: int, mixed: Array) -> Array:
@@ -146,11 +153,15 @@ def attend_last(
     *,
     effect: str,
     prefix: int,
-) -> Array:
+) -> tuple[Array, Statistics | None]:
     """Prefix tokens `[B, prefix, D]` with the updates of the last block's attention half added.
 
-    Arguments as of `attend`; all live tokens give keys and values.
+    Arguments as of `attend`; all live tokens give keys and values. The statistics of the norm
+    behind it come with them, for which all updates are needed.
     """
+    if is_over_tokens(block.norm2):
+        tokens, _ = attend(block, tokens, space, rows, plan, effect=effect)
+        return tokens[:, :prefix], statistics(block.norm2, tokens)
     attention, front = block.attention, tokens[:, :prefix]
     flat, source, positions = tokens.reshape(-1, tokens.shape[-1]), rows.source, rows.positions
     mixed = mix_for_prefix(
@@ -159,34 +170,35 @@ def attend_last(
     value = attention.keys_values(block.norm1(front))[1] if effect == "attention" else mixed
     kept = jnp.broadcast_to(rows.kept[:, None], mixed.shape[:-1])
     update = attention.finish(without_dropped_heads(mixed, value, kept, effect))
-    return front + jnp.where(rows.packing.live[:, :prefix, None], update, 0)
+    return front + jnp.where(rows.packing.live[:, :prefix, None], update, 0), None
 
 
 def feed(
     block: Block, tokens: Array, space: Space, rows: Rows, plan: Plan, *, effect: str
 ) -> tuple[Array, Space]:
     """Tokens with the updates of the MLP half added; arguments as of `attend`."""
-    flat = tokens.reshape(-1, tokens.shape[-1])
+    flat, known = tokens.reshape(-1, tokens.shape[-1]), statistics(block.norm2, tokens)
 
     def treat(first: Array, size: int, updates: Array) -> Array:
         chosen = flat[lax.dynamic_slice(rows.source, (first,), (size,))]
         kept = lax.dynamic_slice(rows.heads, corner(first), (size, block.attention.num_heads))
-        return write(updates, mlp_update(block, chosen, kept, effect), first)
+        normed = normalised(block.norm2, chosen, of_rows(known, rows.image, first, size))
+        return write(updates, mlp_update(block, normed, kept, effect), first)
 
     updates = for_rows(treat, rows.packing.total, space.updates, plan)
     return _add(tokens, updates, rows.packing), space.replace(updates=updates)
 
 
-def mlp_update(block: Block, rows: Array, kept: Array | None, effect: str) -> Array:
+def mlp_update(block: Block, normed: Array, kept: Array | None, effect: str) -> Array:
     """What the MLP half adds to rows `[R, D]`, without the heads that each of them drops.
 
     Args:
         block: with its parameters.
-        rows: in front of the half's norm.
+        normed: rows behind the half's norm.
         kept: `[R, H]` bool, heads that the row's image keeps; all where `None`.
         effect: what dropped heads take with them, see `types.HEAD_EFFECTS`.
     """
-    normed, units = block.norm2(rows), None
+    units = None
     if kept is not None and effect == "channels":
         cut = normed.reshape(*kept.shape, -1)
         normed = jnp.where(kept[:, :, None], cut, 0).reshape(normed.shape)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from flax import struct
+from flax import nnx, struct
 from jax import Array
 
-from avit_jax.execution.layout import Layout, front_tokens, holding, moved, square
-from avit_jax.models import ragged_attention
+from avit_jax.execution.layout import (
+    Layout,
+    as_rows,
+    as_tokens,
+    front_tokens,
+    holding,
+    moved,
+    square,
+    whole_rows,
+)
+from avit_jax.models import ragged_attention, row_norm
 from avit_jax.models.attention import Attention
 from avit_jax.models.block import Block
 from avit_jax.models.layers import Mlp, drop_path
-from avit_jax.models.row_norm import normalised
+from avit_jax.models.norms import is_over_tokens, normalised, of_images, statistics
 
 
 @struct.dataclass(kw_only=True)
@@ -46,13 +54,28 @@ def run(
         live: `[B, N]` bool, tokens that are attended to; all have a row.
         depth: draws of a training with stochastic depth.
     """
-    attention = block.attention
-    norm1, norm2 = block.norm1, block.norm2
-    if layout.aligned is not None:
-        norm1, norm2 = (functools.partial(normalised, norm) for norm in (norm1, norm2))
-    parts = attention.project(norm1(rows), layout.token)
-    update = attention.finish(mix(attention, parts, layout, live))
-    return _updated(block.mlp, norm2, rows, update, layout.image, depth)
+    update = _attended(block, rows, layout, live)
+    norm = _of_layout(block.norm2, layout, live)
+    return _updated(block.mlp, norm, rows, update, layout.image, depth)
+
+
+def _attended(block: Block, rows: Array, layout: Layout, live: Array) -> Array:
+    """The update of the attention half, `[R, D]`."""
+    normed = _of_layout(block.norm1, layout, live)(rows)
+    parts = block.attention.project(normed, layout.token)
+    return block.attention.finish(mix(block.attention, parts, layout, live))
+
+
+def _of_layout(norm: nnx.Module, layout: Layout, live: Array) -> Callable[[Array], Array]:
+    """A norm as a function of rows `[R, D]`.
+
+    One over an image's tokens is one of tokens at their places, so that it has neither a scatter
+    nor a loop, and its gradient neither.
+    """
+    if is_over_tokens(norm):
+        back = whole_rows if layout.whole else as_rows
+        return lambda rows: back(of_images(norm, as_tokens(rows, layout), live), layout)
+    return norm if layout.aligned is None else lambda rows: row_norm.normalised(norm, rows)
 
 
 def _updated(
@@ -64,9 +87,14 @@ def _updated(
     depth: StochasticDepth | None,
 ) -> Array:
     """Rows `[..., D]` with the update of the attention half, and behind the MLP half."""
-    rows = rows + (update if depth is None else depth(update, 0, image))
-    update = mlp(norm(rows))
-    return rows + (update if depth is None else depth(update, 1, image))
+    rows = _with_update(rows, update, 0, image, depth)
+    return _with_update(rows, mlp(norm(rows)), 1, image, depth)
+
+
+def _with_update(
+    rows: Array, update: Array, half: int, image: Array, depth: StochasticDepth | None
+) -> Array:
+    return rows + (update if depth is None else depth(update, half, image))
 
 
 def mix(
@@ -103,12 +131,19 @@ def run_last(
 ) -> Array:
     """The prefix tokens `[B, prefix, D]` behind the last block; those not live mean nothing.
 
-    All live tokens give keys and values; queries, projection and MLP are those of the prefix.
+    All live tokens give keys and values; queries, projection and MLP are those of the prefix. A
+    norm over an image's tokens asks for the whole attention half.
     """
     attention = block.attention
+    if is_over_tokens(block.norm2):
+        rows = _with_update(rows, _attended(block, rows, layout, live), 0, layout.image, depth)
+        tokens = as_tokens(rows, layout)
+        front, known = tokens[:, :prefix], statistics(block.norm2, tokens, live)
+        update = block.mlp(normalised(block.norm2, front, known))
+        return _with_update(front, update, 1, _images(front), depth)
     front = front_tokens(rows, layout, prefix)
     if layout.aligned is not None:
-        parts = attention.project(normalised(block.norm1, rows), layout.token)
+        parts = attention.project(row_norm.normalised(block.norm1, rows), layout.token)
         mixed = where_they_lie(attention, parts, layout, live, front=prefix)
         (mixed,) = attention.split(front_tokens(mixed, layout, prefix))
     else:
@@ -118,8 +153,13 @@ def run_last(
         key, value = by_image(attention, joined, layout, grid)
         query, keys = attention.queries(block.norm1(front)), jnp.arange(key.shape[1])
         mixed = attention.mix(query, key, value, live=keys < live.sum(1)[:, None])
-    image = jnp.broadcast_to(jnp.arange(len(front))[:, None], front.shape[:2])
+    image = _images(front)
     return _updated(block.mlp, block.norm2, front, attention.finish(mixed), image, depth)
+
+
+def _images(front: Array) -> Array:
+    """The image of each of `[B, prefix, D]`."""
+    return jnp.broadcast_to(jnp.arange(len(front))[:, None], front.shape[:2])
 
 
 def where_they_lie(

@@ -17,6 +17,7 @@ from avit_jax.execution.packed_halves import mlp_update
 from avit_jax.execution.packing import pack
 from avit_jax.models.attention import without_dropped_heads
 from avit_jax.models.block import Block
+from avit_jax.models.norms import Statistics, is_over_tokens, normalised, statistics
 from avit_jax.types import Gates
 
 
@@ -60,11 +61,15 @@ def attend_last(
     gates: Gates,
     normed: Array,
     prefix: int,
-) -> Array:
+) -> tuple[Array, Statistics | None]:
     """Prefix tokens `[B, prefix, D]` with the updates of the last block's attention half added.
 
-    Arguments as of `attend`; all live tokens give keys and values.
+    Arguments as of `attend`; all live tokens give keys and values. The statistics of the norm
+    behind it come with them, for which all updates are needed.
     """
+    if is_over_tokens(block.norm2):
+        tokens = attend(block, tokens, layout, live, gates=gates, normed=normed)
+        return tokens[:, :prefix], statistics(block.norm2, tokens)
     attention = block.attention
     if layout.whole:
         key, value = attention.keys_values(normed)
@@ -80,18 +85,30 @@ def attend_last(
         # Prefix tokens are never left out alone, so they stand in front of the live ones, too.
         mixed = without_dropped_heads(mixed, value[:, :prefix], kept, gates.head_effect)
     update = attention.finish(mixed)
-    return tokens[:, :prefix] + jnp.where(live[:, :prefix, None], update, 0)
+    return tokens[:, :prefix] + jnp.where(live[:, :prefix, None], update, 0), None
 
 
-def feed(block: Block, tokens: Array, layout: Layout, *, gates: Gates) -> Array:
+def feed(
+    block: Block,
+    tokens: Array,
+    layout: Layout,
+    *,
+    gates: Gates,
+    known: Statistics | None = None,
+) -> Array:
     """Tokens with the updates of the MLP half added; arguments as of `attend`.
 
-    In the last block tokens are the prefix tokens alone.
+    In the last block tokens are the prefix tokens alone, and `known` what `attend_last` says.
     """
     if layout.whole:
-        return block.feed(tokens, gates=gates)
+        return block.feed(tokens, gates=gates, statistics=known)
     kept = None if gates.heads is None else _kept(gates, layout)
-    update = mlp_update(block, as_rows(tokens, layout), kept, gates.head_effect)
+    if is_over_tokens(block.norm2):  # of rows the statistics would have to be gathered as well
+        known = known or statistics(block.norm2, tokens)
+        normed = as_rows(normalised(block.norm2, tokens, known), layout)
+    else:
+        normed = block.norm2(as_rows(tokens, layout))
+    update = mlp_update(block, normed, kept, gates.head_effect)
     return tokens + as_tokens(update, layout)
 
 

@@ -107,7 +107,7 @@ def _readout(graph: Graph, params: Params, answer: str) -> None:
     shape = graph.shape
     if shape.averages:
         answer = graph("ReduceMean", answer, [1], keepdims=1)
-    features = graph.norm(answer, params["norm"])
+    features = graph.last_norm(answer, params["norm"])
     several = shape.num_read - shape.distilled
     classes = graph("Slice", features, [0], [several], [1])
     merge = "ReduceSum" if shape.class_token_merge == "sum" else "ReduceMean"

@@ -22,6 +22,7 @@ from avit_jax.models.backbone import Backbone
 from avit_jax.models.block import Block
 from avit_jax.models.family import Family
 from avit_jax.models.functional import layer_at, scan_layers
+from avit_jax.models.norms import of_images
 from avit_jax.models.shape import Shape
 from avit_jax.types import Output, Usage
 
@@ -45,7 +46,7 @@ class Model(base.Model):
             rate, key = inputs["drop_path_rate"], inputs.get("key")
             record = {}
             if call.features and self.shape.num_class_tokens:
-                record["attention"] = block.attention.class_row(block.norm1(x))
+                record["attention"] = block.attention.class_row(of_images(block.norm1, x))
             x, scores = block.attend_and_score(
                 x, bias=inputs.get("bias"), drop_path_rate=rate, key=key
             )

@@ -12,7 +12,8 @@ from jax import Array
 
 from avit_jax.models.attention_kinds import KINDS
 from avit_jax.models.fused_attention import MULTIPLE
-from avit_jax.models.layers import BlockShape, gated, layer_gain, layer_norm, linear, scaled
+from avit_jax.models.layers import BlockShape, gated, layer_gain, linear, scaled
+from avit_jax.models.norms import layer_norm
 
 
 class Attention(nnx.Module):

@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 from avit_jax.errors import UserError
 from avit_jax.models import functional
 from avit_jax.models.block import Block
-from avit_jax.models.layers import layer_norm, linear
+from avit_jax.models.layers import linear
+from avit_jax.models.norms import NORMS, of_single_tokens
 from avit_jax.models.positions import token_initializer
 from avit_jax.models.shape import Shape
 
@@ -40,7 +41,9 @@ class Backbone(nnx.Module):
         self.blocks = functional.stack(
             lambda rngs: Block(shape.block, rngs=rngs), shape.depth, rngs
         )
-        self.norm = layer_norm(dim, eps=shape.block.norm_eps, dtype=dtype, rngs=rngs)
+        # It is given the few tokens that classifiers read.
+        norm = NORMS[of_single_tokens(shape.norm)]
+        self.norm = norm(dim, eps=shape.norm_eps, dtype=dtype, rngs=rngs)
         self.head = linear(dim, shape.num_classes, dtype=dtype, rngs=rngs)
         if shape.distilled:
             self.head_dist = linear(dim, shape.num_classes, dtype=dtype, rngs=rngs)

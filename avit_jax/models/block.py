@@ -23,8 +23,8 @@ from avit_jax.models.layers import (
     dropout,
     gated,
     hidden_heads,
-    layer_norm,
 )
+from avit_jax.models.norms import NORMS, Statistics, normalised, of_images
 from avit_jax.types import Gates
 
 
@@ -38,11 +38,12 @@ class Block(nnx.Module):
 
     def __init__(self, shape: BlockShape, *, rngs: nnx.Rngs):
         self.dropout_rate = shape.dropout_rate
-        self.norm1 = layer_norm(shape.embed_dim, eps=shape.norm_eps, dtype=shape.dtype, rngs=rngs)
-        self.attention = Attention(shape, rngs=rngs)
-        self.norm2 = layer_norm(
-            shape.embed_dim + shape.extra_dim, eps=shape.norm_eps, dtype=shape.dtype, rngs=rngs
+        norm = functools.partial(
+            NORMS[shape.norm], eps=shape.norm_eps, dtype=shape.dtype, rngs=rngs
         )
+        self.norm1 = norm(shape.embed_dim)
+        self.attention = Attention(shape, rngs=rngs)
+        self.norm2 = norm(shape.embed_dim + shape.extra_dim)
         self.mlp = Mlp(shape, rngs=rngs)
 
     def attend(self, x: Array, **options: Any) -> Array:
@@ -67,14 +68,15 @@ class Block(nnx.Module):
         Args:
             x: tokens `[B, N, D]`.
             gates: what to skip.
-            normed: `norm1(x)` where the caller has computed it already to decide the gates.
+            normed: `x` behind `norm1` where the caller has computed it already to decide the gates.
             positions: `[B, N]`, which token of its image each row is; in order by default.
             bias: `[B, H, N, N]` added to the scores (relations of an earlier network).
             drop_path_rate: probability of dropping the whole update of an image.
             key: draws of dropout and stochastic depth; without one, neither runs.
         """
         gates, attention = gates or Gates(), self.attention
-        normed = _mask_tokens(self.norm1(x) if normed is None else normed, gates)
+        normed = of_images(self.norm1, x, gates.tokens) if normed is None else normed
+        normed = _mask_tokens(normed, gates)
         whole_head = gates.heads is not None and gates.head_effect != "attention"
         heads = gates.heads if whole_head else None
         query, key_, value = attention.project(normed, positions, heads=heads)
@@ -94,13 +96,21 @@ class Block(nnx.Module):
         *,
         gates: Gates | None = None,
         extra: Array | None = None,
+        statistics: Statistics | None = None,
         drop_path_rate: float | Array = 0.0,
         key: Array | None = None,
     ) -> Array:
-        """The MLP half; `extra` `[B, N, extra_dim]` is joined to `x` in front of the norm."""
+        """The MLP half; `extra` `[B, N, extra_dim]` is joined to `x` in front of the norm.
+
+        `statistics` are those of `norm2` where `x` is not all that is left of an image's tokens.
+        """
         gates = gates or Gates()
         inputs = x if extra is None else jnp.concatenate([x, extra], axis=-1)
-        normed = _mask_tokens(self.norm2(inputs), gates)
+        if statistics is None:
+            normed = of_images(self.norm2, inputs, gates.tokens)
+        else:
+            normed = normalised(self.norm2, inputs, statistics)
+        normed = _mask_tokens(normed, gates)
         units = None
         if gates.heads is not None and gates.head_effect == "channels":
             heads = jnp.repeat(gates.heads, x.shape[-1] // gates.heads.shape[-1], axis=-1)

@@ -17,6 +17,7 @@ from jax import Array
 
 from avit_jax.errors import UserError
 from avit_jax.models.image_rows import aligned
+from avit_jax.models.norms import is_over_tokens
 from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
@@ -196,8 +197,11 @@ def last_attention(
     """Multiply-adds of the last block's attention half in inference; arguments as of `attention`.
 
     Queries and projection are computed for the tokens alone that are read after it, keys and values
-    for all live ones.
+    for all live ones. A norm over an image's tokens asks for the whole half: what the MLP half is
+    given follows from all of them.
     """
+    if is_over_tokens(shape.norm):
+        return attention(shape, tokens, heads, effect)
     wanted, dim = last_tokens(shape, tokens), shape.embed_dim
     keys, values = (heads, 1.0) if effect == "attention" else (heads, heads)
     rows = tokens * (keys + values) + wanted * (heads + values)
@@ -205,7 +209,7 @@ def last_attention(
 
 
 def last_block(shape: Shape, tokens: Array | int) -> Array | float:
-    """Multiply-adds of the last block in inference, which computes only what is read."""
+    """Multiply-adds of the last block in inference, whose MLP is that of tokens that are read."""
     return last_attention(shape, tokens) + mlp(shape, last_tokens(shape, tokens))
 
 
@@ -237,12 +241,15 @@ def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
 def aligned_inference_gmacs(shape: Shape) -> float:
     """What dense inference runs for one image whose rows fill whole tiles, in units of 1e9.
 
-    In the last block there are queries of all rows, and attention is that of one tile of them.
+    In the last block there are queries of all rows, and attention is that of one tile of them, or
+    the whole half as in `last_attention`.
     """
     rows, front, dim = aligned(shape.num_tokens), shape.num_last_tokens, shape.embed_dim
     full = attention(shape, rows) + mlp(shape, rows)
-    last = 3.0 * rows * dim * dim + mixing(shape, aligned(front), rows)
-    last += front * dim * dim + mlp(shape, front)
+    last = 3.0 * rows * dim * dim + mixing(shape, aligned(front), rows) + front * dim * dim
+    if is_over_tokens(shape.norm):
+        last = attention(shape, rows)
+    last += mlp(shape, front)
     return (embedding(shape) + (shape.depth - 1) * full + last + readout(shape)) / GIGA
 
 

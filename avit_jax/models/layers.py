@@ -1,4 +1,4 @@
-"""What blocks are made of: sizes, linear layers and norms, the MLP, dropout and stochastic depth.
+"""What blocks are made of: sizes, linear layers, the MLP, dropout and stochastic depth.
 
 Nothing keeps random state: what draws takes a key, and does nothing without one.
 """
@@ -14,9 +14,9 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from avit_jax.models.norms import NORM_EPS
 from avit_jax.models.positions import PositionEncoding
 
-NORM_EPS = 1e-6  # of DeiT and A-ViT
 NO_POSITIONS = PositionEncoding()
 # Variance 1 / inputs keeps signals at their size whatever the width; DeiT's fixed 0.02 is far below
 # that for narrow models (docs/results.md has what was measured at width 48).
@@ -40,6 +40,7 @@ class BlockShape:
     qkv_bias: bool = True
     extra_dim: int = 0
     dropout_rate: float = 0.0
+    norm: str = "layernorm"
     norm_eps: float = NORM_EPS
     attention: str = "dot"
     attention_scale: float | None = None
@@ -77,11 +78,6 @@ def linear(
         preferred_element_type=result,
         rngs=rngs,
     )
-
-
-def layer_norm(features: int, *, eps: float, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer normalisation whose statistics are always computed in float32."""
-    return nnx.LayerNorm(features, epsilon=eps, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 
 def dropout(x: Array, rate: float | Array, key: Array | None) -> Array:

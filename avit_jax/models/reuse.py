@@ -15,7 +15,8 @@ from jax import Array
 
 from avit_jax.models import functional
 from avit_jax.models.grid_resize import resize_patches, resize_relations
-from avit_jax.models.layers import gelu, layer_norm, linear
+from avit_jax.models.layers import gelu, linear
+from avit_jax.models.norms import NORMS
 from avit_jax.models.shape import Shape
 
 
@@ -24,7 +25,7 @@ class FeatureReuse(nnx.Module):
 
     def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
         reuse, dtype = shape.reuse, jnp.dtype(shape.dtype)
-        self.norm = layer_norm(shape.embed_dim, eps=shape.block.norm_eps, dtype=dtype, rngs=rngs)
+        self.norm = NORMS[shape.norm](shape.embed_dim, eps=shape.norm_eps, dtype=dtype, rngs=rngs)
         self.fc1 = linear(shape.embed_dim, reuse.context_hidden, dtype=dtype, rngs=rngs)
         self.fc2 = linear(reuse.context_hidden, reuse.context_dim, dtype=dtype, rngs=rngs)
 

@@ -1,8 +1,9 @@
-"""Layer normalisation of rows, by a kernel on a TPU.
+"""Norms of rows, by a kernel on a TPU.
 
 XLA's compiler for TPUs reads the rows once for the means, once for the variances and once more in
 front of every product, and packs the statistics of all rows into vectors in between, which is more
-work than the products of a small model. The kernel reads and writes them once.
+work than the products of a small model. The kernel reads and writes them once. It knows layer and
+RMS norm; others are what they are everywhere.
 """
 
 from __future__ import annotations
@@ -18,59 +19,75 @@ from jax.experimental import pallas as pl
 _ROWS = 512  # that a step treats
 
 
-def normalised(norm: nnx.LayerNorm, rows: Array) -> Array:
-    """`norm(rows)` of rows `[R, D]`."""
-    return _normalised(rows, norm.scale[...], norm.bias[...], (norm.epsilon, norm.dtype))
+def normalised(norm: nnx.Module, rows: Array) -> Array:
+    """`norm(rows)` of rows `[R, D]`, of a norm of single tokens."""
+    if isinstance(norm, nnx.LayerNorm):
+        learnt = (norm.scale[...], norm.bias[...])
+    elif isinstance(norm, nnx.RMSNorm):
+        learnt = (norm.scale[...],)
+    else:
+        return norm(rows)
+    return _normalised((rows, *learnt), (norm.epsilon, norm.dtype))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalised(rows: Array, scale: Array, bias: Array, how: tuple) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _normalised(parts: tuple[Array, ...], how: tuple) -> Array:
     return lax.platform_dependent(
-        rows,
-        scale,
-        bias,
+        *parts,
         tpu=functools.partial(by_kernel, how=how),
         default=functools.partial(_plain, how=how),
     )
 
 
-def _forward(rows, scale, bias, how):
-    return _normalised(rows, scale, bias, how), (rows, scale, bias)
+def _forward(parts, how):
+    return _normalised(parts, how), parts
 
 
-def _backward(how, kept, gradient):
-    return jax.vjp(functools.partial(_plain, how=how), *kept)[1](gradient)
+def _backward(how, parts, gradient):
+    return (jax.vjp(functools.partial(_plain, how=how), *parts)[1](gradient),)
 
 
 _normalised.defvjp(_forward, _backward)
 
 
-def _plain(rows: Array, scale: Array, bias: Array, *, how: tuple) -> Array:
-    """As flax does: what is normalised is of `dtype`, the arithmetic float32."""
+def _plain(rows: Array, scale: Array, bias: Array | None = None, *, how: tuple) -> Array:
+    """As flax does: what is normalised is of `dtype`, the arithmetic float32.
+
+    Rows are centred where there is a bias: in a layer norm.
+    """
     eps, dtype = how
     wide = rows.astype(dtype).astype(jnp.float32)
-    wide = wide - wide.mean(1, keepdims=True)
+    if bias is not None:
+        wide = wide - wide.mean(1, keepdims=True)
     wide = wide * lax.rsqrt((wide * wide).mean(1, keepdims=True) + eps)
-    scale, bias = (part.astype(dtype).astype(jnp.float32) for part in (scale, bias))
-    return (wide * scale + bias).astype(dtype)
+    wide = wide * scale.astype(dtype).astype(jnp.float32)
+    if bias is not None:
+        wide = wide + bias.astype(dtype).astype(jnp.float32)
+    return wide.astype(dtype)
 
 
-def by_kernel(
-    rows: Array, scale: Array, bias: Array, *, how: tuple, interpret: bool = False
-) -> Array:
-    """The same, by the kernel; `how` is epsilon and dtype."""
+def by_kernel(rows: Array, *learnt: Array, how: tuple, interpret: bool = False) -> Array:
+    """The same, by the kernel.
+
+    Args:
+        rows: `[R, D]`.
+        learnt: scale `[D]`, and a bias of a layer norm.
+        how: epsilon and dtype.
+        interpret: where there is no TPU.
+    """
     count, dim = rows.shape
     of_rows = pl.BlockSpec((_ROWS, dim), lambda step: (step, 0))
     of_all = pl.BlockSpec((1, dim), lambda step: (0, 0))
 
-    def body(rows, scale, bias, answer):
-        answer[...] = _plain(rows[...], scale[...], bias[...], how=how)
+    def body(rows, *rest):
+        *learnt, answer = rest
+        answer[...] = _plain(rows[...], *(part[...] for part in learnt), how=how)
 
     return pl.pallas_call(
         body,
         out_shape=jax.ShapeDtypeStruct(rows.shape, how[1]),
         grid=(pl.cdiv(count, _ROWS),),
-        in_specs=[of_rows, of_all, of_all],
+        in_specs=[of_rows, *[of_all] * len(learnt)],
         out_specs=of_rows,
         interpret=interpret,
-    )(rows, scale[None], bias[None])
+    )(rows, *(part[None] for part in learnt))

@@ -19,7 +19,8 @@ from avit_jax import validators
 from avit_jax.errors import UserError
 from avit_jax.models.attention_kinds import KINDS, Kind
 from avit_jax.models.fused_attention import can_be_fused
-from avit_jax.models.layers import NORM_EPS, BlockShape
+from avit_jax.models.layers import BlockShape
+from avit_jax.models.norms import NORM_EPS, NORMS, is_over_tokens
 from avit_jax.models.positions import PositionEncoding
 from avit_jax.models.reuse_shape import Reuse
 from avit_jax.models.tokens import Tokens
@@ -44,6 +45,10 @@ class Shape(Tokens, abc.ABC):
           with "cosine".
         layer_scale: what the channels of every update are multiplied by at first, such as 1e-5
           (LayerScale, arXiv 2103.17239); `None` for no such parameters.
+        norm: of the tokens in front of each half of a block: "layernorm", "rmsnorm", or
+          "instancenorm" over an image's live tokens. The last norm, of the tokens that
+          classifiers read, is a layer norm, then.
+        norm_eps: added to the variance, or to the mean square, in all norms.
         num_classes: classes C.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
         dropout_rate: dropout on the embedded tokens and on every update.
@@ -62,6 +67,8 @@ class Shape(Tokens, abc.ABC):
     attention: str = "dot"
     qk_norm: bool = False
     layer_scale: float | None = None
+    norm: str = "layernorm"
+    norm_eps: float = NORM_EPS
     num_classes: int = 1000
     drop_path_rate: float = 0.0
     dropout_rate: float = 0.0
@@ -93,6 +100,14 @@ class Shape(Tokens, abc.ABC):
             raise UserError(
                 f"attention is {self.attention!r}, which has no scores for a later exit to reuse: "
                 "set method.relation_reuse=False, or use another attention."
+            )
+        validators.one_of(tuple(NORMS), self, "norm")
+        validators.positive(self, "norm_eps")
+        if self.reuse is not None and is_over_tokens(self.norm):
+            raise UserError(
+                f"norm is {self.norm!r}, over all tokens of an image, but the last block of an "
+                "exit is given what it reuses for the tokens that classifiers read alone: write "
+                "feature_reuse = relation_reuse = False, or norm layernorm or rmsnorm."
             )
         self.check_tokens()
 
@@ -181,10 +196,11 @@ class Shape(Tokens, abc.ABC):
             qkv_bias=self.qkv_bias,
             extra_dim=self.reuse.context_dim if self.reuse else 0,
             dropout_rate=self.dropout_rate,
-            norm_eps=NORM_EPS,
             attention=self.attention,
             qk_norm=self.qk_norm,
             layer_scale=self.layer_scale,
+            norm=self.norm,
+            norm_eps=self.norm_eps,
             fused_attention=self.fused_attention,
             position_encoding=self.position_encoding,
             dtype=jnp.dtype(self.dtype),

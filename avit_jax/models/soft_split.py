@@ -15,7 +15,8 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from avit_jax.models.layers import BlockShape, Mlp, dropout, layer_norm, linear
+from avit_jax.models.layers import BlockShape, Mlp, dropout, linear
+from avit_jax.models.norms import layer_norm
 from avit_jax.models.softmax_attention import mix
 
 NORM_EPS = 1e-5

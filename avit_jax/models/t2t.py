@@ -55,6 +55,7 @@ class T2TShape(Shape):
 
     Attributes:
         qkv_bias: as there; published models have none.
+        norm_eps: as there, in the blocks; those of the soft splits are layer norms with 1e-5.
         tokens: attention between the soft splits, "performer" or "transformer".
         token_dim: its width.
         token_dropout_rate: dropout of the performer's updates; published training uses 0.1 whatever
@@ -67,6 +68,7 @@ class T2TShape(Shape):
     """
 
     qkv_bias: bool = False
+    norm_eps: float = NORM_EPS
     tokens: str = "performer"
     token_dim: int = 64
     token_dropout_rate: float = 0.1
@@ -115,9 +117,7 @@ class T2TShape(Shape):
 
     @property
     def block(self) -> BlockShape:
-        return dataclasses.replace(
-            super().block, norm_eps=NORM_EPS, attention_scale=self.attention_scale
-        )
+        return dataclasses.replace(super().block, attention_scale=self.attention_scale)
 
     @property
     def draws(self) -> bool:

@@ -73,7 +73,7 @@ _OURS = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
 def is_transformers(names: Mapping[str, object]) -> bool:
-    """Whether names are those of transformers' ViT, DeiT or DINOv2, without `vit.` or `deit.` in front."""
+    """Whether names are those of transformers' ViTs, without such as `vit.` in front."""
     return "embeddings.cls_token" in names and not any(n.startswith("blocks.") for n in names)
 
 
@@ -117,10 +117,8 @@ def to_timm(state_dict: Mapping[str, np.ndarray]) -> Arrays:
 
 def _without_joint_classifier(state_dict: Arrays) -> Arrays:
     """Without DINOv2's classifier, which reads class token and mean of the patches side by side."""
-    channels = [
-        np.shape(state_dict[n])[-1:] for n in ("head.weight", "cls_token") if n in state_dict
-    ]
-    if len(channels) < 2 or not channels[1] or channels[0] != (2 * channels[1][0],):
+    width = np.shape(state_dict["cls_token"])[-1:]
+    if np.shape(state_dict.get("head.weight"))[-1:] != tuple(2 * channels for channels in width):
         return state_dict
     own = ["head.weight", "head.bias"]
     warn_left_out("a classifier of class token and mean of the patches together", own)

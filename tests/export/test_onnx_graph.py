@@ -30,7 +30,7 @@ def answers(graph, images):
     ("family", "execution", "changes"),
     [
         ("avit", "masked", {"distilled": True, "method": {"gate_scale": 4.0, "gate_center": 0.0}}),
-        ("dense", "dense", {"qkv_bias": False}),
+        ("dense", "dense", {"qkv_bias": False, "norm": "rmsnorm"}),
         ("dense", "dense", {"num_class_tokens": 2, "num_registers": 2, "class_token_merge": "sum"}),
         (
             "avit",
@@ -57,6 +57,7 @@ def answers(graph, images):
                 "method": {"gate_scale": 4.0, "gate_center": 0.0},
             },
         ),
+        ("avit", "masked", {"norm": "instancenorm", "method": {"gate_scale": 4.0}}),
     ],
 )
 def test_a_graph_answers_as_the_model(family, execution, changes, run):

@@ -78,6 +78,19 @@ def test_masks_are_honoured_whatever_lies_where_no_key_exists(choice):
         assert np.isfinite(gradient).all()
 
 
+@each_choice
+def test_gradients_are_finite_and_reach_every_parameter(choice):
+    graph, params = nnx.split(block_of(**CHOICES[choice]), nnx.Param)
+    gates = Gates(tokens=jnp.asarray(LIVE))
+
+    def total(params):
+        return both(nnx.merge(graph, params), X, gates=gates)[LIVE].std()
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(total))(params)):
+        assert np.isfinite(leaf).all(), path
+        assert np.any(leaf), path
+
+
 @each_new_kind
 def test_lengths_are_masks_of_what_stands_in_front_and_no_key_is_no_accident(kind):
     attention = block_of(attention=kind).attention

@@ -8,8 +8,8 @@ from flax import nnx
 
 from avit_jax.models import attention, ragged_attention, row_norm
 from avit_jax.models.image_rows import aligned
-from avit_jax.models.layers import layer_norm
 from avit_jax.models.moved_rows import move
+from avit_jax.models.norms import layer_norm, rms_norm
 
 LONGEST, HEADS, DIM = 24, 3, 24
 LENGTHS = (0, 1, LONGEST, 17, 0, 9)
@@ -144,7 +144,20 @@ def test_rows_are_normalised_as_flax_does_it(dtype):
     rows = 3 * jax.random.normal(jax.random.key(0), (600, DIM)) + 1  # not whole steps of the kernel
     how = (norm.epsilon, norm.dtype)
     kernel = row_norm.by_kernel(rows, norm.scale[...], norm.bias[...], how=how, interpret=True)
-    step = 2e-6 if dtype == "float32" else 2e-2  # one of its last places
+    check_rows(norm, rows, kernel)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_are_divided_by_the_root_of_their_mean_square_as_flax_does_it(dtype):
+    norm = rms_norm(DIM, eps=1e-6, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
+    norm.scale[...] = jax.random.normal(jax.random.key(1), (DIM,))
+    rows = 3 * jax.random.normal(jax.random.key(0), (600, DIM)) + 1
+    how = (norm.epsilon, norm.dtype)
+    check_rows(norm, rows, row_norm.by_kernel(rows, norm.scale[...], how=how, interpret=True))
+
+
+def check_rows(norm, rows, kernel):
+    step = 2e-6 if norm.dtype == jnp.float32 else 2e-2  # one of its last places
     for found in (kernel, row_norm.normalised(norm, rows)):
         assert found.dtype == norm(rows).dtype
         np.testing.assert_allclose(np.float32(found), np.float32(norm(rows)), atol=step, rtol=step)

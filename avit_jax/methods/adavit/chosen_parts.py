@@ -22,6 +22,7 @@ from avit_jax.methods.adavit import decisions, policies
 from avit_jax.methods.adavit.settings import Settings
 from avit_jax.models.block import Block
 from avit_jax.models.functional import layer_at
+from avit_jax.models.norms import of_images
 from avit_jax.models.shape import Shape
 from avit_jax.types import Gates, Output
 
@@ -63,7 +64,7 @@ def compact(
 
     def choose(tokens: Array, index: Array | int) -> tuple[Block, dict[str, Array]]:
         block = layer_at(network.blocks, index)
-        normed = block.norm1(tokens)
+        normed = of_images(block.norm1, tokens)
         policy = policies.at(per_layer, index)
         _, choice = decisions.decide(
             settings, tokens, normed, policy, prefix=shape.num_prefix_tokens
@@ -102,11 +103,11 @@ def compact(
         attend, feed = decisions.gates(settings, choice)
         half = work(attend, 0, exists, shape)
         rows = packed_halves.rows_of(half.live, half.heads, len(space.mixed))
-        tokens = packed_halves.attend_last(
+        tokens, known = packed_halves.attend_last(
             block, tokens, space, rows, plan, effect=effect, prefix=shape.num_last_tokens
         )
         # Answer tokens are few and always selected, so here masks are cheaper than packing.
-        tokens = block.feed(tokens, gates=feed.replace(selected=None))
+        tokens = block.feed(tokens, gates=feed.replace(selected=None), statistics=known)
         record = {kind: jnp.concatenate([record[kind], choice[kind][None]]) for kind in choice}
     usage = decisions.usage(settings, record, (shape.depth, len(images), shape.num_tokens))
     return Output(

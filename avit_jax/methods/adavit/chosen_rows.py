@@ -19,6 +19,7 @@ from avit_jax.methods.adavit import decisions, policies
 from avit_jax.methods.adavit.chosen_parts import work
 from avit_jax.methods.adavit.settings import Settings
 from avit_jax.models.functional import layer_at
+from avit_jax.models.norms import of_images
 from avit_jax.types import Output
 
 
@@ -48,12 +49,13 @@ def static(
     per_layer = network.policies.per_layer() if settings.chosen else {}
     tokens, fits, record = network.embed(images), jnp.bool_(True), []
     batch, num_tokens, _ = tokens.shape
+    known = None
     for index in range(shape.depth):
         # Or each block's kernels would compute again what led to it.
         tokens = jax.lax.optimization_barrier(tokens)
         block = layer_at(network.blocks, index)
         last = index == shape.depth - 1 and not shape.averages
-        normed = block.norm1(tokens)
+        normed = of_images(block.norm1, tokens)
         policy = policies.at(per_layer, index)
         _, choice = decisions.decide(
             settings, tokens, normed, policy, prefix=shape.num_prefix_tokens
@@ -73,12 +75,12 @@ def static(
         )
         fits = fits & (attended <= rows.held).all() & (fed <= fed_rows.held).all()
         if last:
-            tokens = row_halves.attend_last(
+            tokens, known = row_halves.attend_last(
                 block, tokens, rows, attended, gates=attend, normed=normed, prefix=answers
             )
         else:
             tokens = row_halves.attend(block, tokens, rows, attended, gates=attend, normed=normed)
-        tokens = row_halves.feed(block, tokens, fed_rows, gates=feed)
+        tokens = row_halves.feed(block, tokens, fed_rows, gates=feed, known=known)
     stacked = {kind: jnp.stack([choice[kind] for choice in record]) for kind in record[0]}
     usage = decisions.usage(settings, stacked, (shape.depth, batch, num_tokens))
     return Output(

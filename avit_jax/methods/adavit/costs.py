@@ -9,6 +9,7 @@ from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.adavit.chosen_parts import is_worth_it_whole
 from avit_jax.models.costs import GIGA, attention, embedding, mixing, mlp, readout
+from avit_jax.models.norms import is_over_tokens
 from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
@@ -57,24 +58,24 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
     if shape.fused_attention:
         moved = filled[::2] < everything[::2]
         asking = np.where(moved[:, None], wanted[::2], asking)
-    total = mlp(shape, filled[1::2]).sum() + batch * (embedding(shape) + readout(shape))
-    whole = shape.depth if shape.averages else shape.depth - 1
-    total += 4.0 * filled[: 2 * whole : 2].sum() * dim**2
-    total += mixing(shape, asking[:whole], asking[:whole]).sum()
-    if not shape.averages:
-        # The last block's queries are those of answer tokens, whose keys are masked, whatever runs.
-        total += 2.0 * (filled[-2] + batch * prefix) * dim**2
-        total += batch * mixing(shape, prefix, shape.num_tokens)
-    return float(total) / GIGA
+    halves = 4.0 * filled[::2] * dim**2 + mixing(shape, asking, asking).sum(1)
+    # The last block's queries are those of answer tokens, whose keys are masked, whatever runs.
+    last = 2.0 * (filled[-2] + batch * prefix) * dim**2
+    last += batch * mixing(shape, prefix, shape.num_tokens)
+    whole = shape.averages or is_over_tokens(shape.norm)
+    total = halves.sum() if whole else halves[:-1].sum() + last
+    total += mlp(shape, filled[1::2]).sum()
+    return float(total + batch * (embedding(shape) + readout(shape))) / GIGA
 
 
 def _layer(shape: Shape, usage: Usage, plan: Plan, layer: int, group: np.ndarray) -> float:
     """One block on one group of images."""
     halves = [_work(shape, usage, layer, group, half) for half in (0, 1)]
     if layer == shape.depth - 1 and not shape.averages:
-        return _last_attention(shape, halves[0][0], usage.head_effect, plan) + len(group) * mlp(
-            shape, shape.num_last_tokens
-        )
+        attend = _last_attention(shape, halves[0][0], usage.head_effect, plan)
+        if is_over_tokens(shape.norm):
+            attend = _attention(shape, *halves[0], plan)
+        return attend + len(group) * mlp(shape, shape.num_last_tokens)
     if is_worth_it_whole([counts for counts, _ in halves], shape.num_tokens):
         return len(group) * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
     return _attention(shape, *halves[0], plan) + mlp(shape, plan.rows_run(halves[1][0].sum()))

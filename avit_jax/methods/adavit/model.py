@@ -47,6 +47,7 @@ from avit_jax.methods.adavit.settings import KINDS, Settings
 from avit_jax.methods.forward import Call, embed, layer_inputs, relations
 from avit_jax.models.block import Block
 from avit_jax.models.functional import Params, scan_layers
+from avit_jax.models.norms import of_images
 from avit_jax.pretrained.query_key_value import apart, joined
 from avit_jax.types import SATURATED, Dial, Output, Usage
 
@@ -115,7 +116,7 @@ class Model(base.Model):
 
         def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, dict[str, Array]]:
             rate, key = inputs["drop_path_rate"], inputs.get("key")
-            normed = block.norm1(x)
+            normed = of_images(block.norm1, x)
             logits, choice = decisions.decide(
                 settings,
                 x,

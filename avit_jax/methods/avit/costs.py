@@ -10,6 +10,7 @@ from avit_jax.execution.image_groups import filled_up
 from avit_jax.execution.plan import Plan
 from avit_jax.models import image_rows
 from avit_jax.models.costs import GIGA, attention, embedding, last_block, mixing, mlp, readout
+from avit_jax.models.norms import is_over_tokens
 from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
@@ -53,7 +54,8 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
 
     Linear layers run on all rows of a buffer, attention on as many tokens of each image as it has,
     by the kernel that leaves out the others, or on all places of an image without one. The kernel
-    for TPUs computes for a few lengths, and all queries of the last layer.
+    for TPUs computes for a few lengths, and all queries of the last layer. A norm over an image's
+    tokens asks for the last layer's whole attention half.
     """
     batch, num_tokens = usage.tokens.shape[1:]
     counts = np.full((shape.depth, batch), num_tokens)
@@ -63,26 +65,33 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
         lengths = np.asarray([0, *image_rows.sizes(image_rows.aligned(num_tokens))])
         counts = lengths[np.searchsorted(lengths, counts)]
     dim, front = shape.embed_dim, shape.num_answer_tokens
-    whole_layers = shape.depth if shape.averages else shape.depth - 1
-    rows = np.asarray(capacities[:whole_layers])
-    asking = counts[:whole_layers].astype(np.float64)
-    whole = 4.0 * rows.sum() * dim**2 + mlp(shape, rows).sum()
-    whole += mixing(shape, asking, asking).sum() + batch * (embedding(shape) + readout(shape))
+    rows, asking = np.asarray(capacities), counts.astype(np.float64)
+    halves = 4.0 * rows * dim**2 + mixing(shape, asking, asking).sum(1)
+    total = halves[:-1].sum() + mlp(shape, rows[:-1]).sum()
+    total += batch * (embedding(shape) + readout(shape))
     if shape.averages:
-        return whole / GIGA
+        return (total + halves[-1] + mlp(shape, rows[-1])) / GIGA
     queries = image_rows.aligned(front) if shape.ragged_attention else front
     last = 2.0 * capacities[-1] * dim**2 + mixing(shape, queries, counts[-1]).sum()
     if shape.ragged_attention:
         last += capacities[-1] * dim**2
-    last += batch * (2.0 * front * dim**2 + mlp(shape, front))
-    return (whole + last) / GIGA
+    last += batch * 2.0 * front * dim**2
+    if is_over_tokens(shape.norm):
+        last = halves[-1]
+    return (total + last + batch * mlp(shape, front)) / GIGA
 
 
 def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, relations: bool) -> float:
     """A packed layer, which forms the products of all pairs once more to show them as relations."""
-    dim, (size, padded, rows, _) = shape.embed_dim, _padded(live, plan)
-    total = 4.0 * rows * dim * dim + mlp(shape, rows) + size * mixing(shape, padded, padded).sum()
-    return total + (float(size * (padded**2).sum() * dim) if relations else 0.0)
+    size, padded, rows, _ = _padded(live, plan)
+    total = _executed_attention(shape, live, plan) + mlp(shape, rows)
+    return total + (float(size * (padded**2).sum() * shape.embed_dim) if relations else 0.0)
+
+
+def _executed_attention(shape: Shape, live: np.ndarray, plan: Plan) -> float:
+    """The attention half of a packed layer."""
+    size, padded, rows, _ = _padded(live, plan)
+    return 4.0 * rows * shape.embed_dim**2 + size * mixing(shape, padded, padded).sum()
 
 
 def _executed_last(shape: Shape, live: np.ndarray, plan: Plan) -> float:
@@ -90,6 +99,8 @@ def _executed_last(shape: Shape, live: np.ndarray, plan: Plan) -> float:
     dim, front, (size, padded, rows, answers) = (
         shape.embed_dim, shape.num_answer_tokens, _padded(live, plan)
     )  # fmt: skip
+    if is_over_tokens(shape.norm):
+        return _executed_attention(shape, live, plan) + answers * mlp(shape, front)
     fixed = answers * (front * 2.0 * dim * dim + mlp(shape, front))
     return 2.0 * rows * dim * dim + size * mixing(shape, front, padded).sum() + fixed
 
