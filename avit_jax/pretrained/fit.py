@@ -131,7 +131,7 @@ def _places(tokens: int, shape: Shape) -> int | None:
     """
     for places in (shape.num_answer_tokens, 0):
         side = math.isqrt(max(0, tokens - places))
-        if side and side**2 == tokens - places:
+        if side and side**2 == tokens - places and tokens > 1:
             return places
     return None
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from avit_jax.errors import UserError
+from avit_jax.models.shape import Shape
 from avit_jax.pretrained.query_key_value import apart, joined
 from avit_jax.pretrained.wrappers import warn_left_out
 
@@ -123,6 +124,22 @@ def _without_joint_classifier(state_dict: Arrays) -> Arrays:
     own = ["head.weight", "head.bias"]
     warn_left_out("a classifier of class token and mean of the patches together", own)
     return {name: array for name, array in state_dict.items() if name not in own}
+
+
+def refuse_other_tokens(shape: Shape) -> None:
+    """Raises UserError for a model whose tokens are not those of transformers' ViT and DeiT."""
+    tokens = {
+        "num_class_tokens": (shape.num_class_tokens, 1),
+        "num_registers": (shape.num_registers, 0),
+        "pool": (shape.pool, "token"),
+        "pos_embed_prefix": (shape.pos_embed_prefix, True),
+    }
+    for name, (found, theirs) in tokens.items():
+        if found != theirs:
+            raise UserError(
+                f"{name} is {found!r}, but transformers' ViT and DeiT have {theirs!r}: write these "
+                "weights in timm's names (layout='timm')."
+            )
 
 
 def from_timm(state_dict: Mapping[str, np.ndarray], layout: str) -> Arrays:
