@@ -43,9 +43,10 @@ class BuildWithConfigs(build_py):
         super().run()
         if not self.editable_mode:
             target = Path(self.build_lib) / "avit_jax" / "configs"
-            target.mkdir(parents=True, exist_ok=True)
-            for file in sorted((ROOT / "configs").glob("*.py")):
-                shutil.copyfile(file, target / file.name)
+            for file in sorted((ROOT / "configs").rglob("*.py")):
+                copy = target / file.relative_to(ROOT / "configs")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
 
 
 RUNTIME = [

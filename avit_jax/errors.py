@@ -1,5 +1,8 @@
 """The exceptions with which a command ends in good order, and what is said of single images."""
 
+# Exit statuses of commands: something to put right; stopped, to be gone on with; ended by Ctrl-C.
+EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 2, 75, 130
+
 
 class UserError(ValueError):
     """Something the user can put right: what was wrong, what was found, what to write instead.

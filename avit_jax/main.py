@@ -20,13 +20,11 @@ from ml_collections import ConfigDict, config_flags
 
 from avit_jax import command_line
 from avit_jax.config import flag_values, shared_batch
-from avit_jax.errors import Preempted, UserError
+from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE, Preempted, UserError
 from avit_jax.pretrained import hub, spelling
 from avit_jax.runtime import cpu_devices, environment
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
-
-EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 2, 75, 130
 
 for kind, parser in flag_values.PARSERS.items():
     config_flags.register_flag_parser_for_type(kind, parser)

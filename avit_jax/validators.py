@@ -65,13 +65,19 @@ def between_zero_and_one(settings: Any, *names: str, prefix: str = "") -> None:
 
 
 def one_of(
-    words: Sequence[str], settings: Any, *names: str, prefix: str = "", optional: bool = False
+    words: Sequence[str | bool],
+    settings: Any,
+    *names: str,
+    prefix: str = "",
+    optional: bool = False,
 ) -> None:
     """Raises UserError unless these are among some words."""
     for name in names:
         value = getattr(settings, name)
         if value not in words and not (optional and value is None):
-            raise _refusal(f"{prefix}{name}", value, f"one of {', '.join(words)}", optional)
+            raise _refusal(
+                f"{prefix}{name}", value, f"one of {', '.join(map(str, words))}", optional
+            )
 
 
 def _require(

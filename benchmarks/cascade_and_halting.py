@@ -33,6 +33,7 @@ from avit_jax.runtime.files import write_json_atomic
 from avit_jax.runtime.tables import columns
 from avit_jax.types import DialSettings, ExitAnswers
 from avit_jax.viz.matplotlib_figure import grid_behind_data, new_figure, write_png
+from avit_jax.viz.mean_curves import mean_curve
 from avit_jax.viz.palette import OKABE_ITO
 
 POSITIONS = 41  # of the dial of a model with one exit
@@ -204,19 +205,16 @@ def draw(curves: Mapping[str, np.ndarray], budgets: tuple[float, ...], file: Pat
     ):
         for kind, values in curves.items():
             there = reachable(values[..., 0], budgets)
-            kept, colour = values[:, there], OKABE_ITO[KINDS[kind]]
+            kept = values[:, there]
             mean, error = kept.mean(0), _standard_error(kept)
-            axes.plot(
-                kept[..., 0].ravel(),
-                factor * kept[..., column].ravel(),
-                ".",
-                color=colour,
-                alpha=0.4,
-            )
-            style = {"color": colour, "marker": "o", "markersize": 4, "capsize": 3}
-            heights, bars = (factor * of[:, column] for of in (mean, error))
-            axes.errorbar(
-                mean[:, 0], heights, bars, label=f"{TITLES[kind]}, {len(values)} seeds", **style
+            mean_curve(
+                axes,
+                mean[:, 0],
+                factor * mean[:, column],
+                factor * error[:, column],
+                label=f"{TITLES[kind]}, {len(values)} seeds",
+                colour=OKABE_ITO[KINDS[kind]],
+                seeds=(kept[..., 0], factor * kept[..., column]),
             )
         axes.set(xlabel="GMACs per image", ylabel=label)
         grid_behind_data(axes)

@@ -145,7 +145,7 @@ def run_case(
     )
     stages = case.model.stages
     used = float(np.mean(costs.stages_gmacs(stages, usage)))
-    needed = float(costs.stages_gmacs(stages, usage, costs.inference_gmacs).mean())
+    needed = float(case.model.inference_gmacs(usage).mean())
     everything = sum(map(costs.dense_inference_gmacs, stages))
     ideal = everything / needed
 

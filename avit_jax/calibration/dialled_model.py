@@ -111,13 +111,18 @@ class DialledModel:
         results = self._evaluate(position, experiment.eval_batches())
         return OperatingPoint(
             name=name,
-            settings=self._settings(position),
+            settings=self.settings(position),
             target_gmacs=None if timed or budget is None else self._gmacs(budget),
             gmacs_calibration=self._probes.costs[position],
             milliseconds=milliseconds,
             batch_size=experiment.settings.inference.batch_size if timed else None,
             **{key: results[key] for key in ("gmacs", "gmacs_dense", "top1", "mean_depth")},
         )
+
+    def settings(self, position: float) -> DialSettings:
+        """Of the method, at a position of the dial."""
+        # In float32, as the compiled program gets them, so that what is stored is what was tried.
+        return jax.tree.map(lambda one: float(np.float32(one)), self._dial.settings(position))
 
     def exits(self) -> tuple[list[float], list[float]] | None:
         """GMACs up to each exit and top-1 there, if all images of the evaluation split stop at it.
@@ -133,17 +138,13 @@ class DialledModel:
         return self._evaluate(position, self._batches)["gmacs"]
 
     def _evaluate(self, position: float, batches: Iterable) -> dict[str, Any]:
-        settings = self._settings(position)
+        settings = self.settings(position)
 
         def step(params: Any, batch: dict) -> dict:
             return self._step(params, batch, settings)
 
         model, mesh = self._experiment.model, self._experiment.mesh
         return evaluate(step, self._params, batches, mesh, model=model)
-
-    def _settings(self, position: float) -> DialSettings:
-        # In float32, as the compiled program gets them, so that what is stored is what was tried.
-        return jax.tree.map(lambda one: float(np.float32(one)), self._dial.settings(position))
 
     def _gmacs(self, budget: Budget) -> float:
         dense = self._experiment.model.dense_gmacs()
@@ -168,7 +169,7 @@ class DialledModel:
         plan = experiment.plan
         if plan is not None:  # a dearer position wants more rows than its own
             plan = dataclasses.replace(plan, static_rows=None)
-        return model.changed(self._settings(position)).compile(
+        return model.changed(self.settings(position)).compile(
             self._params,
             batch_size=experiment.settings.inference.batch_size,
             execution=experiment.execution,

@@ -39,7 +39,6 @@ from avit_jax.execution.predictor import Predictor
 from avit_jax.execution.static import STATIC
 from avit_jax.experiment import Experiment
 from avit_jax.methods.base import Model
-from avit_jax.models import costs
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import platform_of, whole_devices
 from avit_jax.runtime.locks import only_writer
@@ -175,8 +174,8 @@ def capped_report(
         "top1": found["top1"],
         "top1_exact": exact["top1"],
         "images_affected": found["dropped_images"],
-        "gmacs": image_gmacs(model.shape, plan),
-        "gmacs_exact": float(costs.inference_gmacs(model.shape, usage[0]).mean()),
+        "gmacs": image_gmacs(model, plan),
+        "gmacs_exact": float(model.inference_gmacs(usage).mean()),
     }
 
 

@@ -18,7 +18,8 @@ class Data:
     name: str = "imagenet2012"
     # Where it lies; unset, of a TFDS dataset, the environment variable TFDS_DATA_DIR.
     dir: str | None = changeable(None)
-    train_split: str = "train"  # of a TFDS dataset also a part, "train[:50%]"
+    # Of a TFDS dataset also a part, "train[:50%]"; of the digits also "forms 1-3".
+    train_split: str = "train"
     eval_split: str = "validation"  # likewise
     # Images that --mode calibrate tries settings on; those trained on where unset.
     calibration_split: str | None = changeable(None)

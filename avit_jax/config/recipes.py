@@ -10,6 +10,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from avit_jax.data import digits as packaged_digits
+
 
 def imagenet_from_scratch(config: ConfigDict) -> None:
     """DeiT's Table 9 (arXiv 2012.12877), as far as this trainer has it: 300 epochs, 5 of warm-up.
@@ -136,3 +138,11 @@ def digits(config: ConfigDict) -> None:
     config.eval.every = 19.0
     config.checkpoint.every = 5.0
     config.log.every = 80
+
+
+def folds_of_digits(count: int) -> list[dict[str, str]]:
+    """Settings of each fold of a cross-validation on the digits: all 1,797 are evaluated once."""
+    return [
+        {"data.train_split": trained, "data.eval_split": evaluated}
+        for trained, evaluated in packaged_digits.folds(count)
+    ]

@@ -15,8 +15,10 @@ one writer may have filled in two forms.
 
 The fixed split "by form": `train` is forms 1-10 (1,287 images), `validation` is forms 11-14 (510
 images). No form is in both; should the writer of two forms be one from each side, that writer is.
+Other forms are splits, too: "forms 3-5", "forms 1,2,6-14". `folds` parts them for cross-validation.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,9 @@ from avit_jax.data.example import Example
 from avit_jax.errors import UserError
 
 FORM_LENGTH = 130
+NUM_FORMS = 14
 FORMS = {"train": range(1, 11), "validation": range(11, 15)}
+_SOME_FORMS = re.compile(r"forms \d+(-\d+)?(,\d+(-\d+)?)*")
 
 
 def load() -> dict[str, np.ndarray]:
@@ -66,20 +70,56 @@ def recover_forms(labels: np.ndarray) -> tuple[np.ndarray, int]:
     return np.cumsum(starts), int(cost.min())
 
 
+def forms_of(split: str) -> tuple[int, ...]:
+    """The forms of a split: "train", "validation", or some by their numbers, "forms 1,2,6-14".
+
+    Raises:
+        UserError: it is none, or names a form that does not exist.
+    """
+    if split in FORMS:
+        return tuple(FORMS[split])
+    if not _SOME_FORMS.fullmatch(split):
+        raise UserError(
+            f"the digits have no split {split!r}; write one of {', '.join(map(repr, FORMS))}, or "
+            "some of their forms, such as 'forms 1-3' or 'forms 1,2,6-14'"
+        )
+    ends = [part.partition("-") for part in split.removeprefix("forms ").split(",")]
+    found = {form for a, _, b in ends for form in range(int(a), int(b or a) + 1)}
+    if not found or not found <= set(range(1, NUM_FORMS + 1)):
+        raise UserError(
+            f"the digits have forms 1 to {NUM_FORMS}, but the split is {split!r}; write the lower "
+            "number first, and none beyond these"
+        )
+    return tuple(sorted(found))
+
+
+def folds(count: int) -> list[tuple[str, str]]:
+    """Pairs of splits, to train on and to evaluate on, with which every image is evaluated once.
+
+    Each fold evaluates whole forms, neighbours of each other, as many as the others or one more.
+
+    Raises:
+        UserError: fewer than two folds, or more than there are forms.
+    """
+    if not 2 <= count <= NUM_FORMS:
+        raise UserError(f"{count} folds of {NUM_FORMS} forms: write a number from 2 to {NUM_FORMS}")
+    forms = np.arange(1, NUM_FORMS + 1)
+    return [
+        tuple(f"forms {','.join(map(str, some))}" for some in (np.setdiff1d(forms, held), held))
+        for held in np.array_split(forms, count)
+    ]
+
+
 class DigitsSource:
-    """The digits of one side of the split "by form", 8x8 grey pixels scaled to 0..255."""
+    """The digits of some forms, 8x8 grey pixels scaled to 0..255."""
 
     name = "digits"
     class_names = tuple("0123456789")
 
     def __init__(self, *, split: str) -> None:
-        """Loads the images of `split`, "train" or "validation"."""
-        if split not in FORMS:
-            raise UserError(
-                f"the digits have no split {split!r}; write one of {', '.join(map(repr, FORMS))}"
-            )
-        arrays = load()
-        self._rows = np.flatnonzero(np.isin(arrays["form"], FORMS[split]))
+        """Loads the images of `split`, see `forms_of`."""
+        forms, arrays = forms_of(split), load()
+        self._rows = np.flatnonzero(np.isin(arrays["form"], forms))
         # 16 inked pixels of 16 are white; 255/16 is not whole, hence the rounding.
         self._images = np.rint(arrays["images"][self._rows] * (255 / 16)).astype(np.uint8)
         self._labels = arrays["labels"][self._rows].tolist()

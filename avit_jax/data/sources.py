@@ -22,7 +22,8 @@ def open_source(
 
     Args:
         name: `digits`, `folder`, or a TFDS name such as `imagenet2012` or `imagenette/160px-v2`.
-        split: `train` or `validation`; for TFDS any of its splits, also `train[:50%]`.
+        split: `train` or `validation`; of the digits also "forms 1-3"; for TFDS any of its splits,
+            also `train[:50%]`.
         data_dir: where the data lie, also `gs://bucket/path` for TFDS; without it, the
             environment's TFDS_DATA_DIR.
         holdout: of a folder without validation images, see `FolderSource`.

@@ -14,9 +14,8 @@ from jax import Array
 from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.image_groups import filled_up, in_groups
 from avit_jax.execution.plan import Plan
-from avit_jax.models import costs, functional
+from avit_jax.models import functional
 from avit_jax.models.functional import Params
-from avit_jax.models.shape import Shape
 from avit_jax.types import Output, Usage
 
 
@@ -30,18 +29,20 @@ def _program(model: Any, plan: Plan) -> Program:
     return run
 
 
-def image_gmacs(shape: Shape, plan: Plan) -> float:
+def image_gmacs(model: Any, plan: Plan) -> float:
     """Multiply-adds that every image costs, in units of 1e9.
 
     Places are computed whether a live token is in them or not.
     """
+    shape = model.shape
     capacities = np.maximum(plan.capacities, shape.num_prefix_tokens)
+    capacities[model.layers :] = 0
     places = np.arange(shape.num_tokens) < capacities[:, None]
-    return float(costs.inference_gmacs(shape, Usage(tokens=places[:, None, :]))[0])
+    return float(model.inference_gmacs((Usage(tokens=places[:, None, :]),))[0])
 
 
 def _executed_gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
-    return image_gmacs(model.shape, plan) * filled_up(usage[0].tokens.shape[1], plan.images)
+    return image_gmacs(model, plan) * filled_up(usage[0].tokens.shape[1], plan.images)
 
 
 CAPPED = Execution(

@@ -9,6 +9,7 @@ from jax import Array
 from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.image_groups import of_images
 from avit_jax.execution.plan import Plan
+from avit_jax.models import costs
 from avit_jax.models.functional import Params
 from avit_jax.types import Output, Usage
 
@@ -21,7 +22,12 @@ def _program(model: Any, plan: Plan) -> Program:
 
 
 def _executed_gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
-    return model.dense_gmacs() * usage[0].tokens.shape[1]
+    behind = sum(
+        (shape.depth - model.layers)
+        * (costs.attention(shape, shape.num_tokens) + costs.mlp(shape, shape.num_tokens))
+        for shape in model.stages
+    )
+    return (model.dense_gmacs() - behind / costs.GIGA) * usage[0].tokens.shape[1]
 
 
 MASKED = Execution(

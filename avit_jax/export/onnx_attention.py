@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from avit_jax.errors import UserError
 from avit_jax.models.attention_kinds import LARGEST_LOGIT_SCALE, SHORTEST
+from avit_jax.models.positions import RotaryPositions
 
 _MASKED = -1e30  # finite, so that an image without live tokens gives no NaN; far below any score
 _NOTHING = 1e-30  # in the place of a sum of weights without any
@@ -29,9 +31,29 @@ def mixed(graph: Any, params: Mapping[str, Any], x: str, keys: str | None) -> st
     query, key, value = (graph("Gather", projected, part, axis=0) for part in range(3))
     if shape.qk_norm:
         query, key = graph.norm(query, params["query_norm"]), graph.norm(key, params["key_norm"])
+    query, key = _turned(graph, query), _turned(graph, key)
     answer = _KINDS[shape.attention](graph, params.get("kind", {}), query, key, value, keys)
     answer = graph("Transpose", answer, perm=[0, 2, 1, 3])
     return graph("Reshape", answer, [0, 0, shape.embed_dim])
+
+
+def _turned(graph: Any, heads: str) -> str:
+    """Queries or keys `[B, H, N, d]` turned by their places, if positions are rotary."""
+    encoding = graph.shape.position_encoding
+    if not encoding.acts_on_heads:
+        return heads
+    if not isinstance(encoding, RotaryPositions):
+        raise UserError(
+            f"pos_embed {graph.shape.pos_embed!r} cannot be written as ONNX: leave out the "
+            ".onnx of --output for a StableHLO export."
+        )
+    width = graph.shape.embed_dim // graph.shape.num_heads
+    cosine, sine = np.split(encoding.turns(width), 2, axis=1)
+    first, second = ([0], [width // 2]), ([width // 2], [width])
+    one, other = (graph("Slice", heads, *half, [3]) for half in (first, second))
+    across = graph("Concat", graph("Neg", other), one, axis=-1)
+    along = graph("Mul", heads, np.tile(cosine, 2))
+    return graph("Add", along, graph("Mul", across, np.tile(sine, 2)))
 
 
 def _dot(graph: Any, params: Mapping[str, Any], query: str, key: str, value: str, keys) -> str:

@@ -42,11 +42,6 @@ def build(
         UserError: a method or backbone that has not been written down for ONNX.
     """
     shape, graph = model.shape, Graph(model.shape)
-    if shape.position_encoding.acts_on_heads:
-        raise UserError(
-            f"{type(shape.position_encoding).__name__} cannot be written as ONNX: leave out the "
-            ".onnx of --output for a StableHLO export."
-        )
     if not model.one_network:
         raise UserError(
             f"method {model.name} cannot be written as ONNX: leave out the .onnx of --output for a "
@@ -91,7 +86,7 @@ def _embed(graph: Graph, params: Params) -> str:
     patches = shape.patches_as_onnx(graph, params, pixels)
     table = np.zeros((1, shape.num_positions, shape.embed_dim))
     positions = np.asarray(params.get("pos_embed", table))
-    places = shape.num_positions - shape.grid**2
+    places = shape.num_prefix_places
     patches = graph("Add", patches, positions[:, places:])
     if not shape.num_prefix_tokens:
         return patches

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import numbers
 from typing import Any, ClassVar, Self
 
 import jax
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
@@ -18,7 +20,7 @@ from avit_jax.execution.execution import Execution, Program
 from avit_jax.execution.plan import Plan, default_plan
 from avit_jax.execution.predictor import Predictor
 from avit_jax.methods.static_buffers import StaticBuffers
-from avit_jax.models import functional, ragged_attention
+from avit_jax.models import costs, functional, ragged_attention
 from avit_jax.models.shape import Shape
 from avit_jax.runtime.device_mesh import make_mesh, platform_of
 from avit_jax.runtime.devices import has_cudnn
@@ -44,6 +46,16 @@ class Compilable(StaticBuffers):
     def stages(self) -> tuple[Shape, ...]:
         """Networks that run one after the other, in order; all methods but cascades have one."""
         return (self.shape,)
+
+    @property
+    def layers(self) -> int:
+        """Layers of a network that run at all, unless execution is dense: by default all."""
+        return self.shape.depth
+
+    def inference_gmacs(self, usage: tuple[Usage, ...]) -> np.ndarray:
+        """Multiply-adds that each image needs in inference, `[B]` in 1e9; see `models/costs.py`."""
+        count = functools.partial(costs.inference_gmacs, layers=self.layers)
+        return costs.stages_gmacs(self.stages, usage, count)
 
     @abc.abstractmethod
     def compact(self, network: Any, images: Array, exists: Array, plan: Plan) -> Output:

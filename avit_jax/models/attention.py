@@ -134,10 +134,6 @@ class Attention(nnx.Module):
         return self.kind.key(key if self.key_norm is None else self.key_norm(key))
 
     def _placed(self, heads: Array, positions: Array | None) -> Array:
-        if not self.encoding.acts_on_heads:
-            return heads
-        if positions is None:
-            positions = jnp.arange(heads.shape[-3])
         return self.encoding.place(heads, positions)
 
 

@@ -35,7 +35,7 @@ class Backbone(nnx.Module):
         for name, count in _prefix_of(shape).items():
             token = token_initializer(rngs.params(), (1, count, dim))
             setattr(self, name, nnx.Param(token))
-        table = shape.position_encoding.table(shape.num_positions, dim, rngs)
+        table = shape.position_encoding.table(dim, rngs)
         if table is not None:
             self.pos_embed = nnx.Param(table)
         self.blocks = functional.stack(

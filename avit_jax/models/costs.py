@@ -218,24 +218,30 @@ def last_tokens(shape: Shape, tokens: Array | int) -> Array | int:
     return tokens if shape.averages else shape.num_answer_tokens
 
 
-def inference_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
+def inference_gmacs(shape: Shape, usage: Usage, layers: int | None = None) -> np.ndarray:
     """Multiply-adds that each image needs in inference, `[B]` in units of 1e9.
 
     As `gmacs`, but the last block computes only what is read (`last_block`), and nothing for an
     image without live tokens.
+
+    Args:
+        shape: of the network.
+        usage: of the images.
+        layers: that run at all, where the method leaves out those behind.
     """
-    layers = np.array(per_layer(shape, usage), np.float64)
+    blocks = np.array(per_layer(shape, usage), np.float64)
     if shape.averages:  # of every token, so the last block is one as the others
-        return (layers.sum(0) + embedding(shape) + readout(shape)) / GIGA
-    last = jax.tree.map(lambda array: np.asarray(array[-1:]), usage)
+        return (blocks.sum(0) + embedding(shape) + readout(shape)) / GIGA
+    final = (len(usage.tokens) if layers is None else layers) - 1
+    last = jax.tree.map(lambda array: np.asarray(array[final : final + 1]), usage)
     tokens = last.tokens.sum(-1).astype(np.float64)
     heads, some = _heads(last)
     attend = last_attention(shape, tokens, heads, usage.head_effect) * some
     feed = (tokens > 0) * mlp(shape, shape.num_answer_tokens, heads, usage.head_effect) * some
     if last.halves is not None:
         attend, feed = attend * last.halves[:, :, 0], feed * last.halves[:, :, 1]
-    layers[-1:] = np.asarray((tokens > 0) * (attend + feed))
-    return (layers.sum(0) + embedding(shape) + readout(shape)) / GIGA
+    blocks[final : final + 1] = np.asarray((tokens > 0) * (attend + feed))
+    return (blocks.sum(0) + embedding(shape) + readout(shape)) / GIGA
 
 
 def aligned_inference_gmacs(shape: Shape) -> float:

@@ -21,7 +21,7 @@ from avit_jax.models.attention_kinds import KINDS, Kind
 from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import BlockShape
 from avit_jax.models.norms import NORM_EPS, NORMS, is_over_tokens
-from avit_jax.models.positions import PositionEncoding
+from avit_jax.models.positions import ENCODINGS, PositionEncoding
 from avit_jax.models.reuse_shape import Reuse
 from avit_jax.models.tokens import Tokens
 
@@ -50,6 +50,10 @@ class Shape(Tokens, abc.ABC):
           classifiers read, is a layer norm, then.
         norm_eps: added to the variance, or to the mean square, in all norms.
         num_classes: classes C.
+        pos_embed: how tokens know where they are: a table added to them, "learned", or fixed as
+          "sinusoidal" (of the token's number) or "sinusoidal_2d" (of row and column); queries and
+          keys turned in every block, "rope_1d" (by the patch's number) or "rope_2d" (by row and
+          column); or "none". All but learnt ones need no resizing for images of another size.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
         dropout_rate: dropout on the embedded tokens and on every update.
         dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
@@ -70,6 +74,7 @@ class Shape(Tokens, abc.ABC):
     norm: str = "layernorm"
     norm_eps: float = NORM_EPS
     num_classes: int = 1000
+    pos_embed: str = "learned"
     drop_path_rate: float = 0.0
     dropout_rate: float = 0.0
     dtype: str = dataclasses.field(default="float32", metadata={"use": True})
@@ -88,6 +93,8 @@ class Shape(Tokens, abc.ABC):
                 "choose num_heads so that every head gets the same number of channels."
             )
         validators.one_of(("float32", "bfloat16"), self, "dtype")
+        validators.one_of(tuple(ENCODINGS), self, "pos_embed")
+        ENCODINGS[self.pos_embed].check(self.embed_dim, self.num_heads)
         validators.share_below_one(self, "drop_path_rate", "dropout_rate")
         validators.one_of(tuple(KINDS), self, "attention")
         validators.positive(self, "layer_scale", optional=True)
@@ -135,9 +142,11 @@ class Shape(Tokens, abc.ABC):
         return frozenset() if self.position_encoding.is_trained else frozenset({"pos_embed"})
 
     @property
-    @abc.abstractmethod
     def position_encoding(self) -> PositionEncoding:
         """How its tokens know where they are."""
+        kind = ENCODINGS[self.pos_embed]
+        prefix = self.num_prefix_tokens if kind.acts_on_heads else self.num_prefix_places
+        return kind(prefix=prefix, grid=self.grid)
 
     @property
     def upstream_names(self) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """T2T-ViT (Yuan et al., ICCV 2021, arXiv 2101.11986) as a backbone: overlapping windows as patches.
 
 Tokens come from three soft splits with attention between them (`soft_split.py`), positions are a
-fixed table of sinusoids, blocks are those of a ViT.
+fixed table of sinusoids by default, blocks are those of a ViT.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from avit_jax.models.family import Family, Published
 from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import BlockShape, linear
 from avit_jax.models.patch_grid import check_tiled, grid_of, splits_of
-from avit_jax.models.positions import SinusoidPositions
 from avit_jax.models.shape import Shape
 from avit_jax.models.soft_split import LAYERS, NORM_EPS, SPLITS, Split, soft_split, windows
 
@@ -56,6 +55,7 @@ class T2TShape(Shape):
     Attributes:
         qkv_bias: as there; published models have none.
         norm_eps: as there, in the blocks; those of the soft splits are layer norms with 1e-5.
+        pos_embed: as there; published models have sinusoids of the token's number.
         tokens: attention between the soft splits, "performer" or "transformer".
         token_dim: its width.
         token_dropout_rate: dropout of the performer's updates; published training uses 0.1 whatever
@@ -69,6 +69,7 @@ class T2TShape(Shape):
 
     qkv_bias: bool = False
     norm_eps: float = NORM_EPS
+    pos_embed: str = "sinusoidal"
     tokens: str = "performer"
     token_dim: int = 64
     token_dropout_rate: float = 0.1
@@ -130,10 +131,6 @@ class T2TShape(Shape):
         return super().frozen | (random if self.tokens == "performer" else set())
 
     @property
-    def position_encoding(self) -> SinusoidPositions:
-        return SinusoidPositions()
-
-    @property
     def upstream_names(self) -> dict[str, str]:
         """See `Shape.upstream_names`; theirs are the same for both kinds of attention."""
         module = "tokens_to_token"
@@ -191,7 +188,7 @@ class TokensToToken(nnx.Module):
 
 
 class T2TViT(Backbone):
-    """Tokens from soft splits, with sinusoid positions."""
+    """Tokens from soft splits."""
 
     def __init__(self, shape: T2TShape, *, rngs: nnx.Rngs):
         self.tokens_to_token = TokensToToken(shape, rngs=rngs)

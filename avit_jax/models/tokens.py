@@ -60,9 +60,14 @@ class Tokens(abc.ABC):
         return self.num_prefix_tokens + self.grid**2
 
     @property
+    def num_prefix_places(self) -> int:
+        """Places of a table of positions in front of those of the patches; registers have none."""
+        return self.num_answer_tokens if self.pos_embed_prefix else 0
+
+    @property
     def num_positions(self) -> int:
-        """Tokens that have a place in a table of positions; registers never have."""
-        return self.pos_embed_prefix * self.num_answer_tokens + self.grid**2
+        """Places of a table of positions."""
+        return self.num_prefix_places + self.grid**2
 
     @property
     def averages(self) -> bool:

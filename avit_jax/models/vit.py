@@ -14,7 +14,6 @@ from avit_jax.models.backbone import Backbone
 from avit_jax.models.family import Family, Published
 from avit_jax.models.layers import linear
 from avit_jax.models.patch_grid import check_tiled
-from avit_jax.models.positions import LearnedPositions
 from avit_jax.models.shape import Shape
 
 
@@ -51,10 +50,6 @@ class ViTShape(Shape):
         missing = self.grid * self.patch_size - self.image_size
         return missing // 2, missing - missing // 2
 
-    @property
-    def position_encoding(self) -> LearnedPositions:
-        return LearnedPositions()
-
     def build(self, rngs: nnx.Rngs) -> ViT:
         return ViT(self, rngs=rngs)
 
@@ -83,7 +78,7 @@ class ViTShape(Shape):
 
 
 class ViT(Backbone):
-    """Patches embedded by one linear layer, with learnt positions."""
+    """Patches embedded by one linear layer."""
 
     def __init__(self, shape: ViTShape, *, rngs: nnx.Rngs):
         dim, dtype = shape.embed_dim, jnp.dtype(shape.dtype)

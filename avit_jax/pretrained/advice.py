@@ -171,6 +171,12 @@ def _biases(found: Shapes, wanted: Shapes) -> str | None:
 
 def _positions(found: Shapes, wanted: Shapes) -> str | None:
     theirs, ours = found.get(_POSITIONS), wanted.get(_POSITIONS)
+    if (theirs is None) != (ours is None):
+        return (
+            "the weights have a table of positions: set pos_embed=learned"
+            if ours is None
+            else "the weights have no table of positions: set pos_embed as they were trained"
+        )
     if theirs is None or ours is None or theirs == ours or theirs[-1:] != ours[-1:]:
         return None
     if len(theirs) != 3:

@@ -20,7 +20,7 @@ from avit_jax.errors import UserError
 from avit_jax.models import functional
 from avit_jax.models.layers import linear
 from avit_jax.models.shape import Shape
-from avit_jax.pretrained.resize import resize_positions
+from avit_jax.pretrained.resize import positions_for
 from avit_jax.pretrained.wrappers import warn_left_out
 
 _logger = logging.getLogger(__name__)
@@ -33,8 +33,9 @@ def fit(state_dict: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     """Arrays under timm's names, with positions, last norm and classifiers for a model of `shape`.
 
     A classifier that is missing or for another number of classes is replaced by a fresh one, always
-    the same, and a warning says so; a table of positions for another grid is interpolated, and
-    one that has a place for the class token, or none, is made one without, or with it.
+    the same, and a warning says so; a table of positions for another grid is interpolated, or
+    computed where it is a fixed one, and one that has a place for the class token, or none, is made
+    one without, or with it.
     """
     state_dict = _last_norm(_positions(dict(state_dict), shape), shape)
     if _is_headless(state_dict):
@@ -99,7 +100,7 @@ def _last_norm(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:
 
 
 def _positions(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:
-    table, wanted = state_dict.get("pos_embed"), shape.num_positions - shape.grid**2
+    table, wanted = state_dict.get("pos_embed"), shape.num_prefix_places
     if np.ndim(table) != 3 or np.shape(table)[::2] != (1, shape.embed_dim):
         return state_dict
     tokens = np.shape(table)[1]
@@ -107,21 +108,12 @@ def _positions(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:
     # A table with another number of prefix tokens is no square without ours, so it is left alone.
     if tokens == shape.num_positions or places is None:
         return state_dict
-    table, side = np.asarray(table), math.isqrt(tokens - places)
-    if side != shape.grid:
-        _logger.info(
-            "positions of %d x %d patches are interpolated to %d x %d.",
-            side,
-            side,
-            shape.grid,
-            shape.grid,
-        )
-    resized = resize_positions(table, grid=shape.grid, num_prefix_tokens=places)
+    own, table = np.split(positions_for(np.asarray(table), shape, places), [places], axis=1)
     if wanted > places:
-        none = np.zeros((1, wanted - places, shape.embed_dim), resized.dtype)
-        return state_dict | {"pos_embed": np.concatenate([none, resized], axis=1)}
-    own, patches = np.split(resized, [places - wanted], axis=1)
-    return _added_to_tokens(state_dict, own) | {"pos_embed": patches}
+        own = np.zeros((1, wanted, shape.embed_dim), table.dtype)
+    elif wanted < places:
+        state_dict, own = _added_to_tokens(state_dict, own), own[:, :wanted]
+    return state_dict | {"pos_embed": np.concatenate([own, table], axis=1)}
 
 
 def _places(tokens: int, shape: Shape) -> int | None:

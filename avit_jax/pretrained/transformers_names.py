@@ -155,6 +155,11 @@ def from_timm(state_dict: Mapping[str, np.ndarray], layout: str) -> Arrays:
     Raises:
         UserError: a name that transformers has no counterpart of.
     """
+    if "pos_embed" not in state_dict:
+        raise UserError(
+            "transformers' ViT and DeiT have a table of positions (model.pos_embed learned, or "
+            "sinusoids), which these weights lack: write them in timm's names (layout='timm')."
+        )
     distilled = "dist_token" in state_dict
     root, heads = ("deit", 1) if distilled else ("vit", 0)
     named: Arrays = {}

@@ -36,13 +36,20 @@ def largest_share(images: int, cores: int) -> int:
 def is_left_open(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether nobody has said how many CPU devices there are, and JAX will compute on a CPU.
 
+    Of several processes somebody has thought.
+    """
+    is_said = jax.config.jax_num_cpu_devices >= 0 or FLAG in environment.get("XLA_FLAGS", "")
+    return will_be_used(environment) and not is_said and not jax.distributed.is_initialized()
+
+
+def will_be_used(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether JAX will compute on a CPU.
+
     Without JAX_PLATFORMS that is where no accelerator's JAX is installed: whether there is an
-    accelerator JAX knows only once it has started. Of several processes somebody has thought.
+    accelerator JAX knows only once it has started.
     """
     platforms = environment.get("JAX_PLATFORMS", "") or getattr(jax.config, "jax_platforms", None)
-    on_cpu = platforms.split(",")[0] == "cpu" if platforms else not _accelerators_installed()
-    is_said = jax.config.jax_num_cpu_devices >= 0 or FLAG in environment.get("XLA_FLAGS", "")
-    return on_cpu and not is_said and not jax.distributed.is_initialized()
+    return platforms.split(",")[0] == "cpu" if platforms else not _accelerators_installed()
 
 
 def cores_for_jax(environment: Mapping[str, str] = os.environ) -> int:

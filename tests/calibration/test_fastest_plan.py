@@ -113,7 +113,7 @@ def test_places_for_everything_cost_what_dense_inference_costs(run):
     model = run.model
     plan = dataclasses.replace(default_plan(17, 2, num_heads=3), capacities=(17, 17, 17))
     dense = costs.dense_inference_gmacs(model.shape)
-    assert image_gmacs(model.shape, plan) == pytest.approx(dense, rel=1e-6)
+    assert image_gmacs(model, plan) == pytest.approx(dense, rel=1e-6)
     everything = Usage(tokens=np.ones((3, 1, 17), bool))
     assert costs.inference_gmacs(model.shape, everything)[0] == pytest.approx(dense, rel=1e-6)
 

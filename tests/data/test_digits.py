@@ -5,6 +5,7 @@ import pytest
 
 from avit_jax.data import digits
 from avit_jax.data.digits import DigitsSource, recover_forms
+from avit_jax.errors import UserError
 
 
 def test_file_has_the_images_of_uci_test_part():
@@ -58,5 +59,32 @@ def test_examples_are_scaled_to_255_and_named():
 
 
 def test_unknown_split_names_the_two():
-    with pytest.raises(ValueError, match="no split 'test'; write one of 'train', 'validation'"):
+    with pytest.raises(ValueError, match="no split 'test'; write one of 'train', 'validation', or"):
         DigitsSource(split="test")
+
+
+def test_some_forms_are_a_split():
+    assert digits.forms_of("forms 1-3") == (1, 2, 3)
+    assert digits.forms_of("forms 14,1,2,6-8") == (1, 2, 6, 7, 8, 14)
+    assert len(DigitsSource(split="forms 11-14")) == len(DigitsSource(split="validation"))
+    for wrong in ("forms 0-3", "forms 15", "forms 3-1", "forms 5-40"):
+        with pytest.raises(UserError, match="forms 1 to 14"):
+            digits.forms_of(wrong)
+    with pytest.raises(UserError, match="no split 'forms a'"):
+        digits.forms_of("forms a")
+
+
+@pytest.mark.parametrize("count", [2, 4, 5, 14])
+def test_folds_evaluate_every_image_once_and_train_on_none_of_them(count):
+    rows = [[DigitsSource(split=split)._rows for split in fold] for fold in digits.folds(count)]
+    assert len(rows) == count
+    np.testing.assert_array_equal(np.concatenate([held for _, held in rows]), np.arange(1797))
+    for trained, held in rows:
+        np.testing.assert_array_equal(np.union1d(trained, held), np.arange(1797))
+        assert not np.intersect1d(trained, held).size
+
+
+@pytest.mark.parametrize("count", [0, 1, 15])
+def test_folds_without_a_form_are_refused(count):
+    with pytest.raises(UserError, match="from 2 to 14"):
+        digits.folds(count)

@@ -30,7 +30,7 @@ def answers(graph, images):
     ("family", "execution", "changes"),
     [
         ("avit", "masked", {"distilled": True, "method": {"gate_scale": 4.0, "gate_center": 0.0}}),
-        ("dense", "dense", {"qkv_bias": False, "norm": "rmsnorm"}),
+        ("dense", "dense", {"qkv_bias": False, "norm": "rmsnorm", "pos_embed": "rope_2d"}),
         ("dense", "dense", {"num_class_tokens": 2, "num_registers": 2, "class_token_merge": "sum"}),
         (
             "avit",

@@ -104,7 +104,7 @@ def test_capped_execution_costs_what_its_program_contracts():
     )
     # Three images in groups of two are four.
     assert filled_up(3, plan.images) == 4
-    counted = capped.image_gmacs(model.shape, plan) * 4 * costs.GIGA
+    counted = capped.image_gmacs(model, plan) * 4 * costs.GIGA
     assert multiply_adds(jaxpr.jaxpr) == pytest.approx(counted, rel=1e-6)
 
 

@@ -61,6 +61,19 @@ def test_maps_that_position_alone_explains_say_so(levels):
     assert abs(found["brightness"]["correlation"]) < 0.2
 
 
+def test_neighbours_of_smooth_maps_differ_less_than_any_two_patches(levels):
+    noise = depth_maps.statistics(pixels(levels), levels // 60 + 1)["neighbours"]
+    assert noise["of_any_two"] == pytest.approx(1.0, abs=0.05)
+    halves = np.tile(np.where(np.arange(GRID) < 4, 2, 8), (COUNT, GRID, 1))
+    smooth = depth_maps.statistics(pixels(levels), halves)["neighbours"]
+    # One of 14 steps to the right or down is one of 6 layers, and 32 of 63 other patches differ.
+    assert smooth["difference"] == pytest.approx(6 / 14)
+    assert smooth["of_any_two"] == pytest.approx((6 / 14) / (6 * 32 / 63))
+    assert "differ by 0.43 layers" in smooth["text"]
+    alike = np.broadcast_to(np.arange(COUNT)[:, None, None], levels.shape)
+    assert depth_maps.statistics(pixels(levels), alike)["neighbours"]["of_any_two"] is None
+
+
 def test_equal_depths_have_no_relation_to_anything(levels):
     found = depth_maps.statistics(pixels(levels), np.full((COUNT, GRID, GRID), 3))
     assert found["brightness"]["correlation"] is None

@@ -66,7 +66,7 @@ def capped(
             tokens = block.attend(tokens, gates=gates, positions=index)
             tokens = block.feed(tokens, gates=gates)
             score = rules.score(tokens, number)
-            state, weight = rules.step(state.replace(live=live), score, number)
+            state, weight = rules.step(state.replace(live=live), score, number, index)
             answer = answer + answers.gained(shape, live, weight, tokens[:, shape.read])
             return (tokens, state.replace(live=state.live & live), answer), live
 
@@ -82,7 +82,7 @@ def capped(
         live = answers.running(shape, state.live)
         block, front = layer_at(network.blocks, final), shape.num_last_tokens
         states = last_block(block, tokens, prefix=front, live=live, positions=index)
-        _, weight = rules.step(state.replace(live=live), jnp.zeros(live.shape), final)
+        _, weight = rules.step(state.replace(live=live), jnp.zeros(live.shape), final, index)
         answer = answer + answers.gained(shape, live, weight, states)
         lives.append(_at_their_places(live[None], index, shape.num_tokens))
         drops.append(dropped)

@@ -15,33 +15,36 @@ from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
 
-def compact_gmacs(shape: Shape, usage: Usage, plan: Plan, *, shown: Sequence[str] = ()) -> float:
+def compact_gmacs(
+    shape: Shape, usage: Usage, plan: Plan, *, layers: int, shown: Sequence[str] = ()
+) -> float:
     """What `live_tokens.compact` runs for a batch on one device, in units of 1e9.
 
     Args:
         shape: of the network.
         usage: of the batch.
         plan: of the program.
+        layers: that run.
         shown: what an exit of a cascade hands over, see `Call.shown`. If anything, the last block
             runs for all live tokens; packed layers form relations beside those that they mix by.
     """
-    counts = np.asarray(usage.tokens).sum(-1)
+    counts = np.asarray(usage.tokens).sum(-1)[:layers]
     batch = counts.shape[1]
     filled = filled_up(batch, plan.images)
     counts = np.pad(counts, ((0, 0), (0, filled - batch)))
     whole = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
     all_whole = bool(shown) or shape.averages
-    whole_layers = shape.depth if all_whole else shape.depth - 1
+    whole_layers = layers if all_whole else layers - 1
     total = 0.0
     for group in np.split(counts, -(-batch // plan.images), axis=1):
         # Until the first token of the group halts, layers run as in dense execution.
         untouched = int((group == shape.num_tokens).all(1).cumprod().sum())
         untouched = min(untouched, whole_layers)
         total += untouched * group.shape[1] * whole
-        if untouched == shape.depth - 1 and not all_whole:  # the last one, too
+        if untouched == layers - 1 and not all_whole:  # the last one, too
             total += group.shape[1] * last_block(shape, shape.num_tokens)
             continue
-        for layer in range(untouched, shape.depth):
+        for layer in range(untouched, layers):
             if layer == whole_layers:
                 total += _executed_last(shape, group[layer], plan)
             else:
@@ -49,7 +52,7 @@ def compact_gmacs(shape: Shape, usage: Usage, plan: Plan, *, shown: Sequence[str
     return (total + filled * (embedding(shape) + readout(shape))) / GIGA
 
 
-def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> float:
+def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...], *, layers: int) -> float:
     """What `live_rows.run` runs for a batch on one device, in units of 1e9.
 
     Linear layers run on all rows of a buffer, attention on as many tokens of each image as it has,
@@ -58,9 +61,9 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
     tokens asks for the last layer's whole attention half.
     """
     batch, num_tokens = usage.tokens.shape[1:]
-    counts = np.full((shape.depth, batch), num_tokens)
+    counts, capacities = np.full((layers, batch), num_tokens), capacities[:layers]
     if shape.fused_attention or shape.ragged_attention:
-        counts = np.asarray(usage.tokens.sum(-1))
+        counts = np.asarray(usage.tokens.sum(-1))[:layers]
     if shape.ragged_attention:
         lengths = np.asarray([0, *image_rows.sizes(image_rows.aligned(num_tokens))])
         counts = lengths[np.searchsorted(lengths, counts)]

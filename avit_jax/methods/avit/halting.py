@@ -10,6 +10,8 @@ Masks and counters carry no gradient; scores and remainders do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -53,13 +55,21 @@ def start(shape: tuple[int, int]) -> Halting:
     )
 
 
-def step(halting: Halting, score: Array, *, eps: float) -> tuple[Halting, Array]:
+def step(
+    halting: Halting,
+    score: Array,
+    *,
+    eps: float,
+    along: Callable[[Array], Array] | None = None,
+) -> tuple[Halting, Array]:
     """Account for one executed layer.
 
     Args:
         halting: state in front of the layer.
         score: `[B, N]` float32, this layer's halting score; 1 everywhere in the last layer.
         eps: a token halts once its cumulative score is above `1 - eps`.
+        along: from the tokens that their scores end in this layer, `[B, N]` bool, to tokens that
+            halt with them, if they are live and would go on. They take their remainder here, too.
 
     Returns:
         The state behind the layer, and `[B, N]` weights with which the layer's token states enter
@@ -71,8 +81,12 @@ def step(halting: Halting, score: Array, *, eps: float) -> tuple[Halting, Array]
     # Strict on both sides, as published: exactly 1 - eps neither goes on nor emits its remainder.
     # A score that is NaN is no reason to halt: the token would be gone and the answer finite.
     goes_on = halting.live & ~(cumulative >= 1.0 - eps)
+    halts = cumulative > 1.0 - eps
+    if along is not None:
+        taken = goes_on & along(halting.live & ~goes_on)
+        goes_on, halts = goes_on & ~taken, halts | taken
     goes_on_ = goes_on.astype(jnp.float32)
-    halts_ = live * (cumulative > 1.0 - eps).astype(jnp.float32)
+    halts_ = live * halts.astype(jnp.float32)
     weight = live * (halting.remainder * halts_ + score * goes_on_)
     after = Halting(
         live=goes_on,

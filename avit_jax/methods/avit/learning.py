@@ -86,7 +86,7 @@ def forward(
         fits=first,
     )
     drawn = depth and StochasticDepth(kept=third, rate=whole)
-    placed = dataclasses.replace(rules, strength=whole)
+    placed = dataclasses.replace(rules, strength=whole, offsets=whole, content=first)
     run = on_each_device(
         of_one_device, rows.mesh, inputs=(whole, first, placed, drawn), outputs=outputs
     )

@@ -19,12 +19,13 @@ and an image of which all tokens that are read have halted is finished (`answers
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import Array
 
 from avit_jax.execution.plan import Plan
@@ -63,8 +64,22 @@ class Model(base.Model):
     has_image_rows = True
 
     def __post_init__(self):
-        """A prior that cannot be is refused here, not in the middle of tracing."""
+        """A prior and rules that cannot be are refused here, not in the middle of tracing."""
         self.settings.depth_prior(self.shape.depth)
+        self.settings.check(self.shape.depth)
+
+    def build(self, rngs: nnx.Rngs) -> Backbone:
+        """The backbone, with `gate_offsets` `[L]` beside its blocks where they are learnt."""
+        network = super().build(rngs)
+        if self.settings.learn_gates:
+            network.gate_offsets = nnx.Param(jnp.zeros(self.shape.depth, jnp.float32))
+        return network
+
+    def from_timm(self, state_dict: Mapping[str, np.ndarray]) -> Params:
+        """See `base.Model.from_timm`; plain weights get gates without offsets."""
+        if self.settings.learn_gates and "gate_offsets" not in state_dict:
+            return self.completed(self._named(state_dict, self.shape.build))
+        return super().from_timm(state_dict)
 
     def forward(self, network: Backbone, images: Array, call: Call) -> Output:
         """See `base.Model.apply`."""
@@ -142,7 +157,12 @@ class Model(base.Model):
 
     def rules(self, network: Backbone, images: Array, call: Call | None = None) -> Rules:
         """How tokens of these images halt, in training as far as `call` says."""
-        return rules_of(self.shape, self.settings, network, images, call)
+        return rules_of(self.shape, self.settings, network, images=images, call=call)
+
+    @property
+    def layers(self) -> int:
+        """See `base.Model.layers`: `max_depth` at most."""
+        return self.settings.layers(self.shape.depth)
 
     def compact(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         return self.compact_exit(network, images, exists, plan, Call())
@@ -154,10 +174,10 @@ class Model(base.Model):
         return live_tokens.compact(network, images, exists, plan, call, rules)
 
     def compact_exit_gmacs(self, usage: Usage, plan: Plan, *, shown: Sequence[str]) -> float:
-        return costs.compact_gmacs(self.shape, usage, plan, shown=shown)
+        return costs.compact_gmacs(self.shape, usage, plan, layers=self.layers, shown=shown)
 
     def compact_gmacs(self, usage: tuple[Usage, ...], plan: Plan) -> float:
-        return costs.compact_gmacs(self.shape, usage[0], plan)
+        return costs.compact_gmacs(self.shape, usage[0], plan, layers=self.layers)
 
     def capped(self, network: Backbone, images: Array, exists: Array, plan: Plan) -> Output:
         rules = self.rules(network, images)
@@ -193,7 +213,7 @@ class Model(base.Model):
         return usage[0].tokens.sum(-1)
 
     def static_gmacs(self, usage: tuple[Usage, ...], capacities: tuple[int, ...]) -> float:
-        return costs.static_gmacs(self.shape, usage[0], capacities)
+        return costs.static_gmacs(self.shape, usage[0], capacities, layers=self.layers)
 
     def segments(self, plan: Plan, *, compact: bool) -> tuple[Segment, ...]:
         return segments.segments(self, plan, compact=compact)

@@ -20,6 +20,7 @@ from avit_jax.execution import packed_block
 from avit_jax.execution.packing import Packing, pack, unpack
 from avit_jax.execution.plan import Plan
 from avit_jax.methods.avit import answers, halting
+from avit_jax.methods.avit.rules import rules_of
 from avit_jax.models import functional
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.functional import Params, layer_at
@@ -38,12 +39,14 @@ class State:
         halting: of every token.
         answer: `[b, num_read, D]`, what the classifiers read, so far.
         ran: `[b, L, N]` bool, tokens that ran in each layer.
+        content: `[b]` uint32, of the images, see `Rules.content`.
     """
 
     tokens: Array
     halting: halting.Halting
     answer: Array
     ran: Array
+    content: Array | None
 
 
 def segments(model: Any, plan: Plan, *, compact: bool) -> tuple[Segment, ...]:
@@ -60,9 +63,9 @@ def _segment(
 ) -> Passed:
     network = functional.bind(model.build, params)
     shape = model.shape
-    rules = model.rules(network, state)
     if layers.start == 0:
-        state = _start(network, state)
+        state = _start(model, network, state)
+    rules = rules_of(model.shape, model.settings, network, content=state.content)
 
     def live(state: State) -> Array:
         """Tokens that run next, `[b, N]`: of images that are there and not finished."""
@@ -92,7 +95,7 @@ def _segment(
     )
 
 
-def _start(network: Backbone, images: Array) -> State:
+def _start(model: Any, network: Backbone, images: Array) -> State:
     tokens = network.embed(images, dtype=halting.STREAM)
     batch, length, _ = tokens.shape
     return State(
@@ -100,6 +103,7 @@ def _start(network: Backbone, images: Array) -> State:
         halting=halting.start((batch, length)),
         answer=answers.nothing(network.shape, batch),
         ran=jnp.zeros((batch, network.shape.depth, length), bool),
+        content=model.rules(network, images).content,
     )
 
 

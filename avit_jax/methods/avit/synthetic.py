@@ -12,6 +12,7 @@ import math
 import jax
 import numpy as np
 
+from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
 from avit_jax.models import costs
 from avit_jax.models.functional import Params
@@ -25,9 +26,10 @@ PAPER = {(192, 12): 0.8 / 1.254, (384, 12): 3.6 / 4.599}
 def shares(model: Model) -> dict[str, float]:
     """See `base.Model.synthetic_profiles`.
 
-    Images can be painted only where patches stay apart until the blocks.
+    Images can be painted only where patches stay apart until the blocks, and for patches that
+    nothing but the sum of their scores halts.
     """
-    if model.shape.patch_embedding is None:
+    if model.shape.patch_embedding is None or _other_rule(model):
         return {}
     paper = PAPER.get((model.shape.embed_dim, model.shape.depth))
     return ({} if paper is None else {"paper": paper}) | {"half": 0.5, "none": 1.0}
@@ -37,9 +39,27 @@ def script(
     model: Model, share: float, batch_size: int, *, seed: int = 0
 ) -> tuple[Params, np.ndarray]:
     """See `base.Model.synthetic`."""
+    if rule := _other_rule(model):
+        raise UserError(
+            f"method.{rule} is {getattr(model.settings, rule)!r}, but synthetic images are painted "
+            "for tokens that halt as published: leave it out, or write real into "
+            "config.benchmark.profiles, where that is this run's own weights and images."
+        )
     params = scripted_params(model, model.init(jax.random.key(seed)))
     depth = patch_depths(model, share, batch_size, seed=seed)
     return params, scripted_images(model, depth, seed=seed)
+
+
+def _other_rule(model: Model) -> str | None:
+    """The setting by which patches halt otherwise than published, if there is one."""
+    settings = model.settings
+    published = {"spread": "none", "learn_gates": False, "max_depth": None, "layer_centers": None}
+    published |= {"min_depth": 1, "halt_from": 1}
+    found = [name for name, value in published.items() if getattr(settings, name) != value]
+    # Scores of 1/d pass a threshold in layer d only where a score is more than is spared.
+    if settings.eps * model.shape.depth >= 1:
+        found.append("eps")
+    return next((name for name in found if name != "spread" or settings.takes_along), None)
 
 
 def patch_depths(model: Model, share: float, batch_size: int, *, seed: int = 0) -> np.ndarray:
@@ -83,7 +103,8 @@ def scripted_params(model: Model, params: Params) -> Params:
     embedding = params[model.shape.patch_embedding]
     embedding["kernel"][:, 0] = _pixel_weight(model)
     embedding["bias"][0] = 0
-    params["pos_embed"][:, :, 0] = 0
+    if "pos_embed" in params:
+        params["pos_embed"][:, :, 0] = 0
     for name in ("cls_token", "dist_token", "reg_token"):
         if name in params:
             params[name][:, :, 0] = _brightness(model, 1e-9)

@@ -111,6 +111,11 @@ class Model(static.StaticCascade, base.Model):
         return stages.on_images_of(self, other)
 
     @property
+    def layers(self) -> int:
+        """See `base.Model.layers`; all exits have as many."""
+        return self.inner.layers
+
+    @property
     def draws(self) -> bool:
         return any(one.draws for one in self.exits)
 

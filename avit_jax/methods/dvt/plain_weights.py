@@ -1,9 +1,9 @@
 """Every exit of a cascade started from the weights of one plain network.
 
 What depends on the grid is resized: kernels over windows by pseudo-inverse, learnt positions by
-interpolation. Where an exit's MLPs have more inputs, the new columns are 0, and so is the last
-layer of relation reuse; other modules of reuse start fresh, always the same. So the first exit, and
-each without reuse, starts as the plain network on its grid.
+interpolation; fixed ones are computed. Where an exit's MLPs have more inputs, the new columns are
+0, and so is the last layer of relation reuse; other modules of reuse start fresh, always the same.
+So the first exit, and each without reuse, starts as the plain network on its grid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from avit_jax.methods.dvt.networks import Networks
 from avit_jax.models.functional import Params, map_paths
 from avit_jax.models.grid_resize import resize_kernel
 from avit_jax.models.shape import Shape
-from avit_jax.pretrained.resize import resize_positions
+from avit_jax.pretrained.resize import positions_for
 
 _logger = logging.getLogger(__name__)
 _EXTRA = ("blocks.norm2.scale", "blocks.norm2.bias", "blocks.mlp.fc1.kernel")
@@ -58,11 +58,8 @@ def _leaf(
         return np.zeros_like(fresh) if path.startswith("relation_reuse.conv2") else fresh
     if plain.shape == fresh.shape:
         return plain
-    if path in shape.frozen:  # a fixed table
-        return fresh
     if path == "pos_embed":
-        prefix = shape.num_positions - shape.grid**2
-        return resize_positions(plain, grid=shape.grid, num_prefix_tokens=prefix)
+        return positions_for(plain, shape, shape.num_prefix_places)
     if path in _EXTRA:
         result = np.array(fresh)
         result[:, : plain.shape[1]] = plain

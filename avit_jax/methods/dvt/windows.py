@@ -22,10 +22,10 @@ _MODULES = ("patch_embed.", "tokens_to_token.")  # upstream's, that have windows
 
 
 def fitted(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.ndarray]:
-    """Arrays under upstream's names with kernels and fixed tables for the exit `model`.
+    """Arrays under upstream's names with kernels for the exit `model`.
 
-    Kernels over windows are resized by pseudo-inverse, norms over them by interpolation; a table of
-    positions that is not learnt is that of the grid. All else stays as it is.
+    Kernels over windows are resized by pseudo-inverse, norms over them by interpolation. All else
+    stays as it is.
     """
     shapes = jax.tree.map(
         lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), model.abstract_params()
@@ -35,11 +35,7 @@ def fitted(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
     for name, array in state_dict.items():
         if np.shape(array) == wanted.get(name, np.shape(array)):
             continue
-        if name == "pos_embed" and name in model.shape.frozen:
-            shape = model.shape
-            table = shape.position_encoding.table(shape.num_positions, shape.embed_dim, None)
-            found[name] = np.asarray(table)
-        elif name.startswith(_MODULES) and (resized := _resized(array, wanted[name])):
+        if name.startswith(_MODULES) and (resized := _resized(array, wanted[name])):
             found[name], sides = resized
             _logger.info("%s is resized from windows of %d x %d to %d x %d.", name, *sides)
     return found

@@ -52,7 +52,7 @@ def test_every_exit_starts_from_the_weights_of_one_network(backbone, caplog):
             assert not np.any(leaves["relation_reuse.conv2.kernel"])
             assert not np.any(leaves["blocks.mlp.fc1.kernel"][:, 24:])
     if backbone == "t2t":  # its table is not interpolated but that of the grid
-        fresh = model.stages[0].position_encoding.table(5, 24, None)
+        fresh = model.stages[0].position_encoding.table(24, None)
         np.testing.assert_array_equal(started["exit1"]["pos_embed"], fresh)
 
 
