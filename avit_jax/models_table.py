@@ -34,7 +34,8 @@ policies besides: they are read from AdaViT's own files, and start fresh from we
 A `dvt` is a cascade: it takes DVT's own weights, or those of its `deit` or `t2t_vit` for every
 exit; its GMACs are those of all exits together. The exits of a `dvt_avit` are A-ViTs with the same
 parameters, those of a `dvt_adavit` AdaViTs.
-All models take weights for other image sizes and other classes.
+All models take weights for other image sizes and other classes. Where a row says *no classifier*,
+the weights have none: a fresh one is added, to be trained.
 """
 _COLUMNS = (
     "model", "image", "parameters", "GMACs", "top-1", "weights", "crop", "pixels",
@@ -76,10 +77,11 @@ def _row(size: int, count: int, name: str, gmacs: float, published: Published | 
         return [*row, "", "", "", ""]
     source, _ = published.source
     cost = f" at {published.gmacs:g} GMACs" if published.gmacs else ""
+    top1 = "no classifier" if published.top1 is None else f"{published.top1:.1f}{cost}"
     weights = f"`{published.weights}`" if published.loadable else f"download from [{source}]"
     return [
         *row,
-        f"{published.top1:.1f}{cost} [{source}]",
+        f"{top1} [{source}]",
         weights,
         f"{published.crop_ratio:.3g}",
         published.pixels,

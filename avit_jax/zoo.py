@@ -14,12 +14,12 @@ from typing import Any
 from avit_jax.errors import UserError
 from avit_jax.methods import adavit, avit, dvt, plain
 from avit_jax.methods.base import Model
-from avit_jax.models import t2t, vit
+from avit_jax.models import deit3, dino, t2t, vit
 from avit_jax.models.family import Family, Published
 from avit_jax.models.shape import Shape
 
 # A new backbone is a file in `models/` and a name here, a new method a folder and a name here.
-BACKBONES = (vit, t2t)
+BACKBONES = (vit, deit3, dino, t2t)
 METHODS = (plain, avit, adavit)
 # Their exits are models of other methods, which are handed in.
 CASCADES = (dvt,)

@@ -22,5 +22,5 @@ def test_every_model_has_its_row_and_every_published_one_exists():
 
 def test_an_address_names_the_model_it_is_for():
     for name, published in PUBLISHED.items():
-        assert not published.loadable or published.weights.startswith(f"hf://timm/{name}.")
+        assert not published.loadable or f"{published.weights}.".startswith(f"hf://timm/{name}.")
         assert published.loadable or published.weights == published.source[1]

@@ -59,7 +59,7 @@ def test_gmacs_are_the_published_ones(name):
 
 
 def test_a_vit_is_a_deit_by_another_name():
-    names = list_models("vit*")
+    names = list_models("vit*_patch16_???")
     assert {name.split("_")[1] for name in names} == {"tiny", "small", "base", "large"}
     for name in set(names) - set(list_models("vit_large*")):
         assert create_model(name) == create_model(name.replace("vit", "deit"))
@@ -115,8 +115,12 @@ def test_list_models_is_sorted_and_knows_shell_patterns():
 @pytest.mark.parametrize("name", list_models("*_patch*"))
 def test_names_say_what_the_models_are(name):
     model = create_model(name)
-    *_, patch, image = name.split("_")
-    assert (f"patch{model.shape.patch_size}", str(model.shape.image_size)) == (patch, image)
+    if name.endswith("_dinov2"):  # timm's names of those say nothing about the image
+        assert f"_patch{model.shape.patch_size}_" in name and model.shape.image_size == 518
+        assert ("_reg4_" in name) == (model.shape.num_registers == 4)
+    else:
+        *_, patch, image = name.removesuffix(".dino").split("_")
+        assert (f"patch{model.shape.patch_size}", str(model.shape.image_size)) == (patch, image)
     assert model.shape.distilled == ("distilled" in name)
     assert name in BACKBONES if model.name == "dense" else name.startswith(f"{model.name}_")
 

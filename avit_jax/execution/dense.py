@@ -5,8 +5,8 @@ Of a model of several networks nothing is known but its own dense execution, so 
 On a CPU blocks run under a scan over stacked weights, on a few images at a time so that what a
 block computes stays in the cache; a GPU wants neither. For the kernels of a TPU, images are rows
 that begin at multiples of 16, as in static execution. The last block computes queries and the MLP
-for prefix tokens only, because nothing else is read; under a norm over an image's tokens only the
-MLP, because the statistics of what it is given are those of all tokens.
+of those tokens only that the classifiers read; under a norm over an image's tokens only the MLP,
+because the statistics of what it is given are those of all tokens.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from avit_jax.types import Gates, Output, Usage
 def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     """`logits` and `usage` of `[B, H, W, 3]` normalised images, every token in every layer."""
     shape = network.shape
-    batch, prefix = images.shape[0], shape.num_prefix_tokens
+    batch, front = images.shape[0], shape.num_last_tokens
     if shape.ragged_attention:
         return _answered(network, _in_rows(network, images, plan))
     groups, filled = 1, batch
@@ -52,12 +52,12 @@ def dense(network: Backbone, images: Array, plan: Plan) -> Output:
     layers = jnp.arange(shape.depth - 1)
     tokens, _ = lax.scan(layer, tokens, layers, unroll=plan.unrolled)
     last = layer_at(network.blocks, shape.depth - 1)
-    answer = lax.map(lambda group: last_block(last, group, prefix=prefix), tokens)
-    return _answered(network, answer.reshape(filled, prefix, -1)[:batch])
+    answer = lax.map(lambda group: last_block(last, group, prefix=front), tokens)
+    return _answered(network, answer.reshape(filled, front, -1)[:batch])
 
 
 def _in_rows(network: Backbone, images: Array, plan: Plan) -> Array:
-    """The prefix tokens `[B, prefix, D]` behind the last block, of images in aligned rows."""
+    """The first tokens `[B, num_last_tokens, D]` behind the last block, from aligned rows."""
     shape = network.shape
     layout = every_token(len(images), shape.num_tokens, aligned=True)
     everything = layout.held
@@ -68,13 +68,14 @@ def _in_rows(network: Backbone, images: Array, plan: Plan) -> Array:
 
     rows, _ = lax.scan(layer, rows, jnp.arange(shape.depth - 1), unroll=plan.unrolled)
     last = layer_at(network.blocks, shape.depth - 1)
-    return row_block.run_last(last, rows, layout, everything, prefix=shape.num_prefix_tokens)
+    return row_block.run_last(last, rows, layout, everything, prefix=shape.num_last_tokens)
 
 
-def _answered(network: Backbone, prefix: Array) -> Output:
+def _answered(network: Backbone, front: Array) -> Output:
     shape = network.shape
-    everything = jnp.ones((shape.depth, prefix.shape[0], shape.num_tokens), bool)
-    return Output(logits=network.readout(prefix).mean(0), usage=(Usage(tokens=everything),))
+    everything = jnp.ones((shape.depth, front.shape[0], shape.num_tokens), bool)
+    heads = network.readout(network.read(front))
+    return Output(logits=heads.mean(0), usage=(Usage(tokens=everything),))
 
 
 def dense_gmacs(shape: Shape, batch_size: int, plan: Plan) -> float:
@@ -144,15 +145,15 @@ def last_block(
     bias: Array | None = None,
     extra: Array | None = None,
 ) -> Array:
-    """The prefix tokens `[B, prefix, D]` behind the last block.
+    """The first tokens `[B, prefix, D]` behind the last block, see `Tokens.num_last_tokens`.
 
     Args:
         block: with its parameters.
-        tokens: `[B, N, D]` in front of it, prefix tokens first.
-        prefix: number of prefix tokens.
+        tokens: `[B, N, D]` in front of it.
+        prefix: number of tokens that are wanted.
         live: `[B, N]` bool, tokens that may be attended to; all by default.
         positions: `[B, N]`, which token of its image each row is; in order by default.
-        bias: `[B, H, prefix, N]`, added to the scores of the prefix tokens.
+        bias: `[B, H, prefix, N]`, added to these tokens' scores.
         extra: `[B, prefix, context]`, joined to the MLP's input.
     """
     if is_over_tokens(block.norm2):  # nothing is reused, then: `Shape` refuses it

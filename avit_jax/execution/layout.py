@@ -8,12 +8,12 @@ would scatter and add, which accelerators do slowly. Where images begin at multi
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 
+from avit_jax.execution.gathered_rows import gather, masked
 from avit_jax.execution.packing import Packing, live_first
 from avit_jax.models import image_rows
 from avit_jax.models.moved_rows import move
@@ -129,12 +129,12 @@ def moved(rows: Array, before: Layout, after: Layout) -> Array:
         stay = _by_slot(after.held, before)
         targets = jnp.where(stay, jnp.cumsum(stay, axis=1, dtype=jnp.int32) - 1, -1)
         there = move(rows, targets, before.aligned, after.aligned, after.rows)
-        return _masked(there, after.exists)
+        return masked(there, after.exists)
     source = before.place[after.image, after.token]
     found = after.exists & before.held[after.image, after.token]
     target = after.place[before.image, before.token]
     kept = before.exists & after.held[before.image, before.token]
-    return _gather(rows, source, found, target, kept)
+    return gather(rows, source, found, target, kept)
 
 
 def as_tokens(rows: Array, layout: Layout) -> Array:
@@ -145,7 +145,7 @@ def as_tokens(rows: Array, layout: Layout) -> Array:
     if layout.aligned is not None and rows.ndim == 1:
         return _values_of_tokens(rows, layout)
     target = layout.image * num_tokens + layout.token
-    tokens = _gather(rows, layout.place.reshape(-1), layout.held.reshape(-1), target, layout.exists)
+    tokens = gather(rows, layout.place.reshape(-1), layout.held.reshape(-1), target, layout.exists)
     return tokens.reshape(batch, num_tokens, *rows.shape[1:])
 
 
@@ -157,14 +157,14 @@ def front_tokens(rows: Array, layout: Layout, count: int) -> Array:
     is_front = layout.exists & (layout.token < count)
     target = jnp.where(is_front, layout.image * count + layout.token, 0)
     place, held = layout.place[:, :count].reshape(-1), layout.held[:, :count].reshape(-1)
-    return _gather(rows, place, held, target, is_front).reshape(batch, count, *rows.shape[1:])
+    return gather(rows, place, held, target, is_front).reshape(batch, count, *rows.shape[1:])
 
 
 def as_rows(tokens: Array, layout: Layout) -> Array:
     """Tokens `[B, N, ...]` as rows `[R, ...]`, 0 where a row holds nothing."""
     source = layout.image * tokens.shape[1] + layout.token
     flat = tokens.reshape(-1, *tokens.shape[2:])
-    return _gather(flat, source, layout.exists, layout.place.reshape(-1), layout.held.reshape(-1))
+    return gather(flat, source, layout.exists, layout.place.reshape(-1), layout.held.reshape(-1))
 
 
 def holding(tokens: Array, layout: Layout) -> Array:
@@ -174,7 +174,7 @@ def holding(tokens: Array, layout: Layout) -> Array:
     return layout.exists & tokens[layout.image, layout.token]
 
 
-def _slots(layout: Layout) -> tuple[Array, Array]:
+def slots(layout: Layout) -> tuple[Array, Array]:
     """Of an aligned layout, which row of its image each token is, `[B, N, 1]`, and `[n]` rows."""
     slot = (layout.place - layout.aligned[0][:, None])[:, :, None]
     return slot, jnp.arange(image_rows.aligned(layout.held.shape[1]), dtype=jnp.int32)
@@ -185,37 +185,15 @@ def _by_slot(tokens: Array, layout: Layout) -> Array:
 
     Comparing every token with every row vectorises, and XLA keeps none of the comparisons.
     """
-    slot, rows = _slots(layout)
+    slot, rows = slots(layout)
     return ((slot == rows) & (tokens & layout.held)[:, :, None]).any(1)
 
 
 def _values_of_tokens(values: Array, layout: Layout) -> Array:
     """`as_tokens` of one value a row, `[R]`, in an aligned layout, without a gather of numbers."""
-    slot, rows = _slots(layout)
+    slot, rows = slots(layout)
     tiles = values.reshape(-1, image_rows.ALIGN)
     first = layout.aligned[0] // image_rows.ALIGN
     which = first[:, None] + jnp.arange(len(rows) // image_rows.ALIGN)
     of_image = tiles.at[which].get(mode="clip").reshape(len(first), 1, -1)
     return jnp.where((slot == rows) & layout.held[:, :, None], of_image, 0).sum(2)
-
-
-@jax.custom_vjp
-def _gather(rows: Array, source: Array, found: Array, target: Array, kept: Array) -> Array:
-    """`rows[source]` where `found`, else 0; `target` and `kept` are the way back."""
-    return _masked(rows[source], found)
-
-
-def _forward(rows: Array, source: Array, found: Array, target: Array, kept: Array):
-    return _gather(rows, source, found, target, kept), (target, kept)
-
-
-def _backward(way_back: tuple[Array, Array], gradient: Array):
-    target, kept = way_back
-    return _masked(gradient[target], kept), None, None, None, None
-
-
-_gather.defvjp(_forward, _backward)
-
-
-def _masked(rows: Array, exists: Array) -> Array:
-    return jnp.where(exists.reshape(-1, *(1,) * (rows.ndim - 1)), rows, 0)

@@ -59,7 +59,7 @@ def build(
     else:
         for index in range(shape.depth):
             tokens = graph.block(graph.layer(params["blocks"], index), tokens)
-        answer, lives = graph.prefix(tokens), [graph.every_token()] * shape.depth
+        answer, lives = graph.read(tokens), [graph.every_token()] * shape.depth
     _readout(graph, params, answer)
     _costs(graph, lives)
     size = shape.image_size
@@ -89,23 +89,32 @@ def _embed(graph: Graph, params: Params) -> str:
     pixels = graph.as_float("images")
     pixels = graph("Sub", graph("Mul", pixels, 1 / (255 * std)), np.asarray(MEAN) / std)
     patches = shape.patches_as_onnx(graph, params, pixels)
-    names = ["cls_token", "dist_token"][: shape.num_prefix_tokens]
-    prefix = np.concatenate([np.asarray(params[name]) for name in names], axis=1)
-    table = np.zeros((1, shape.num_tokens, shape.embed_dim))
+    table = np.zeros((1, shape.num_positions, shape.embed_dim))
     positions = np.asarray(params.get("pos_embed", table))
-    prefix = prefix + positions[:, : shape.num_prefix_tokens]
+    places = shape.num_prefix_places
+    patches = graph("Add", patches, positions[:, places:])
+    if not shape.num_prefix_tokens:
+        return patches
+    names = [name for name in ("cls_token", "dist_token", "reg_token") if name in params]
+    prefix = np.concatenate([np.asarray(params[name]) for name in names], axis=1)
+    prefix[:, :places] += positions[:, :places]
     prefix = graph("Expand", prefix, graph.per_image(*prefix.shape[1:]))
-    patches = graph("Add", patches, positions[:, shape.num_prefix_tokens :])
     return graph("Concat", prefix, patches, axis=1)
 
 
 def _readout(graph: Graph, params: Params, answer: str) -> None:
+    """`logits` of the tokens `[B, n, D]` that classifiers read."""
+    shape = graph.shape
+    if shape.averages:
+        answer = graph("ReduceMean", answer, [1], keepdims=1)
     features = graph.last_norm(answer, params["norm"])
-    names = ["head", "head_dist"][: graph.shape.num_prefix_tokens]
-    heads = [
-        graph.linear(graph("Gather", features, position, axis=1), params[name])
-        for position, name in enumerate(names)
-    ]
+    several = shape.num_read - shape.distilled
+    classes = graph("Slice", features, [0], [several], [1])
+    merge = "ReduceSum" if shape.class_token_merge == "sum" else "ReduceMean"
+    heads = [graph.linear(graph(merge, classes, [1], keepdims=0), params["head"])]
+    if shape.distilled:
+        last = graph("Gather", features, several, axis=1)
+        heads.append(graph.linear(last, params["head_dist"]))
     graph("Mean", *heads, name="logits")
 
 

@@ -91,9 +91,10 @@ class Graph:
         """An update times LayerScale's factors, where the half has them."""
         return self("Mul", update, half["gamma"]) if "gamma" in half else update
 
-    def prefix(self, values: str) -> str:
-        """The prefix tokens of `[B, N, ...]`."""
-        return self("Slice", values, [0], [self.shape.num_prefix_tokens], [1])
+    def read(self, values: str) -> str:
+        """The tokens of `[B, N, ...]` that classifiers read."""
+        first, end, _ = self.shape.read.indices(self.shape.num_tokens)
+        return self("Slice", values, [first], [end], [1])
 
     def per_image(self, *sizes: int) -> str:
         """The shape `[B, *sizes]`."""

@@ -190,7 +190,7 @@ class Model(AsExit):
             tokens: name of the tokens in front of the first block, `[B, N, D]`.
 
         Returns:
-            Names of what the classifiers read, `[B, prefix, D]`, and of each layer's live tokens,
+            Names of the tokens that classifiers read, `[B, n, D]`, and of each layer's live tokens,
             `[B, N]`, 0 or 1.
 
         Raises:

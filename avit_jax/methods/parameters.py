@@ -15,7 +15,7 @@ from jax import Array
 
 from avit_jax.models import functional
 from avit_jax.models.shape import Shape
-from avit_jax.pretrained import names, spelling
+from avit_jax.pretrained import names, spelling, transformers_names
 from avit_jax.pretrained.arrays import refuse_unusable
 from avit_jax.pretrained.fit import fit
 
@@ -119,6 +119,8 @@ class Parameterized(abc.ABC):
         Raises:
             UserError: an unknown layout, or a model that it has no names for.
         """
+        if layout in transformers_names.LAYOUTS:
+            transformers_names.refuse_other_tokens(self.shape)
         return spelling.in_layout(self.to_timm(params), layout)
 
     def to_timm(self, params: functional.Params) -> dict[str, np.ndarray]:

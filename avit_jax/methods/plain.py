@@ -45,7 +45,7 @@ class Model(base.Model):
         def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, Array | None]:
             rate, key = inputs["drop_path_rate"], inputs.get("key")
             record = {}
-            if call.features and not block.keeps_slots:
+            if call.features and self.shape.num_class_tokens and not block.keeps_slots:
                 record["attention"] = block.attention.class_row(of_images(block.norm1, x))
             x, scores = block.attend_and_score(
                 x, bias=inputs.get("bias"), drop_path_rate=rate, key=key
@@ -63,7 +63,7 @@ class Model(base.Model):
             remat=self.shape.remat,
             unrolled=self.shape.unrolled,
         )
-        heads = network.readout(x)
+        heads = network.readout(network.read(x))
         return Output(
             logits=heads.mean(0),
             usage=(Usage(tokens=jnp.ones((self.shape.depth, *x.shape[:2]), bool)),),
@@ -80,7 +80,7 @@ class Model(base.Model):
     def compact_exit(
         self, network: Backbone, images: Array, exists: Array, plan: Plan, call: Call
     ) -> Output:
-        """See `AsExit.compact_exit`: of an exit that shows nothing, prefix tokens in the end."""
+        """See `AsExit.compact_exit`: of an exit that shows nothing, what is read in the end."""
         if call.shown:
             return self.forward(network, images, call)
         return exit_in_the_end(network, images, call.reused or Reused(), plan)
@@ -92,9 +92,9 @@ class Model(base.Model):
 
 
 def exit_in_the_end(network: Backbone, images: Array, reused: Reused, plan: Plan) -> Output:
-    """Every token in every layer but the last, of which only the prefix tokens are read."""
+    """Every token in every layer but the last, of which only what heads read is computed."""
     shape = network.shape
-    prefix, last = shape.num_prefix_tokens, shape.depth - 1
+    front, last = shape.num_last_tokens, shape.depth - 1
 
     def given(layer: Array | int) -> Given:
         return Given(layer=layer, extra=reused.extra, bias=reused.bias)
@@ -108,12 +108,13 @@ def exit_in_the_end(network: Backbone, images: Array, reused: Reused, plan: Plan
     answer = last_block(
         layer_at(network.blocks, last),
         tokens,
-        prefix=prefix,
-        bias=given(last).of_queries(prefix),
-        extra=given(last).of_prefix(prefix),
+        prefix=front,
+        bias=given(last).of_queries(front),
+        extra=given(last).of_prefix(front),
     )
     everything = jnp.ones((shape.depth, *tokens.shape[:2]), bool)
-    return Output(logits=network.readout(answer).mean(0), usage=(Usage(tokens=everything),))
+    heads = network.readout(network.read(answer))
+    return Output(logits=heads.mean(0), usage=(Usage(tokens=everything),))
 
 
 def families(backbones: Iterable[Family[Shape]]) -> list[Family[Model]]:

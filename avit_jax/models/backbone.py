@@ -1,7 +1,7 @@
 """What all backbones share: prefix tokens, stacked blocks, a norm and linear classifiers.
 
-A backbone turns images into tokens (`embed`), owns the stacked `blocks`, and turns the class token
-(and the distillation token) into logits (`readout`). What happens in between is the method's. A
+A backbone turns images into tokens (`embed`), owns the stacked `blocks`, and turns the tokens that
+classifiers read (`read`) into logits (`readout`). What happens in between is the method's. A
 backbone's file holds a `Shape` and a `Backbone` that differ in how patches become tokens, and the
 sizes that have names (`FAMILIES`).
 """
@@ -23,6 +23,8 @@ from avit_jax.models.norms import NORMS, of_single_tokens
 from avit_jax.models.positions import token_initializer
 from avit_jax.models.shape import Shape
 
+REGISTERS = "reg_token"
+
 
 class Backbone(nnx.Module):
     """Parameters behind the patch embedding; subclasses add that, and `patches`."""
@@ -30,9 +32,9 @@ class Backbone(nnx.Module):
     def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
         dim, dtype = shape.embed_dim, jnp.dtype(shape.dtype)
         self.shape = shape
-        self.cls_token = nnx.Param(token_initializer(rngs.params(), (1, 1, dim)))
-        if shape.distilled:
-            self.dist_token = nnx.Param(token_initializer(rngs.params(), (1, 1, dim)))
+        for name, count in _prefix_of(shape).items():
+            token = token_initializer(rngs.params(), (1, count, dim))
+            setattr(self, name, nnx.Param(token))
         table = shape.position_encoding.table(dim, rngs)
         if table is not None:
             self.pos_embed = nnx.Param(table)
@@ -67,20 +69,54 @@ class Backbone(nnx.Module):
                 f"[B, {size}, {size}, 3]: resize them or create the model with another image_size."
             )
         patches = self.patches(images.astype(self.shape.dtype), key).astype(jnp.float32)
-        prefix = [self.cls_token[...], *([self.dist_token[...]] if self.shape.distilled else [])]
-        prefix = [jnp.broadcast_to(token, (images.shape[0], *token.shape[1:])) for token in prefix]
-        tokens = jnp.concatenate([*prefix, patches], axis=1)
-        if hasattr(self, "pos_embed"):
-            tokens = tokens + self.pos_embed[...]
+        prefix = {
+            name: jnp.broadcast_to(token, (images.shape[0], *token.shape[1:]))
+            for name in _prefix_of(self.shape)
+            for token in [getattr(self, name)[...]]
+        }
+        registers = [prefix.pop(REGISTERS)] if REGISTERS in prefix else []
+        table = self.pos_embed[...] if hasattr(self, "pos_embed") else None
+        if table is not None and not self.shape.pos_embed_prefix:
+            patches, table = patches + table, None
+        tokens = jnp.concatenate([*prefix.values(), patches], axis=1)
+        if table is not None:
+            tokens = tokens + table
+        if registers:
+            answers, patches = jnp.split(tokens, [self.shape.num_answer_tokens], axis=1)
+            tokens = jnp.concatenate([answers, *registers, patches], axis=1)
         return tokens.astype(self.shape.dtype if dtype is None else dtype)
 
-    def readout(self, prefix: Array) -> Array:
-        """Logits of every head, `[heads, B, C]` float32, from `[B, >= num_prefix_tokens, D]`.
+    def read(self, tokens: Array) -> Array:
+        """What `readout` takes, `[B, num_read, D]`, of tokens `[B, >= num_last_tokens, D]`."""
+        states = tokens[:, self.shape.read]
+        if self.shape.averages:
+            return states.mean(1, keepdims=True, dtype=jnp.float32)
+        return states
+
+    def readout(self, states: Array) -> Array:
+        """Logits of every head, `[heads, B, C]` float32, from what `read` gives, `[B, >= 1, D]`.
 
         The answer is their mean: one head, or with distillation the class and distillation heads.
         """
-        features = self.norm(prefix[:, : self.shape.num_prefix_tokens])
-        heads = [self.head(features[:, 0])]
+        if self.shape.averages and states.shape[1] != 1:
+            raise ValueError(f"readout got {states.shape[1]} tokens: give it what read returns.")
+        features = self.norm(states[:, : self.shape.num_read])
+        several = self.shape.num_read - self.shape.distilled
+        classes = features[:, 0]
+        if several > 1:
+            merge = {"mean": jnp.mean, "sum": jnp.sum}[self.shape.class_token_merge]
+            classes = merge(features[:, :several], axis=1)
+        heads = [self.head(classes)]
         if self.shape.distilled:
-            heads.append(self.head_dist(features[:, 1]))
+            heads.append(self.head_dist(features[:, -1]))
         return jnp.stack(heads).astype(jnp.float32)
+
+
+def _prefix_of(shape: Shape) -> dict[str, int]:
+    """Names of the parameters in front of the patches, with how many tokens each is."""
+    counts = {
+        "cls_token": shape.num_class_tokens,
+        "dist_token": int(shape.distilled),
+        REGISTERS: shape.num_registers,
+    }
+    return {name: count for name, count in counts.items() if count}

@@ -41,7 +41,7 @@ def resizing_beyond(shape: Shape) -> int:
 
 def readout(shape: Shape) -> int:
     """Multiply-adds of the classifier heads on one image."""
-    return shape.num_prefix_tokens * shape.embed_dim * shape.num_classes
+    return (1 + shape.distilled) * shape.embed_dim * shape.num_classes
 
 
 def mixing(shape: Shape, queries: Array | int, keys: Array | int) -> Array | float:
@@ -160,22 +160,27 @@ def last_attention(
 ) -> Array | float:
     """Multiply-adds of the last block's attention half in inference; arguments as of `attention`.
 
-    Only prefix tokens are read after it, so queries and projection are computed for these alone;
-    keys and values are those of all live tokens. A norm over an image's tokens asks for it whole.
+    Queries and projection are computed for the tokens alone that are read after it, keys and values
+    for all live ones. A norm over an image's tokens asks for it whole.
     """
     if is_over_tokens(shape.norm):
         return attention(shape, tokens, heads, effect)
-    prefix, dim = shape.num_prefix_tokens, shape.embed_dim
+    wanted, dim = last_tokens(shape, tokens), shape.embed_dim
     if shape.tokens_keep_slots:
-        return (tokens + prefix) * shape.block.token_mlp_dim * dim
+        return (tokens + wanted) * shape.block.token_mlp_dim * dim
     keys, values = (heads, 1.0) if effect == "attention" else (heads, heads)
-    rows = tokens * (keys + values) + prefix * (heads + values)
-    return rows * dim * dim + mixing(shape, prefix, tokens) * heads
+    rows = tokens * (keys + values) + wanted * (heads + values)
+    return rows * dim * dim + mixing(shape, wanted, tokens) * heads
 
 
 def last_block(shape: Shape, tokens: Array | int) -> Array | float:
-    """Multiply-adds of the last block in inference, whose MLP is that of prefix tokens only."""
-    return last_attention(shape, tokens) + mlp(shape, shape.num_prefix_tokens)
+    """Multiply-adds of the last block in inference, whose MLP is that of tokens that are read."""
+    return last_attention(shape, tokens) + mlp(shape, last_tokens(shape, tokens))
+
+
+def last_tokens(shape: Shape, tokens: Array | int) -> Array | int:
+    """Of so many live tokens of an image, those that inference computes in the last block."""
+    return tokens if shape.averages else shape.num_answer_tokens
 
 
 def inference_gmacs(shape: Shape, usage: Usage, layers: int | None = None) -> np.ndarray:
@@ -189,13 +194,15 @@ def inference_gmacs(shape: Shape, usage: Usage, layers: int | None = None) -> np
         usage: of the images.
         layers: that run at all, where the method leaves out those behind.
     """
-    final = (len(usage.tokens) if layers is None else layers) - 1
     blocks = np.array(per_layer(shape, usage), np.float64)
+    if shape.averages:  # of every token, so the last block is one as the others
+        return (blocks.sum(0) + embedding(shape) + readout(shape)) / GIGA
+    final = (len(usage.tokens) if layers is None else layers) - 1
     last = jax.tree.map(lambda array: np.asarray(array[final : final + 1]), usage)
     tokens = last.tokens.sum(-1).astype(np.float64)
     heads, some = _heads(last)
     attend = last_attention(shape, tokens, heads, usage.head_effect) * some
-    feed = (tokens > 0) * mlp(shape, shape.num_prefix_tokens, heads, usage.head_effect) * some
+    feed = (tokens > 0) * mlp(shape, shape.num_answer_tokens, heads, usage.head_effect) * some
     if last.halves is not None:
         attend, feed = attend * last.halves[:, :, 0], feed * last.halves[:, :, 1]
     blocks[final : final + 1] = np.asarray((tokens > 0) * (attend + feed))
@@ -207,11 +214,11 @@ def aligned_inference_gmacs(shape: Shape) -> float:
 
     In the last block there are queries of all rows, and attention is that of one tile of them.
     """
-    rows, prefix, dim = aligned(shape.num_tokens), shape.num_prefix_tokens, shape.embed_dim
+    rows, front, dim = aligned(shape.num_tokens), shape.num_last_tokens, shape.embed_dim
     full = attention(shape, rows) + mlp(shape, rows)
-    last = (3.0 * rows + prefix) * dim * dim + mixing(shape, aligned(prefix), rows)
+    last = (3.0 * rows + front) * dim * dim + mixing(shape, aligned(front), rows)
     last = attention(shape, rows) if is_over_tokens(shape.norm) else last
-    last += mlp(shape, prefix)
+    last += mlp(shape, front)
     return (embedding(shape) + (shape.depth - 1) * full + last + readout(shape)) / GIGA
 
 

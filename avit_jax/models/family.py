@@ -14,11 +14,12 @@ Member = TypeVar("Member")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
-    """Weights of one named model, trained for ImageNet-1K.
+    """Weights of one named model, trained for ImageNet-1K or without a classifier.
 
     Attributes:
         weights: an address for `config.init.weights`, or a page to download from.
-        top1: accuracy on ImageNet-1K's validation images, in percent, as reported.
+        top1: accuracy on ImageNet-1K's validation images, in percent, as reported; `None` of
+            weights without a classifier.
         source: its name and its address.
         pixels: what the weights expect, for `config.init.pixels`.
         crop_ratio: of the reported evaluation, for `config.data.augment.crop_ratio`.
@@ -26,7 +27,7 @@ class Published:
     """
 
     weights: str
-    top1: float
+    top1: float | None
     source: tuple[str, str]
     pixels: str = "imagenet"
     crop_ratio: float = 224 / 256

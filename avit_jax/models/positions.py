@@ -32,7 +32,7 @@ class PositionEncoding:
     """A way to encode positions; this one tells tokens nothing about where they are.
 
     Attributes:
-        prefix: tokens in front of the patches.
+        prefix: tokens in front of the patches; of a table, those that it has places for.
         grid: patches along each side of the image.
         acts_on_heads: whether `place` does anything, so that rows have to know their positions.
         is_trained: whether the table is learnt; if not, it follows from `prefix` and `grid`.

@@ -23,11 +23,12 @@ from avit_jax.models.layers import BlockShape
 from avit_jax.models.norms import NORM_EPS
 from avit_jax.models.positions import ENCODINGS, PositionEncoding
 from avit_jax.models.reuse_shape import Reuse
+from avit_jax.models.tokens import Tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shape(abc.ABC):
-    """All that determines a backbone's parameters and arithmetic.
+class Shape(Tokens, abc.ABC):
+    """All that determines a backbone's parameters and arithmetic; its tokens are in `Tokens`.
 
     Attributes:
         image_size: height and width of the images, in pixels.
@@ -57,8 +58,6 @@ class Shape(abc.ABC):
           of all tokens (MLP-Mixer), in which halted tokens leave theirs empty; then parameters
           depend on the number of tokens, and nothing can be left out but by masks.
         token_mlp_ratio: hidden width of that MLP over `embed_dim`.
-        distilled: whether there is a distillation token with a head of its own; logits are then the
-          mean of both heads.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
         dropout_rate: dropout on the embedded tokens and on every update.
         dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
@@ -82,7 +81,6 @@ class Shape(abc.ABC):
     pos_embed: str = "learned"
     mixer: str = "attention"
     token_mlp_ratio: float = 0.5
-    distilled: bool = False
     drop_path_rate: float = 0.0
     dropout_rate: float = 0.0
     dtype: str = dataclasses.field(default="float32", metadata={"use": True})
@@ -94,6 +92,7 @@ class Shape(abc.ABC):
 
     def __post_init__(self):
         shape_checks.check(self)
+        self.check_tokens()
 
     @abc.abstractmethod
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -121,7 +120,9 @@ class Shape(abc.ABC):
     @property
     def position_encoding(self) -> PositionEncoding:
         """How its tokens know where they are."""
-        return ENCODINGS[self.pos_embed](prefix=self.num_prefix_tokens, grid=self.grid)
+        kind = ENCODINGS[self.pos_embed]
+        prefix = self.num_prefix_tokens if kind.acts_on_heads else self.num_prefix_places
+        return kind(prefix=prefix, grid=self.grid)
 
     @property
     def upstream_names(self) -> Mapping[str, str]:
@@ -169,16 +170,6 @@ class Shape(abc.ABC):
     def grid(self) -> int:
         """Patches along each side of the image."""
         return self.image_size // self.patch_size
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        """Tokens in front of the patches: class token, distillation token."""
-        return 1 + self.distilled
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens N in all."""
-        return self.num_prefix_tokens + self.grid**2
 
     @property
     def block(self) -> BlockShape:

@@ -111,7 +111,7 @@ def _named(
     """Shapes as timm names them, plain or distilled, on all geometries of their sizes."""
     return {
         f"{prefix}_{size}{'_distilled' * distilled}_patch{patch_size}_{image_size}": ViTShape(
-            **_SIZES[size], patch_size=patch_size, image_size=image_size, distilled=distilled
+            **SIZES[size], patch_size=patch_size, image_size=image_size, distilled=distilled
         )
         for size in sizes
         for distilled in variants
@@ -137,7 +137,7 @@ def _augreg(name: str, top1: float) -> Published:
 
 # Tiny to base: DeiT's Table 1 (arXiv 2012.12877). Large: Table 1 of the ViT paper
 # (arXiv 2010.11929). Micro is ours, for 32-pixel images such as the digits.
-_SIZES = {
+SIZES = {
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},

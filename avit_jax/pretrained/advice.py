@@ -6,7 +6,6 @@ that none here has, and then the sizes to create the model with.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection
 
@@ -26,10 +25,8 @@ _LIBRARIES = (
 )
 # A pattern of names of a part that no model here has, and what it is.
 _PARTS = (
-    (r"^(reg_token|register_tokens)", "register tokens"),
     (r"rel(ative)?_pos|\.rope|^rope", "relative or rotary positions"),
-    (r"\.w12\.|\.w3\.|fc1_[gx]|\.gate_proj\.", "gated MLPs (SwiGLU)"),
-    (r"^fc_norm\.", "a norm of averaged patches (fc_norm) in the place of the class token's"),
+    (r"\.w12\.|\.w3\.|fc1_[gx]|\.gate_proj\.|\.mlp\.weights_(in|out)\.", "gated MLPs (SwiGLU)"),
     (r"\.lora_|\.base_layer\.", "adapters (LoRA) that were not merged"),
     (r"^attn_pool\.", "attention pooling"),
     (r"^norm_pre\.", "a norm in front of the blocks"),
@@ -43,6 +40,8 @@ _ADDED = (
         ("layer_scale=1e-5", "layer_scale=None"),
     ),
     (r"\.(q|k)_norm\.", "norms of queries and keys", ("qk_norm=True", "qk_norm=False")),
+    (r"^reg_token$", "register tokens", ("num_registers={}", "num_registers=0")),
+    (r"^fc_norm\.", "a norm of averaged patches (fc_norm)", ('pool="avg"', 'pool="token"')),
 )
 
 
@@ -84,7 +83,16 @@ def _added(found: Shapes, wanted: Shapes) -> str | None:
             any(re.search(pattern, name) for name in names) for names in (found, wanted)
         )
         if theirs != ours:
-            return f"the weights have {'' if theirs else 'no '}{part}: set {on if theirs else off}"
+            setting = on.format(*found.get("reg_token", (0, 4))[1:2]) if theirs else off
+            return f"the weights have {'' if theirs else 'no '}{part}: set {setting}"
+    return None
+
+
+def _numbers_of_tokens(found: Shapes, wanted: Shapes) -> str | None:
+    for name, setting in (("cls_token", "num_class_tokens"), ("reg_token", "num_registers")):
+        theirs, ours = found.get(name, ()), wanted.get(name, ())
+        if len(theirs) == 3 and theirs[1:2] != ours[1:2]:
+            return f"the weights have {theirs[1]} in {name}: set {setting}={theirs[1]}"
     return None
 
 
@@ -174,11 +182,6 @@ def _positions(found: Shapes, wanted: Shapes) -> str | None:
     if len(theirs) != 3:
         return f"the positions are a table {theirs}: reshape it to (1, tokens, channels)"
     prefix = 2 if "dist_token" in wanted else 1
-    if math.isqrt(theirs[1]) ** 2 == theirs[1]:
-        return (
-            f"the positions are of {theirs[1]} patches and of no class token (no_embed_class), "
-            "which every model here gives a position: take other weights"
-        )
     return (
         f"the positions are of {theirs[1] - prefix} patches, which is no square grid: take weights "
         "for square images"
@@ -205,6 +208,7 @@ _REASONS: tuple[Callable[[Shapes, Shapes], str | None], ...] = (
     _incomplete,
     _architecture,
     _distilled,
+    _numbers_of_tokens,
     _sizes,
     _patches,
     _biases,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,15 +30,17 @@ _PRETRAINING = ("decoder_", "mask_token", "head.", "head_dist.")
 
 
 def fit(state_dict: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
-    """Arrays under timm's names, with positions and classifiers for a model of `shape`.
+    """Arrays under timm's names, with positions, last norm and classifiers for a model of `shape`.
 
     A classifier that is missing or for another number of classes is replaced by a fresh one, always
-    the same, and a warning says so; a table of positions for another grid is
-    interpolated, or computed where it is a fixed one.
+    the same, and a warning says so; a table of positions for another grid is interpolated, or
+    computed where it is a fixed one, and one that has a place for the class token, or none, is made
+    one without, or with it.
     """
+    state_dict = _last_norm(_positions(dict(state_dict), shape), shape)
     if _is_headless(state_dict):
-        return _with_classifiers(_positions(dict(state_dict), shape), shape)
-    return _classifiers(_positions(dict(state_dict), shape), shape)
+        return _with_classifiers(state_dict, shape)
+    return _classifiers(state_dict, shape)
 
 
 def _is_headless(state_dict: Mapping[str, Any]) -> bool:
@@ -89,16 +92,49 @@ def refuse_other_classes(state_dict: Mapping[str, Any], shape: Shape) -> None:
         )
 
 
+def _last_norm(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:
+    """The norm of a model that averages its patches, from that of one that reads a token."""
+    if not shape.averages or any(name.startswith("fc_norm.") for name in state_dict):
+        return state_dict
+    return {re.sub(r"^norm\.", "fc_norm.", name): array for name, array in state_dict.items()}
+
+
 def _positions(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:
-    table, prefix = state_dict.get("pos_embed"), shape.num_prefix_tokens
+    table, wanted = state_dict.get("pos_embed"), shape.num_prefix_places
     if np.ndim(table) != 3 or np.shape(table)[::2] != (1, shape.embed_dim):
         return state_dict
-    # A table with another number of prefix tokens is no square without ours, so it is left alone.
     tokens = np.shape(table)[1]
-    side = math.isqrt(max(0, tokens - prefix))
-    if tokens == shape.num_tokens or side**2 != tokens - prefix or not side:
+    places = _places(tokens, shape)
+    # A table with another number of prefix tokens is no square without ours, so it is left alone.
+    if tokens == shape.num_positions or places is None:
         return state_dict
-    return state_dict | {"pos_embed": positions_for(np.asarray(table), shape)}
+    own, table = np.split(positions_for(np.asarray(table), shape, places), [places], axis=1)
+    if wanted > places:
+        own = np.zeros((1, wanted, shape.embed_dim), table.dtype)
+    elif wanted < places:
+        state_dict, own = _added_to_tokens(state_dict, own), own[:, :wanted]
+    return state_dict | {"pos_embed": np.concatenate([own, table], axis=1)}
+
+
+def _places(tokens: int, shape: Shape) -> int | None:
+    """Places in front of the patches' in a table of so many: of class and distillation tokens.
+
+    Or 0, as in DeiT III, or `None` where what is left is no square grid in either case.
+    """
+    for places in (shape.num_answer_tokens, 0):
+        side = math.isqrt(max(0, tokens - places))
+        if side and side**2 == tokens - places and tokens > 1:
+            return places
+    return None
+
+
+def _added_to_tokens(state_dict: dict[str, Any], places: np.ndarray) -> dict[str, Any]:
+    """Class and distillation tokens with their positions `[1, n, D]`, as timm keeps DINOv2's."""
+    for name in ("cls_token", "dist_token"):
+        if places.shape[1] and np.ndim(state_dict.get(name)) == 3:
+            own, places = np.split(places, [np.shape(state_dict[name])[1]], axis=1)
+            state_dict = state_dict | {name: np.asarray(state_dict[name]) + own}
+    return state_dict
 
 
 def _classifiers(state_dict: dict[str, Any], shape: Shape) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def upstream_name(path: str, shape: Shape, own: Names) -> str:
         own: names of modules and parameters that are the method's own, ours to upstream's.
     """
     table = {**_BLOCKS, **shape.upstream_names, **own}
+    if shape.averages:
+        table["norm"] = "fc_norm"
     if path in table:
         return table[path]
     module, _, leaf = path.rpartition(".")

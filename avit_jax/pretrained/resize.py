@@ -16,19 +16,23 @@ _ROUNDING = 1e-3  # of fixed tables in files of float16 and the like
 _logger = logging.getLogger(__name__)
 
 
-def positions_for(table: np.ndarray, shape: Shape) -> np.ndarray:
+def positions_for(table: np.ndarray, shape: Shape, prefix: int) -> np.ndarray:
     """A table of positions for the grid of `shape`: learnt ones interpolated, fixed ones computed.
 
     A table that `shape` has as a fixed one is taken for that if it is so on its own grid; any other
     was learnt, or has been interpolated before, and is interpolated.
 
     Args:
-        table: `[1, N, D]`; the rows after the prefix tokens of `shape` are a square grid.
+        table: `[1, prefix + side * side, D]`, prefix first.
         shape: of the backbone that it is for.
+        prefix: places of class and distillation tokens, which are kept as they are.
     """
-    grid, prefix = shape.grid, shape.num_prefix_tokens
-    encoding, side = shape.position_encoding, math.isqrt(table.shape[1] - prefix)
+    grid, side = shape.grid, math.isqrt(table.shape[1] - prefix)
+    if side == grid:
+        return table
+    encoding = shape.position_encoding
     if not encoding.is_trained:
+        encoding = dataclasses.replace(encoding, prefix=prefix)
         own = dataclasses.replace(encoding, grid=side).table(shape.embed_dim, None)
         if own is not None and np.allclose(table, own, atol=_ROUNDING):
             _logger.info("fixed positions of %d x %d patches are computed.", grid, grid)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from avit_jax.errors import UserError
-from avit_jax.pretrained import npz, transformers_names
+from avit_jax.pretrained import facebook_names, npz, transformers_names
 from avit_jax.pretrained.arrays import as_arrays
 from avit_jax.pretrained.wrappers import unwrapped
 
@@ -24,8 +24,8 @@ def timm_named(
     """Weights as NumPy arrays under timm's names; unknown names stay as they are.
 
     Args:
-        state_dict: arrays of NumPy, JAX or torch under the names of timm, of transformers or of
-          google-research/vision_transformer, in whatever wrappers.
+        state_dict: arrays of NumPy, JAX or torch under the names of timm, of Facebook's files, of
+          transformers or of google-research/vision_transformer, in whatever wrappers.
         num_heads: of the model they are for.
         wanted: names in timm of that model's parameters.
 
@@ -37,7 +37,7 @@ def timm_named(
         return npz.to_timm(arrays, num_heads=num_heads)
     if transformers_names.is_transformers(arrays):
         return transformers_names.to_timm(arrays)
-    return arrays
+    return facebook_names.to_timm(arrays)
 
 
 def in_layout(state_dict: Mapping[str, np.ndarray], layout: str) -> dict[str, np.ndarray]:

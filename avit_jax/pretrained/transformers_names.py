@@ -1,4 +1,4 @@
-"""Names of Hugging Face's package transformers for ViT and DeiT, in both directions.
+"""Names of Hugging Face's package transformers for ViT and DeiT, in both directions; DINOv2's read.
 
 Weights on the hub, and what `save_pretrained` writes in any version, have the names of version 4
 (`vit.encoder.layer.0.attention.attention.query`); the modules of version 5 are called otherwise
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from avit_jax.errors import UserError
+from avit_jax.models.shape import Shape
 from avit_jax.pretrained.query_key_value import apart, joined
 from avit_jax.pretrained.wrappers import warn_left_out
 
@@ -49,14 +50,31 @@ _BLOCKS = {
     },
 }
 LAYOUTS = tuple(_BLOCKS)
+# Only read: of DINOv2, whose attention is called as that of the others, or as version 5's modules.
+_DINOV2 = {
+    "encoder.layer.{}.norm1": "norm1",
+    "encoder.layer.{}.attention.q_proj": "attn.query",
+    "encoder.layer.{}.attention.k_proj": "attn.key",
+    "encoder.layer.{}.attention.v_proj": "attn.value",
+    "encoder.layer.{}.attention.o_proj": "attn.proj",
+    "encoder.layer.{}.layer_scale1": "ls1",
+    "encoder.layer.{}.norm2": "norm2",
+    "encoder.layer.{}.mlp.fc1": "mlp.fc1",
+    "encoder.layer.{}.mlp.fc2": "mlp.fc2",
+    "encoder.layer.{}.layer_scale2": "ls2",
+}
+_LEAVES = {"lambda1": "gamma"}
 _HEADS = {"head": ("classifier", "cls_classifier"), "head_dist": ("distillation_classifier",)}
-# Only read, in case a version writes it so.
-_ALSO = {"embeddings.patch_embedding": "patch_embed.proj"}
+# Only read: in case a version writes it so, and of DINOv2.
+_ALSO = {
+    "embeddings.patch_embedding": "patch_embed.proj",
+    "embeddings.register_tokens": "reg_token",
+}
 _OURS = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
 def is_transformers(names: Mapping[str, object]) -> bool:
-    """Whether names are those of transformers' ViT or DeiT, without `vit.` or `deit.` in front."""
+    """Whether names are those of transformers' ViTs, without such as `vit.` in front."""
     return "embeddings.cls_token" in names and not any(n.startswith("blocks.") for n in names)
 
 
@@ -76,6 +94,7 @@ def to_timm(state_dict: Mapping[str, np.ndarray]) -> Arrays:
         for names in _BLOCKS.values()
         for ours, theirs in names.items()
     }
+    blocks |= {theirs.replace("{}", "#"): ours for theirs, ours in _DINOV2.items()}
     renamed: Arrays = {}
     unused = [n for n in state_dict if n.startswith("pooler.") or n == "embeddings.mask_token"]
     for name, array in state_dict.items():
@@ -85,6 +104,7 @@ def to_timm(state_dict: Mapping[str, np.ndarray]) -> Arrays:
         number = re.search(r"(?<=\.)\d+(?=\.)", module)
         pattern = re.sub(r"(?<=\.)\d+(?=\.)", "#", module, count=1)
         if number and pattern in blocks:
+            leaf = _LEAVES.get(leaf, leaf)
             renamed[f"blocks.{number[0]}.{blocks[pattern]}.{leaf}"] = array
         elif name in modules:
             renamed[modules[name]] = array
@@ -93,7 +113,33 @@ def to_timm(state_dict: Mapping[str, np.ndarray]) -> Arrays:
         else:
             renamed[name] = array
     warn_left_out("read by no classifier of transformers", unused)
-    return joined(renamed)
+    return joined(_without_joint_classifier(renamed))
+
+
+def _without_joint_classifier(state_dict: Arrays) -> Arrays:
+    """Without DINOv2's classifier, which reads class token and mean of the patches side by side."""
+    width = np.shape(state_dict["cls_token"])[-1:]
+    if np.shape(state_dict.get("head.weight"))[-1:] != tuple(2 * channels for channels in width):
+        return state_dict
+    own = ["head.weight", "head.bias"]
+    warn_left_out("a classifier of class token and mean of the patches together", own)
+    return {name: array for name, array in state_dict.items() if name not in own}
+
+
+def refuse_other_tokens(shape: Shape) -> None:
+    """Raises UserError for a model whose tokens are not those of transformers' ViT and DeiT."""
+    tokens = {
+        "num_class_tokens": (shape.num_class_tokens, 1),
+        "num_registers": (shape.num_registers, 0),
+        "pool": (shape.pool, "token"),
+        "pos_embed_prefix": (shape.pos_embed_prefix, True),
+    }
+    for name, (found, theirs) in tokens.items():
+        if found != theirs:
+            raise UserError(
+                f"{name} is {found!r}, but transformers' ViT and DeiT have {theirs!r}: write these "
+                "weights in timm's names (layout='timm')."
+            )
 
 
 def from_timm(state_dict: Mapping[str, np.ndarray], layout: str) -> Arrays:

@@ -27,7 +27,7 @@ from avit_jax.training.step import (
     make_train_step,
 )
 from avit_jax.training.stepping import StepsOnAllRows, StepsOnLiveRows
-from avit_jax.training.teacher import make_teacher, refuse_attention
+from avit_jax.training.teacher import make_teacher, refuse_on_rows
 
 
 class Optimization:
@@ -64,7 +64,7 @@ class Optimization:
         )
         if self.recipe.on_live_rows:
             model.check_learns_on_rows()
-            refuse_attention(self.recipe.teacher)
+            refuse_on_rows(self.recipe.teacher, model.shape)
         self.images = train.batch_size // train.accumulation
         self._steps: dict[tuple[Mesh, tuple[int, ...] | None], TrainStep] = {}
         self.schedule: optax.Schedule = optimizers.learning_rate(

@@ -39,15 +39,26 @@ def make_teacher(named: defaults.Teacher, student: Model) -> Teacher | None:
             f"student at {student.shape.image_size}: write --config.model.image_size "
             f"{shape.image_size}, or name another teacher."
         )
+    if named.features and not (shape.num_class_tokens and student.shape.num_class_tokens):
+        raise UserError(
+            "config.teacher.attention and hidden compare class tokens, and num_class_tokens is 0 "
+            "in the student or the teacher: write 0 for both, or num_class_tokens 1."
+        )
     return Teacher(zoo.plain_model(shape), named)
 
 
-def refuse_attention(teacher: Teacher | None) -> None:
-    """A teacher of a training on live rows may not be asked what its tokens attend to.
+def refuse_on_rows(teacher: Teacher | None, student: Shape) -> None:
+    """A teacher may not be asked for what a training of `student` on live rows does not form.
 
     Raises:
         UserError: it is.
     """
+    if teacher is not None and teacher.distillation.hidden and student.averages:
+        raise UserError(
+            "config.train.rows is 'live', where a model that averages its patches keeps no states "
+            "of its class token that a teacher's could be held against: write "
+            "--config.teacher.hidden 0, or leave train.rows at 'all'."
+        )
     if teacher is not None and teacher.distillation.attention:
         raise UserError(
             "config.train.rows is 'live', where no map of attention is formed that a teacher's "

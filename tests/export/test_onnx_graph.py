@@ -31,6 +31,7 @@ def answers(graph, images):
     [
         ("avit", "masked", {"distilled": True, "method": {"gate_scale": 4.0, "gate_center": 0.0}}),
         ("dense", "dense", {"qkv_bias": False, "norm": "rmsnorm", "pos_embed": "rope_2d"}),
+        ("dense", "dense", {"num_class_tokens": 2, "num_registers": 2, "class_token_merge": "sum"}),
         (
             "avit",
             "masked",
@@ -40,9 +41,18 @@ def answers(graph, images):
             "avit",
             "masked",
             {
+                "pool": "avg",
+                "num_registers": 1,
+                "pos_embed_prefix": False,
+                "method": {"gate_scale": 4.0, "gate_center": 0.0},
+            },
+        ),
+        (
+            "avit",
+            "masked",
+            {
                 "attention": "linear",
                 "qk_norm": True,
-                "norm": "rmsnorm",
                 "layer_scale": 0.5,
                 "norm": "instancenorm",
                 "method": {"gate_scale": 4.0, "gate_center": 0.0},

@@ -49,7 +49,6 @@ def of_blocks(*names):
         (OURS | {"patch_embed.proj.weight": zeros(24, 1, 8, 8)}, r"for grey images \(1 channel\)"),
         (OURS | {"patch_embed.proj.weight": zeros(24, 4, 8, 8)}, "for images of 4 channels"),
         (OURS | {"patch_embed.proj.weight": zeros(24, 3, 4, 8)}, "patches of 4 x 8 pixels"),
-        (OURS | {"pos_embed": zeros(1, 16, 24)}, "of 16 patches and of no class token"),
         (OURS | {"pos_embed": zeros(1, 61, 24)}, "of 60 patches, which is no square grid"),
         (OURS | {"pos_embed": zeros(17, 24)}, r"are a table \(17, 24\): reshape it"),
         (without("attn.proj.bias", "fc1.weight"), "a part of them is missing: take the whole file"),

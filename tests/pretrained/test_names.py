@@ -160,14 +160,14 @@ def test_missing_unknown_and_misshapen_names_are_counted_with_examples(upstream)
         "blocks.2.norm1.bias": np.zeros(24),
         "blocks.3.norm1.bias": np.zeros(24),
         "head.weight": np.zeros((1000, 24)),
-        "pos_embed": np.zeros((1, 196, 24)),
+        "pos_embed": np.zeros((1, 195, 24)),
     }
     with pytest.raises(ValueError, match="do not fit the model") as refusal:
         model_of().from_torch(broken)
     for problem in (
         "2 of 32 names missing: blocks.1.attn.qkv.bias, cls_token",
         "2 unknown: blocks.2.norm1.bias, ...",
-        "2 of another shape: head.weight (1000, 24) for (5, 24), pos_embed (1, 196, 24) for (1",
+        "2 of another shape: head.weight (1000, 24) for (5, 24), pos_embed (1, 195, 24) for (1",
     ):
         assert problem in str(refusal.value)
 

@@ -96,20 +96,22 @@ def compact(
     last = shape.depth - 1
     tokens = network.embed(images)
     space = packed_halves.start(tokens, plan)
-    (tokens, space), record = lax.scan(layer, (tokens, space), jnp.arange(last))
-    block, choice = choose(tokens, last)
-    attend, feed = decisions.gates(settings, choice)
-    half = work(attend, 0, exists, shape)
-    rows = packed_halves.rows_of(half.live, half.heads, len(space.mixed))
-    answer, known = packed_halves.attend_last(
-        block, tokens, space, rows, plan, effect=effect, prefix=shape.num_prefix_tokens
-    )
-    # Prefix tokens are few and always selected, so here masks are cheaper than packing.
-    answer = block.feed(answer, gates=feed.replace(selected=None), statistics=known)
-    record = {kind: jnp.concatenate([record[kind], choice[kind][None]]) for kind in choice}
-    usage = decisions.usage(settings, record, (shape.depth, *tokens.shape[:2]))
+    layers = jnp.arange(shape.depth if shape.averages else last)
+    (tokens, space), record = lax.scan(layer, (tokens, space), layers)
+    if not shape.averages:
+        block, choice = choose(tokens, last)
+        attend, feed = decisions.gates(settings, choice)
+        half = work(attend, 0, exists, shape)
+        rows = packed_halves.rows_of(half.live, half.heads, len(space.mixed))
+        tokens, known = packed_halves.attend_last(
+            block, tokens, space, rows, plan, effect=effect, prefix=shape.num_last_tokens
+        )
+        # Answer tokens are few and always selected, so here masks are cheaper than packing.
+        tokens = block.feed(tokens, gates=feed.replace(selected=None), statistics=known)
+        record = {kind: jnp.concatenate([record[kind], choice[kind][None]]) for kind in choice}
+    usage = decisions.usage(settings, record, (shape.depth, len(images), shape.num_tokens))
     return Output(
-        logits=network.readout(answer).mean(0),
+        logits=network.readout(network.read(tokens)).mean(0),
         usage=(usage.replace(tokens=usage.tokens & exists[:, None]),),
     )
 

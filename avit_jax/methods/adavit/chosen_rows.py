@@ -38,13 +38,14 @@ def static(
         images: `[B, H, W, 3]`, normalised.
         exists: `[B]` bool; images that only fill up the batch are False and take no rows.
         capacities: rows of each half, attention and MLP of one block after the other. A half that
-            has rows for every token runs whole. In the last block the MLP is that of prefix tokens.
+            has rows for every token runs whole. In the last block the MLP is that of answer
+            tokens, if they are all that is read.
         settings: of AdaViT.
 
     Returns:
         `logits`, `usage` and `fits`.
     """
-    shape, prefix = network.shape, network.shape.num_prefix_tokens
+    shape, answers = network.shape, network.shape.num_last_tokens
     per_layer = network.policies.per_layer() if settings.chosen else {}
     tokens, fits, record = network.embed(images), jnp.bool_(True), []
     batch, num_tokens, _ = tokens.shape
@@ -52,17 +53,20 @@ def static(
     for index in range(shape.depth):
         # Or each block's kernels would compute again what led to it.
         tokens = jax.lax.optimization_barrier(tokens)
-        block, last = layer_at(network.blocks, index), index == shape.depth - 1
+        block = layer_at(network.blocks, index)
+        last = index == shape.depth - 1 and not shape.averages
         normed = of_images(block.norm1, tokens)
         policy = policies.at(per_layer, index)
-        _, choice = decisions.decide(settings, tokens, normed, policy, prefix=prefix)
+        _, choice = decisions.decide(
+            settings, tokens, normed, policy, prefix=shape.num_prefix_tokens
+        )
         record.append(choice)
         attend, feed = decisions.gates(settings, choice)
         attended, fed = (
             work(gates, half, exists, shape).live for half, gates in enumerate((attend, feed))
         )
-        if last:  # prefix tokens are always selected
-            fed, feed = fed[:, :prefix], feed.replace(selected=None)
+        if last:  # answer tokens are always selected
+            fed, feed = fed[:, :answers], feed.replace(selected=None)
         rows, fed_rows = (
             row_halves.rows_of(live, capacity)
             for live, capacity in zip(
@@ -72,7 +76,7 @@ def static(
         fits = fits & (attended <= rows.held).all() & (fed <= fed_rows.held).all()
         if last:
             tokens, known = row_halves.attend_last(
-                block, tokens, rows, attended, gates=attend, normed=normed, prefix=prefix
+                block, tokens, rows, attended, gates=attend, normed=normed, prefix=answers
             )
         else:
             tokens = row_halves.attend(block, tokens, rows, attended, gates=attend, normed=normed)
@@ -80,7 +84,7 @@ def static(
     stacked = {kind: jnp.stack([choice[kind] for choice in record]) for kind in record[0]}
     usage = decisions.usage(settings, stacked, (shape.depth, batch, num_tokens))
     return Output(
-        logits=network.readout(tokens).mean(0),
+        logits=network.readout(network.read(tokens)).mean(0),
         usage=(usage.replace(tokens=usage.tokens & exists[:, None]),),
         fits=jnp.broadcast_to(fits, exists.shape),
     )

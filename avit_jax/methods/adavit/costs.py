@@ -38,7 +38,7 @@ def rows(shape: Shape, usage: Usage) -> np.ndarray:
             for half in (0, 1)
         ]
     )
-    wanted[-1] = np.minimum(wanted[-1], shape.num_prefix_tokens)
+    wanted[-1] = np.minimum(wanted[-1], shape.num_last_tokens)
     return wanted
 
 
@@ -48,7 +48,7 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
     Linear layers run on all rows of a buffer, attention on all places of an image, those of dropped
     heads included. The kernel that leaves places out runs where rows are moved.
     """
-    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
+    dim, prefix = shape.embed_dim, shape.num_last_tokens
     wanted = rows(shape, usage).astype(np.float64)
     batch = wanted.shape[1]
     everything = np.full(2 * shape.depth, batch * shape.num_tokens)
@@ -59,10 +59,11 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
         moved = filled[::2] < everything[::2]
         asking = np.where(moved[:, None], wanted[::2], asking)
     halves = 4.0 * filled[::2] * dim**2 + mixing(shape, asking, asking).sum(1)
-    # The last block's queries are those of prefix tokens, whose keys are masked, whatever runs.
+    # The last block's queries are those of answer tokens, whose keys are masked, whatever runs.
     last = 2.0 * (filled[-2] + batch * prefix) * dim**2
     last += batch * mixing(shape, prefix, shape.num_tokens)
-    total = halves.sum() if is_over_tokens(shape.norm) else halves[:-1].sum() + last
+    whole = shape.averages or is_over_tokens(shape.norm)
+    total = halves.sum() if whole else halves[:-1].sum() + last
     total += mlp(shape, filled[1::2]).sum()
     return float(total + batch * (embedding(shape) + readout(shape))) / GIGA
 
@@ -70,11 +71,11 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...]) -> flo
 def _layer(shape: Shape, usage: Usage, plan: Plan, layer: int, group: np.ndarray) -> float:
     """One block on one group of images."""
     halves = [_work(shape, usage, layer, group, half) for half in (0, 1)]
-    if layer == shape.depth - 1:
+    if layer == shape.depth - 1 and not shape.averages:
         attend = _last_attention(shape, halves[0][0], usage.head_effect, plan)
         if is_over_tokens(shape.norm):
             attend = _attention(shape, *halves[0], plan)
-        return attend + len(group) * mlp(shape, shape.num_prefix_tokens)
+        return attend + len(group) * mlp(shape, shape.num_last_tokens)
     if is_worth_it_whole([counts for counts, _ in halves], shape.num_tokens):
         return len(group) * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
     return _attention(shape, *halves[0], plan) + mlp(shape, plan.rows_run(halves[1][0].sum()))
@@ -106,8 +107,8 @@ def _attention(shape: Shape, counts: np.ndarray, heads: np.ndarray, plan: Plan) 
 
 
 def _last_attention(shape: Shape, counts: np.ndarray, effect: str, plan: Plan) -> float:
-    """The last block's, for prefix tokens only; their values, too, if heads hand them on."""
-    rows, dim, prefix = plan.rows_run(counts.sum()), shape.embed_dim, shape.num_prefix_tokens
+    """The last block's, for answer tokens only; their values, too, if heads hand them on."""
+    rows, dim, prefix = plan.rows_run(counts.sum()), shape.embed_dim, shape.num_last_tokens
     size = min(plan.attention_images, len(counts))
     padded = plan.padded_lengths(counts, size)
     # Queries and projection; keys and values of the prefix once more where values are handed on.

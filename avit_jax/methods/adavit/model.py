@@ -74,6 +74,11 @@ class Model(base.Model):
                     f"{name} is {getattr(self.settings, name)}, but the model has "
                     f"{self.shape.depth} blocks: write 0 to {self.shape.depth - 1}."
                 )
+        if not self.shape.num_class_tokens:
+            raise UserError(
+                "AdaViT's policies over heads and halves read the class token, and "
+                "num_class_tokens is 0: write 1 or more (pool = avg may stay)."
+            )
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """The backbone, with `policies` beside its blocks."""
@@ -147,7 +152,7 @@ class Model(base.Model):
         x, record = scan_layers(
             layer, network.blocks, tokens, inputs, remat=shape.remat, unrolled=shape.unrolled
         )
-        heads = network.readout(x)
+        heads = network.readout(network.read(x))
         usage = decisions.usage(settings, record, (shape.depth, *tokens.shape[:2]))
         penalties, metrics = self.penalties(record, call.progress)
         return Output(

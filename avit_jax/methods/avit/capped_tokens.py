@@ -16,10 +16,11 @@ from jax import Array
 from avit_jax.errors import UserError
 from avit_jax.execution.dense import last_block
 from avit_jax.execution.plan import Plan
-from avit_jax.methods.avit import halting
+from avit_jax.methods.avit import answers, halting
 from avit_jax.methods.avit.rules import Rules, behind
 from avit_jax.models.backbone import Backbone
 from avit_jax.models.functional import layer_at
+from avit_jax.models.shape import Shape
 from avit_jax.types import Gates, Output, Usage
 
 
@@ -43,30 +44,30 @@ def capped(
     """
     shape = network.shape
     capacities = _check(plan, shape.num_prefix_tokens)
-    prefix = shape.num_prefix_tokens
     tokens = network.embed(images, dtype=halting.STREAM)
     batch = tokens.shape[0]
     index = jnp.broadcast_to(jnp.arange(shape.num_tokens), tokens.shape[:2])
     state = halting.start(tokens.shape[:2])
     state = state.replace(live=jnp.broadcast_to(exists[:, None], state.live.shape))
-    answer = jnp.zeros((batch, prefix, tokens.shape[2]), jnp.float32)
+    answer = answers.nothing(shape, batch)
     lives, drops = [], []
 
+    whole = rules.layers if shape.averages else rules.layers - 1
     # Layers with the same capacity are one scan: a program as small as its distinct capacities.
-    for capacity, group in itertools.groupby(range(rules.layers - 1), capacities.__getitem__):
+    for capacity, group in itertools.groupby(range(whole), capacities.__getitem__):
         layers = list(group)
-        tokens, index, state, dropped = _shrink(tokens, index, state, capacity, prefix)
+        tokens, index, state, dropped = _shrink(shape, tokens, index, state, capacity)
 
         def layer(carry: tuple, number: Array, index: Array = index) -> tuple[tuple, Array]:
             tokens, state, answer = carry
             block = layer_at(network.blocks, number)
-            live = _running(state, prefix)
+            live = answers.running(shape, state.live)
             gates = Gates(tokens=live)
             tokens = block.attend(tokens, gates=gates, positions=index)
             tokens = block.feed(tokens, gates=gates)
             score = rules.score(tokens, number)
             state, weight = rules.step(state.replace(live=live), score, number, index)
-            answer = answer + halting.contribution(live, weight, tokens[:, :prefix])
+            answer = answer + answers.gained(shape, live, weight, tokens[:, shape.read])
             return (tokens, state.replace(live=state.live & live), answer), live
 
         (tokens, state, answer), live = jax.lax.scan(
@@ -75,19 +76,21 @@ def capped(
         lives.append(_at_their_places(live, index, shape.num_tokens))
         drops += [dropped, *([jnp.zeros_like(dropped)] * (len(layers) - 1))]
 
-    final = rules.layers - 1
-    tokens, index, state, dropped = _shrink(tokens, index, state, capacities[final], prefix)
-    live = _running(state, prefix)
-    block = layer_at(network.blocks, final)
-    states = last_block(block, tokens, prefix=prefix, live=live, positions=index)
-    _, weight = rules.step(state.replace(live=live), jnp.zeros(live.shape), final, index)
-    answer = answer + halting.contribution(live, weight, states)
-    lives = jnp.concatenate([*lives, _at_their_places(live[None], index, shape.num_tokens)])
+    if not shape.averages:
+        final = rules.layers - 1
+        tokens, index, state, dropped = _shrink(shape, tokens, index, state, capacities[final])
+        live = answers.running(shape, state.live)
+        block, front = layer_at(network.blocks, final), shape.num_last_tokens
+        states = last_block(block, tokens, prefix=front, live=live, positions=index)
+        _, weight = rules.step(state.replace(live=live), jnp.zeros(live.shape), final, index)
+        answer = answer + answers.gained(shape, live, weight, states)
+        lives.append(_at_their_places(live[None], index, shape.num_tokens))
+        drops.append(dropped)
     heads = network.readout(answer)
     return Output(
         logits=heads.mean(0),
-        usage=(Usage(tokens=behind(lives, shape.depth)),),
-        aux={"dropped": behind(jnp.stack([*drops, dropped]), shape.depth)},
+        usage=(Usage(tokens=behind(jnp.concatenate(lives), shape.depth)),),
+        aux={"dropped": behind(jnp.stack(drops), shape.depth)},
     )
 
 
@@ -106,18 +109,14 @@ def _check(plan: Plan, prefix: int) -> tuple[int, ...]:
     return tuple(max(capacity, prefix) for capacity in capacities)
 
 
-def _running(state: halting.Halting, prefix: int) -> Array:
-    return state.live & state.live[:, :prefix].any(1, keepdims=True)
-
-
 def _shrink(
-    tokens: Array, index: Array, state: halting.Halting, capacity: int, prefix: int
+    shape: Shape, tokens: Array, index: Array, state: halting.Halting, capacity: int
 ) -> tuple[Array, Array, halting.Halting, Array]:
     """Keep `capacity` tokens of each image: the prefix, then those with most left to spend."""
-    live = _running(state, prefix)
+    live = answers.running(shape, state.live)
     capacity = min(capacity, tokens.shape[1])
     need = jnp.where(live, 1.0 - state.cumulative, -jnp.inf)
-    need = need.at[:, :prefix].set(jnp.inf)
+    need = need.at[:, : shape.num_prefix_tokens].set(jnp.inf)
     _, chosen = jax.lax.top_k(need, capacity)
     chosen = jnp.sort(chosen, axis=1)  # the prefix stays in front
 

@@ -33,14 +33,15 @@ def compact_gmacs(
     filled = filled_up(batch, plan.images)
     counts = np.pad(counts, ((0, 0), (0, filled - batch)))
     whole = attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens)
-    whole_layers = layers if shown else layers - 1
+    all_whole = bool(shown) or shape.averages
+    whole_layers = layers if all_whole else layers - 1
     total = 0.0
     for group in np.split(counts, -(-batch // plan.images), axis=1):
         # Until the first token of the group halts, layers run as in dense execution.
         untouched = int((group == shape.num_tokens).all(1).cumprod().sum())
         untouched = min(untouched, whole_layers)
         total += untouched * group.shape[1] * whole
-        if untouched == layers - 1 and not shown:  # the last one, too
+        if untouched == layers - 1 and not all_whole:  # the last one, too
             total += group.shape[1] * last_block(shape, shape.num_tokens)
             continue
         for layer in range(untouched, layers):
@@ -66,19 +67,21 @@ def static_gmacs(shape: Shape, usage: Usage, capacities: tuple[int, ...], *, lay
     if shape.ragged_attention:
         lengths = np.asarray([0, *image_rows.sizes(image_rows.aligned(num_tokens))])
         counts = lengths[np.searchsorted(lengths, counts)]
-    dim, prefix = shape.embed_dim, shape.num_prefix_tokens
+    dim, front = shape.embed_dim, shape.num_answer_tokens
     rows, asking = np.asarray(capacities), counts.astype(np.float64)
     halves = 4.0 * rows * dim**2 + mixing(shape, asking, asking).sum(1)
-    whole = halves[:-1].sum() + mlp(shape, rows[:-1]).sum()
-    queries = image_rows.aligned(prefix) if shape.ragged_attention else prefix
+    total = halves[:-1].sum() + mlp(shape, rows[:-1]).sum()
+    total += batch * (embedding(shape) + readout(shape))
+    if shape.averages:
+        return (total + halves[-1] + mlp(shape, rows[-1])) / GIGA
+    queries = image_rows.aligned(front) if shape.ragged_attention else front
     last = 2.0 * capacities[-1] * dim**2 + mixing(shape, queries, counts[-1]).sum()
     if shape.ragged_attention:
         last += capacities[-1] * dim**2
-    last += batch * 2.0 * prefix * dim**2
+    last += batch * 2.0 * front * dim**2
     if is_over_tokens(shape.norm):
         last = halves[-1]
-    last += batch * mlp(shape, prefix)
-    return (whole + last + batch * (embedding(shape) + readout(shape))) / GIGA
+    return (total + last + batch * mlp(shape, front)) / GIGA
 
 
 def _executed_layer(shape: Shape, live: np.ndarray, plan: Plan, relations: bool) -> float:
@@ -95,14 +98,14 @@ def _executed_attention(shape: Shape, live: np.ndarray, plan: Plan) -> float:
 
 
 def _executed_last(shape: Shape, live: np.ndarray, plan: Plan) -> float:
-    """The last layer, where only prefix tokens are wanted."""
-    dim, prefix, (size, padded, rows, answers) = (
-        shape.embed_dim, shape.num_prefix_tokens, _padded(live, plan)
+    """The last layer, where only answer tokens are wanted."""
+    dim, front, (size, padded, rows, answers) = (
+        shape.embed_dim, shape.num_answer_tokens, _padded(live, plan)
     )  # fmt: skip
     if is_over_tokens(shape.norm):
-        return _executed_attention(shape, live, plan) + answers * mlp(shape, prefix)
-    fixed = answers * (prefix * 2.0 * dim * dim + mlp(shape, prefix))
-    return 2.0 * rows * dim * dim + size * mixing(shape, prefix, padded).sum() + fixed
+        return _executed_attention(shape, live, plan) + answers * mlp(shape, front)
+    fixed = answers * (front * 2.0 * dim * dim + mlp(shape, front))
+    return 2.0 * rows * dim * dim + size * mixing(shape, front, padded).sum() + fixed
 
 
 def _padded(live: np.ndarray, plan: Plan) -> tuple[int, np.ndarray, float, int]:

@@ -20,7 +20,7 @@ from jax import Array
 
 from avit_jax.errors import UserError
 from avit_jax.execution.row_block import StochasticDepth
-from avit_jax.methods.avit import halting, live_rows
+from avit_jax.methods.avit import answers, halting, live_rows
 from avit_jax.methods.avit.penalties import penalties
 from avit_jax.methods.avit.rules import Rules
 from avit_jax.methods.forward import Call, RowCapacities, embed, layer_inputs
@@ -83,7 +83,12 @@ def forward(
     depth = _stochastic_depth(shape, call, len(images))
     whole, first, second, third = map(images_at, (None, 0, 1, 2))
     outputs = live_rows.Ran(
-        answer=first, prefix=second, live=second, weights=second, state=first, fits=first
+        answer=first,
+        states=None if shape.averages else second,
+        live=second,
+        weights=second,
+        state=first,
+        fits=first,
     )
     drawn = depth and StochasticDepth(kept=third, rate=whole)
     placed = dataclasses.replace(rules, strength=whole, offsets=whole, content=first)
@@ -95,7 +100,7 @@ def forward(
     heads = network.readout(ran.answer)
     record = {"weights": ran.weights}
     weighted, metrics = penalties(shape, model.settings, record, ran.state, rules.strength)
-    unfinished = ran.live & ran.live[:, :, : shape.num_prefix_tokens].any(-1, keepdims=True)
+    unfinished = answers.running(shape, ran.live)
     counts = ran.live.sum(-1, dtype=jnp.int32).reshape(shape.depth, rows.mesh.size, -1).sum(-1)
     return Output(
         logits=heads.mean(0),
@@ -103,7 +108,7 @@ def forward(
         fits=jnp.broadcast_to(ran.fits.all(), len(images)),
         penalties=weighted,
         metrics=metrics | {"halted": (~unfinished).mean(dtype=jnp.float32)},
-        aux={"live_rows": counts.max(1)} | ({"features": ran.prefix} if call.features else {}),
+        aux={"live_rows": counts.max(1)} | ({"features": ran.states} if call.features else {}),
     )
 
 

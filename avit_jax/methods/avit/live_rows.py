@@ -16,7 +16,7 @@ from avit_jax.execution import layout as layouts
 from avit_jax.execution import row_block
 from avit_jax.execution.packing import pack
 from avit_jax.execution.row_block import StochasticDepth
-from avit_jax.methods.avit import halting
+from avit_jax.methods.avit import answers, halting
 from avit_jax.methods.avit.rules import Rules, behind
 from avit_jax.models.block import Block
 from avit_jax.models.functional import layer_at
@@ -29,8 +29,9 @@ class Ran:
     """What came of a batch.
 
     Attributes:
-        answer: `[B, prefix, D]` float32, weighted means of the prefix tokens' states.
-        prefix: `[L, B, prefix, D]`, those states behind each layer, 0 where they had halted.
+        answer: `[B, num_read, D]` float32, what the classifiers read.
+        states: `[L, B, answers, D]`, of class and distillation tokens behind each layer, 0 where
+            they had halted; `None` of a model that averages patches.
         live: `[L, B, N]` bool, tokens that each layer ran.
         weights: `[L, B, N]` float32, of each layer's states in the tokens' outputs.
         state: behind the last layer.
@@ -38,7 +39,7 @@ class Ran:
     """
 
     answer: Array
-    prefix: Array
+    states: Array | None
     live: Array
     weights: Array
     state: halting.Halting
@@ -66,23 +67,22 @@ def run(
         capacities: rows of each layer, which do not rise. Where a layer has as many as the one
             before, nothing moves, and tokens that have halted are left where they are.
         rules: of halting.
-        finished_leave: whether tokens stop where the prefix tokens of their image have halted,
+        finished_leave: whether tokens stop where all that are read of their image have halted,
             because nobody asks for more than the answer.
         depth: draws of a training with stochastic depth, with a layer axis in front.
     """
-    batch, num_tokens, dim = tokens.shape
-    prefix = shape.num_prefix_tokens
+    batch, num_tokens, _ = tokens.shape
     aligned = shape.ragged_attention
     layout = layouts.every_token(batch, num_tokens, aligned=aligned)
     rows = layouts.whole_rows(tokens, layout)
     state = halting.start((batch, num_tokens))
-    answer = jnp.zeros((batch, prefix, dim), jnp.float32)
+    answer = answers.nothing(shape, batch)
     fits, fronts, lives, weights = jnp.bool_(True), [], [], []
     run_block = jax.checkpoint(row_block.run) if shape.remat else row_block.run
     for index in range(rules.layers):
         live = state.live & exists[:, None]
         if finished_leave:
-            live = live & live[:, :prefix].any(1, keepdims=True)
+            live = answers.running(shape, live)
         # Rows of a whole layout may stay, and be masked; once they lie packed, kernels see to it.
         if capacities[index] < layout.rows or (aligned and not layout.whole):
             packing = pack(live, align=ALIGN if aligned else 1)
@@ -93,23 +93,29 @@ def run(
         fits = fits & (live <= layout.held).all()
         block, last = layer_at(blocks, index), index == rules.layers - 1
         drawn = jax.tree.map(lambda leaf, index=index: leaf[index], depth)
-        if last:
-            score = jnp.zeros(live.shape, jnp.float32)
-            front = row_block.run_last(block, rows, layout, live, prefix=prefix, depth=drawn)
+        score, front = jnp.zeros(live.shape, jnp.float32), None
+        if last and not shape.averages:
+            count = shape.num_answer_tokens
+            front = row_block.run_last(block, rows, layout, live, prefix=count, depth=drawn)
         else:
             rows = run_block(block, rows, layout, live, drawn)
+        if not last:
             score = layouts.as_tokens(rules.score(rows[None], index)[0], layout)
             score = jnp.where(live, score, 0.0)
-            front = layouts.front_tokens(rows, layout, prefix)
+            if not shape.averages:
+                front = layouts.front_tokens(rows, layout, shape.num_answer_tokens)
         state, weight = rules.step(state.replace(live=live), score, index)
         state = state.replace(live=state.live & live)
-        answer = answer + halting.contribution(live, weight, front)
-        fronts.append(jnp.where(live[:, :prefix, None], front, 0))
+        if shape.averages:
+            answer = answer + answers.gained_by_rows(shape, live, weight, rows, layout)
+        else:
+            answer = answer + answers.gained(shape, live, weight, front)
+            fronts.append(jnp.where(live[:, shape.read, None], front, 0))
         lives.append(live)
         weights.append(weight)
     return Ran(
         answer=answer,
-        prefix=behind(jnp.stack(fronts), shape.depth),
+        states=behind(jnp.stack(fronts), shape.depth) if fronts else None,
         live=behind(jnp.stack(lives), shape.depth),
         weights=behind(jnp.stack(weights), shape.depth),
         state=state,

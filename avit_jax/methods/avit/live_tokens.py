@@ -1,14 +1,15 @@
 """Compacted execution of methods whose tokens halt for good: halted tokens leave the buffers.
 
-Exact: a halted token is no key and is never read again, and only the prefix tokens' weighted means
-reach the head, so an image whose prefix tokens have halted is finished and leaves as a whole.
+Exact: a halted token is no key and is never read again, and only weighted means of the tokens that
+are read reach the head, so an image in which those have halted is finished and leaves as a whole.
 
 As long as no token of the group has halted, layers run as in dense execution, the last one too,
 which packing could only slow down. From then on the rows of several images are packed
 (`packed_block.py`); a single one takes the smallest length that holds it (`single_image.py`).
 
-An exit of a cascade that hands something over runs its last block for all live tokens. What a token
-hands over is kept from layer to layer, because its row is lost once it has halted.
+An exit of a cascade that hands something over, and a model that averages patches, run the last
+block for all live tokens. What a token hands over is kept from layer to layer, because its row is
+lost once it has halted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from avit_jax.execution.between_exits import Given, whole_block
 from avit_jax.execution.dense import last_block
 from avit_jax.execution.packing import pack, unpack
 from avit_jax.execution.plan import Plan
-from avit_jax.methods.avit import halting
+from avit_jax.methods.avit import answers, halting
 from avit_jax.methods.avit.rules import Rules
 from avit_jax.methods.forward import Call, Reused
 from avit_jax.models.backbone import Backbone
@@ -52,26 +53,30 @@ def compact(
         `logits` and `usage`, and in `aux` what is shown.
     """
     shape = network.shape
-    prefix = shape.num_prefix_tokens
     final = rules.layers - 1
     blocks = packed_block if len(images) > 1 else single_image
     tokens = network.embed(images, dtype=halting.STREAM)
     everything = jnp.broadcast_to(exists[:, None], tokens.shape[:2])
-    whole_layers = rules.layers if call.shown else rules.layers - 1
+    all_whole = bool(call.shown) or shape.averages
+    whole_layers = rules.layers if all_whole else rules.layers - 1
     reused = call.reused or Reused()
 
     def given(layer: Array | int) -> Given:
         return Given(layer=layer, extra=reused.extra, bias=reused.bias)
 
     def account(
-        state: halting.Halting, live: Array, score: Array, layer: Array, front: Array, answer: Array
+        state: halting.Halting,
+        live: Array,
+        score: Array,
+        layer: Array,
+        states: Array,
+        answer: Array,
     ) -> tuple[halting.Halting, Array]:
         state, weight = rules.step(state.replace(live=live), score, layer)
-        return state, answer + halting.contribution(live, weight, front)
+        return state, answer + answers.gained(shape, live, weight, states)
 
     def running(state: halting.Halting) -> Array:
-        live = state.live & everything
-        return live & live[:, :prefix].any(1, keepdims=True)
+        return answers.running(shape, state.live & everything)
 
     def untouched(carry: tuple) -> Array:
         index, _, state, _, _ = carry
@@ -82,7 +87,7 @@ def compact(
         block = layer_at(network.blocks, index)
         tokens, scores = whole_block(block, tokens, scores, given(index), plan)
         score = rules.score(tokens, index)
-        state, answer = account(state, everything, score, index, tokens[:, :prefix], answer)
+        state, answer = account(state, everything, score, index, tokens[:, shape.read], answer)
         return index + 1, tokens, state, answer, scores
 
     def packed_layer(index: Array, carry: tuple) -> tuple:
@@ -91,7 +96,7 @@ def compact(
         after, block = pack(live), layer_at(network.blocks, index)
         buffers = blocks.run(block, buffers, before, after, plan, given(index))
         score = unpack(rules.score(buffers.tokens[None], index)[0], after)
-        rows = jnp.clip(after.rows()[:, :prefix], 0, buffers.tokens.shape[0] - 1)
+        rows = jnp.clip(after.rows()[:, shape.read], 0, buffers.tokens.shape[0] - 1)
         state, answer = account(state, live, score, index, buffers.tokens[rows], answer)
         if kept is not None:
             rows = jnp.clip(after.rows(), 0, buffers.tokens.shape[0] - 1)
@@ -115,10 +120,10 @@ def compact(
         last = last_block(
             block,
             tokens,
-            prefix=prefix,
+            prefix=front,
             live=running(state),
-            bias=here.of_queries(prefix),
-            extra=here.of_prefix(prefix),
+            bias=here.of_queries(front),
+            extra=here.of_prefix(front),
         )
         return last, state, answer, everywhere
 
@@ -127,12 +132,12 @@ def compact(
     ) -> tuple[Array, halting.Halting, Array, Array]:
         buffers, before, state, answer, lives, _ = packed_layers(tokens, state, answer, None)
         block, after = layer_at(network.blocks, final), pack(running(state))
-        last = blocks.run_last(block, buffers, before, after, plan, given(final), prefix=prefix)
+        last = blocks.run_last(block, buffers, before, after, plan, given(final), prefix=front)
         return last, state, answer, lives
 
     runs = jnp.arange(shape.depth) < rules.layers
     everywhere = jnp.broadcast_to(runs[:, None, None], (shape.depth, *everything.shape))
-    answer = jnp.zeros((*tokens.shape[:1], prefix, tokens.shape[2]), jnp.float32)
+    answer, front = answers.nothing(shape, len(images)), shape.num_last_tokens
     scores = None
     if "relations" in call.shown:
         pairs = (shape.num_heads, shape.num_tokens, shape.num_tokens)
@@ -140,7 +145,7 @@ def compact(
     first, tokens, state, answer, scores = jax.lax.while_loop(
         untouched, whole_layer, (0, tokens, halting.start(everything.shape), answer, scores)
     )
-    if call.shown:
+    if all_whole:
         buffers, _, _, answer, lives, kept = packed_layers(tokens, state, answer, scores)
         found = {"states": kept, "relations": buffers.relations}
         return Output(

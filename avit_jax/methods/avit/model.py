@@ -8,8 +8,9 @@ Yin et al., "A-ViT: Adaptive Tokens for Efficient Vision Transformer", CVPR 2022
 The class token obeys the same rule, and the answer is the score-weighted mean of its states.
 
 *Why compaction is exact:* a halted token enters no live token's attention, its own state is never
-read again, and only the class (and distillation) token's mean reaches the head. So halted tokens
-may be removed, and an image whose class and distillation tokens have halted is finished.
+read again, and only the means of tokens that the head reads reach it: those of the class (and
+distillation) tokens, or with average pooling those of the patches. So halted tokens may be removed,
+and an image of which all tokens that are read have halted is finished (`answers.py`).
 
 *Training:* the task loss plus `ponder_weight` * mean ponder (layers executed + remainder) plus
 `prior_weight` * KL(target depth distribution || mean score per layer).
@@ -30,6 +31,7 @@ from jax import Array
 from avit_jax.execution.plan import Plan
 from avit_jax.methods import base
 from avit_jax.methods.avit import (
+    answers,
     capped_tokens,
     costs,
     halting,
@@ -84,7 +86,7 @@ class Model(base.Model):
         if call.rows is not None:
             return learning.forward(self, network, images, call, call.rows)
         tokens = embed(network, images, call, dtype=halting.STREAM)
-        prefix = self.shape.num_prefix_tokens
+        shape = self.shape
         rules = self.rules(network, images, call)
 
         def layer(block: Block, carry, inputs: dict):
@@ -99,8 +101,8 @@ class Model(base.Model):
             x = block.feed(x, extra=inputs.get("extra"), **options)
             score = rules.score(x, inputs["index"])
             after, weight = rules.step(state, score, inputs["index"])
-            answer = answer + halting.contribution(state.live, weight, x[:, :prefix])
-            runs = state.live & state.live[:, :prefix].any(-1, keepdims=True)
+            answer = answer + answers.gained(shape, state.live, weight, x[:, shape.read])
+            runs = answers.running(shape, state.live)
             if kept is not None:
                 kept = jnp.where(runs[:, :, None], x, kept)
             record = {
@@ -116,12 +118,16 @@ class Model(base.Model):
                 record["relations"] = relations(scores(), runs, self.shape.dtype)
             return (x, after, answer, kept), record
 
-        nothing = jnp.zeros((*tokens.shape[:1], prefix, tokens.shape[2]), jnp.float32)
         shown = "states" in call.shown
         (_, state, answer, kept), record = scan_layers(
             layer,
             first_layers(network.blocks, rules.layers),
-            (tokens, halting.start(tokens.shape[:2]), nothing, tokens if shown else None),
+            (
+                tokens,
+                halting.start(tokens.shape[:2]),
+                answers.nothing(shape, len(images)),
+                tokens if shown else None,
+            ),
             jax.tree.map(lambda part: part[: rules.layers], layer_inputs(self.shape, call)),
             remat=self.shape.remat,
             unrolled=self.shape.unrolled,
@@ -129,7 +135,7 @@ class Model(base.Model):
         margin = rules.margin(record)
         record = {name: behind(part, self.shape.depth) for name, part in record.items()}
         mask = jnp.concatenate([record["mask"], state.live[None]])
-        ran = mask[:-1] & mask[:-1, :, :prefix].any(-1, keepdims=True)
+        ran = answers.running(shape, mask[:-1])
         heads = network.readout(answer)
         weighted, metrics = penalties(self.shape, self.settings, record, state, rules.strength)
         return Output(

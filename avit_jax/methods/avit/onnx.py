@@ -13,7 +13,7 @@ from avit_jax.models.functional import Params
 
 
 def blocks(graph: Any, params: Params, x: str, settings: Settings) -> tuple[str, list[str]]:
-    """The prefix tokens' means, and who was live in each layer; see `base.Model.blocks_as_onnx`.
+    """Means of tokens that are read, and each layer's live ones; see `base.Model.blocks_as_onnx`.
 
     A halted token is only left out as a key: what else becomes of it is never read.
     """
@@ -37,13 +37,13 @@ def blocks(graph: Any, params: Params, x: str, settings: Settings) -> tuple[str,
         cumulative = graph("Add", cumulative, score)
         goes_on = graph("Less", cumulative, threshold)
         halts = graph("And", live, graph("Greater", cumulative, threshold))
-        # Of the means only those of the prefix tokens are read.
+        # Only means of these tokens are read.
         running, goes_on_, halts_ = (
-            graph.as_float(graph.prefix(flags)) for flags in (live, goes_on, halts)
+            graph.as_float(graph.read(flags)) for flags in (live, goes_on, halts)
         )
-        spent = graph("Mul", graph.prefix(score), goes_on_)
+        spent = graph("Mul", graph.read(score), goes_on_)
         weight = graph("Add", graph("Mul", remainder, halts_), spent)
-        state = graph("Mul", graph("Unsqueeze", weight, [2]), graph.prefix(x))
+        state = graph("Mul", graph("Unsqueeze", weight, [2]), graph.read(x))
         answer, remainder = graph("Add", answer, state), graph("Sub", remainder, spent)
         unfinished = graph("ReduceMax", running, [1], keepdims=1)
         lives.append(graph("Mul", graph.as_float(live), unfinished))

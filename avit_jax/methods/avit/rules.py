@@ -187,8 +187,13 @@ def may_halt(shape: Shape, settings: Settings) -> np.ndarray:
 
     They obey `max_depth` all the same, and go on being keys for others until then.
     """
-    tokens = np.arange(shape.num_tokens)
-    return (settings.class_tokens_halt is not False) | (tokens >= shape.num_prefix_tokens)
+    answers, patches = settings.class_tokens_halt, shape.grid**2
+    if answers is None:
+        answers = shape.num_class_tokens == 1
+    return np.repeat(
+        [answers, settings.registers_halt, True],
+        [shape.num_answer_tokens, shape.num_registers, patches],
+    )
 
 
 def behind(per_layer: Array, depth: int) -> Array:

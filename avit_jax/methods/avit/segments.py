@@ -1,4 +1,4 @@
-"""Token halting cut between layers, for streams: an image whose prefix tokens have halted leaves.
+"""Token halting cut between layers, for streams: an image leaves when all that is read has halted.
 
 On a CPU the live tokens of a batch are packed at the beginning of each segment, elsewhere halted
 ones are masked, with the arithmetic of training either way.
@@ -19,7 +19,7 @@ from jax import Array
 from avit_jax.execution import packed_block
 from avit_jax.execution.packing import Packing, pack, unpack
 from avit_jax.execution.plan import Plan
-from avit_jax.methods.avit import halting
+from avit_jax.methods.avit import answers, halting
 from avit_jax.methods.avit.rules import rules_of
 from avit_jax.models import functional
 from avit_jax.models.backbone import Backbone
@@ -37,7 +37,7 @@ class State:
     Attributes:
         tokens: `[b, N, D]`, meaningful where they are live.
         halting: of every token.
-        answer: `[b, prefix, D]`, weighted states of the prefix tokens so far.
+        answer: `[b, num_read, D]`, what the classifiers read, so far.
         ran: `[b, L, N]` bool, tokens that ran in each layer.
         content: `[b]` uint32, of the images, see `Rules.content`.
     """
@@ -62,21 +62,20 @@ def _segment(
     model: Any, run: Any, layers: range, plan: Plan, params: Params, state: Any, exists: Array
 ) -> Passed:
     network = functional.bind(model.build, params)
-    prefix = model.shape.num_prefix_tokens
+    shape = model.shape
     if layers.start == 0:
         state = _start(model, network, state)
     rules = rules_of(model.shape, model.settings, network, content=state.content)
 
     def live(state: State) -> Array:
         """Tokens that run next, `[b, N]`: of images that are there and not finished."""
-        found = state.halting.live & exists[:, None]
-        return found & found[:, :prefix].any(1, keepdims=True)
+        return answers.running(shape, state.halting.live & exists[:, None])
 
     def account(index: Array, state: State, runs: Array, tokens: Array, score: Array) -> State:
         """The state behind a layer, of its tokens `[b, N, D]` and their scores `[b, N]`."""
         score = jnp.where(runs, score, 0.0)
         after, weight = rules.step(state.halting.replace(live=runs), score, index)
-        gained = halting.contribution(runs, weight, tokens[:, :prefix])
+        gained = answers.gained(shape, runs, weight, tokens[:, shape.read])
         return state.replace(
             tokens=tokens,
             halting=after,
@@ -98,11 +97,11 @@ def _segment(
 
 def _start(model: Any, network: Backbone, images: Array) -> State:
     tokens = network.embed(images, dtype=halting.STREAM)
-    batch, length, dim = tokens.shape
+    batch, length, _ = tokens.shape
     return State(
         tokens=tokens,
         halting=halting.start((batch, length)),
-        answer=jnp.zeros((batch, network.shape.num_prefix_tokens, dim), jnp.float32),
+        answer=answers.nothing(network.shape, batch),
         ran=jnp.zeros((batch, network.shape.depth, length), bool),
         content=model.rules(network, images).content,
     )

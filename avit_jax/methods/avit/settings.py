@@ -57,6 +57,8 @@ class Settings:
         halt_from: the first layer, from 1, whose scores count; those before are 0.
         class_tokens_halt: whether class tokens and the distillation token may halt before the last
           layer. `None` is as published: where there is one class token, it may.
+        registers_halt: whether registers may halt before the last layer. Nobody reads them, so they
+          end with their image in either case.
         spread: which neighbours on the patch grid a patch takes along when it halts by its own
           score: "none" (or "identity"), "nearby", "cross", "diagonal", "dilated" (or
           "dilated-isotropic"), "square", "isotropic", "circle" or "double_square" (or
@@ -88,6 +90,7 @@ class Settings:
     max_depth: int | None = _of_use(None)
     halt_from: int = _of_use(1)
     class_tokens_halt: bool | None = _of_use(None)
+    registers_halt: bool = _of_use(False)
     spread: str = _of_use("none")
     spread_share: float = _of_use(1.0)
     spread_decay: float = _of_use(0.0)

@@ -88,8 +88,10 @@ def patch_depths(model: Model, share: float, batch_size: int, *, seed: int = 0) 
 
 
 def tokens_of(model: Model, depth: np.ndarray) -> np.ndarray:
-    """`[L, B, N]` bool of patch depths, as in `Usage`; prefix tokens run to the end."""
-    prefix = np.full((len(depth), model.shape.num_prefix_tokens), model.shape.depth)
+    """`[L, B, N]` bool of patch depths, as in `Usage`; prefix tokens run to the image's end."""
+    shape = model.shape
+    ends = depth.max(1, keepdims=True) if shape.averages else np.full((len(depth), 1), shape.depth)
+    prefix = np.repeat(ends, shape.num_prefix_tokens, axis=1)
     layers = np.arange(model.shape.depth)[:, None, None]
     return np.concatenate([prefix, depth], axis=1)[None] > layers
 
@@ -105,7 +107,7 @@ def scripted_params(model: Model, params: Params) -> Params:
     embedding["bias"][0] = 0
     if "pos_embed" in params:
         params["pos_embed"][:, :, 0] = 0
-    for name in ("cls_token", "dist_token"):
+    for name in ("cls_token", "dist_token", "reg_token"):
         if name in params:
             params[name][:, :, 0] = _brightness(model, 1e-9)
     return params

@@ -65,7 +65,7 @@ def _leaf(
     if plain.shape == fresh.shape:
         return plain
     if path == "pos_embed":
-        return positions_for(plain, shape)
+        return positions_for(plain, shape, shape.num_prefix_places)
     if path in _EXTRA:
         result = np.array(fresh)
         result[:, : plain.shape[1]] = plain
