@@ -123,7 +123,7 @@ def run(
                 done.add(ended.name)
                 written = _write(grid, done)
                 print(_line(grid, ended.name, done, len(places)), flush=True)
-            elif ended.status == EXIT_PREEMPTED:
+            elif ended.status == EXIT_PREEMPTED or stop():  # SIGTERM may come before it listens
                 stopped.append(ended.name)
             else:
                 failed[ended.name] = last_words(ended.log)
