@@ -118,6 +118,12 @@ def test_another_seed_and_another_budget_go_on_with_what_is_there(folder):
     assert found["prior=gaussian,seed=1"] is State.MISSING
 
 
+def test_finished_cells_that_a_changed_study_has_no_more_are_said(folder):
+    changed = STUDY.__class__(**(vars(STUDY) | {"seeds": (1,)}))
+    listed = run.listing(run.Grid.of(changed, folder), jobs=1)
+    assert "finished cells are not in it any more and in no table (prior=gaussian,seed=0" in listed
+
+
 def test_a_stopped_study_says_how_to_go_on(folder, monkeypatch, tmp_path):
     found = study_in(tmp_path / "new", monkeypatch, gaussian=EXIT_PREEMPTED, laplace=EXIT_PREEMPTED)
     assert found.stopped == "stopped with 0 of 2 cells finished"
