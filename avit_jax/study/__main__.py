@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_INTERRUPTED)
     if failed:
         print(
-            f"avit_jax: {len(failed)} cells failed ({', '.join(failed)}): read the log.txt of "
-            "each; the same command tries them again.",
+            f"avit_jax: failed: {', '.join(failed)}; read the log.txt of each, and start the same "
+            "command to try them again.",
             file=sys.stderr,
         )
         sys.exit(EXIT_FAILED)

@@ -104,7 +104,8 @@ def estimate(seconds: Sequence[float], waiting: int, jobs: int) -> str:
         return f"{waiting} to come; none is finished that tells how long they take"
     rounds = -(-waiting // jobs)
     minutes = rounds * sum(seconds) / len(seconds) / 60
-    return f"{waiting} to come, about {minutes:.2g} minutes by the {len(seconds)} finished"
+    shown = f"{minutes:.2g}" if minutes < 10 else f"{minutes:.0f}"
+    return f"{waiting} to come, about {shown} minutes by the {len(seconds)} finished"
 
 
 def run(
@@ -133,7 +134,7 @@ def run(
         if grid.left_over:
             print(_words_about(grid.left_over))
         if grid.waiting:
-            print(f"{len(done)} of {len(grid.cells)} cells are finished, {len(places)} at a time")
+            print(f"{len(done)} of {len(grid.cells)} cells finished, {len(places)} at a time")
         failed, stopped = {}, []
         tasks = (task_of(workdir, cell, grid.budgets) for cell in grid.waiting)
         for ended in side_by_side(tasks, places, stop):
