@@ -18,7 +18,6 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not i
 
 from avit_jax.export import onnx_graph  # noqa: E402  needs onnx
 
-
 RULES = {
     "gate_scale": 4.0,
     "gate_center": 0.0,
@@ -90,7 +89,7 @@ def test_a_graph_answers_as_the_model(family, execution, changes, run):
 
 def test_neighbours_that_are_taken_along_are_refused():
     model = tiny("avit", method={"spread": "cross"})
-    with pytest.raises(UserError, match="method.spread is 'cross', which cannot be written"):
+    with pytest.raises(UserError, match=r"method\.spread is 'cross', which cannot be written"):
         onnx_graph.build(model, model.init(jax.random.key(0)), dense=False, description={})
 
 
