@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from avit_jax.errors import UserError
-from avit_jax.export.onnx_norms import norm
 from avit_jax.models.attention_kinds import LARGEST_LOGIT_SCALE, SHORTEST
 from avit_jax.models.positions import RotaryPositions
 
@@ -31,17 +30,11 @@ def mixed(graph: Any, params: Mapping[str, Any], x: str, keys: str | None) -> st
     projected = graph("Transpose", projected, perm=[2, 0, 3, 1, 4])
     query, key, value = (graph("Gather", projected, part, axis=0) for part in range(3))
     if shape.qk_norm:
-        query = _normalised(graph, query, params["query_norm"])
-        key = _normalised(graph, key, params["key_norm"])
+        query, key = graph.norm(query, params["query_norm"]), graph.norm(key, params["key_norm"])
     query, key = _turned(graph, query), _turned(graph, key)
     answer = _KINDS[shape.attention](graph, params.get("kind", {}), query, key, value, keys)
     answer = graph("Transpose", answer, perm=[0, 2, 1, 3])
     return graph("Reshape", answer, [0, 0, shape.embed_dim])
-
-
-def _normalised(graph: Any, heads: str, params: Mapping[str, Any]) -> str:
-    """Queries or keys `[B, H, N, d]` behind their layer norm, whatever that of the tokens is."""
-    return norm(graph, "layernorm", heads, params, eps=graph.shape.norm_eps)
 
 
 def _turned(graph: Any, heads: str) -> str:

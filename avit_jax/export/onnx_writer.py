@@ -62,7 +62,7 @@ class Graph:
         return self("Add", product, params["bias"]) if "bias" in params else product
 
     def norm(self, x: str, params: Mapping[str, Any], name: str = "layernorm") -> str:
-        """A norm over the last axis, one of `models/norms.py`."""
+        """A norm over the last axis: a layer norm, whatever that of the blocks is, or another."""
         return onnx_norms.norm(self, name, x, params, eps=self.shape.norm_eps)
 
     def block_norm(self, x: str, params: Mapping[str, Any], live: str | None = None) -> str:

@@ -224,6 +224,7 @@ def test_attention_for_pictures_is_that_of_the_normalised_tokens():
 @pytest.mark.slow
 def test_an_image_has_the_statistics_of_its_own_tokens_on_every_mesh():
     model, params = model_of("avit", "instancenorm")
+    params = jax.tree.map(lambda leaf: leaf / 4, params)  # rounding grows in gradients
     images = np.concatenate([IMAGES, IMAGES[:3]])
 
     def answers(devices):
@@ -232,11 +233,12 @@ def test_an_image_has_the_statistics_of_its_own_tokens_on_every_mesh():
         @jax.jit
         def run(params, images):
             output = model.apply(params, images)
-            return (output.logits**2).mean(), output.logits
+            return (output.logits**2).mean(), (output.logits, output.usage[0].tokens)
 
         placed = jax.device_put(params, replicated(mesh))
         batch = shard_batch({"image": images}, mesh)["image"]
-        gradients, logits = jax.jit(jax.grad(run, has_aux=True))(placed, batch)
+        gradients, (logits, live) = jax.jit(jax.grad(run, has_aux=True))(placed, batch)
+        assert 0.1 < live.mean() < 0.9
         return [logits, *jax.tree.leaves(gradients)]
 
     one, two, eight = map(answers, (1, 2, 8))
