@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from avit_jax.errors import UserError
+from avit_jax.models.functional import abstract
 from avit_jax.models.vit import ViTShape
 
 # What `torch.compile` is told; `None` is eager. "graphs" is with CUDA graphs, the others without.
@@ -166,6 +167,8 @@ def _refuse_other_networks(kind: str, shape: ViTShape) -> None:
     added = {"qk_norm": shape.qk_norm, "layer_scale": shape.layer_scale is not None}
     usual = {"attention": "dot", "norm": "layernorm"}
     other = [name for name, value in usual.items() if getattr(shape, name) != value]
+    other += ["mixer"] if shape.tokens_keep_slots else []
+    other += ["pos_embed"] if "pos_embed" not in abstract(shape.build) else []
     other += [] if of_timm else [name for name, on in added.items() if on]
     if other:
         raise UserError(

@@ -13,6 +13,7 @@ from avit_jax.experiment import Experiment
 _COMPARED = (
     "data.name", "data.eval_split", "data.augment.crop_ratio",
     "model.num_classes", "model.image_size", "model.embed_dim", "model.depth",
+    "model.attention", "model.norm", "model.pos_embed", "model.mixer",
 )  # fmt: skip
 
 

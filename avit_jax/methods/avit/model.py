@@ -125,7 +125,7 @@ class Model(base.Model):
             (
                 tokens,
                 halting.start(tokens.shape[:2]),
-                answers.nothing(shape, len(images)),
+                answers.nothing(shape, images.shape[0]),
                 tokens if shown else None,
             ),
             jax.tree.map(lambda part: part[: rules.layers], layer_inputs(self.shape, call)),
