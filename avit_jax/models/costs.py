@@ -150,7 +150,7 @@ def gmacs_by_stage(
 
 
 def dense_gmacs(shape: Shape, layers: int | None = None) -> float:
-    """Multiply-adds of one image with nothing skipped in so many layers, or all, in units of 1e9."""
+    """Multiply-adds of one image with nothing skipped in so many layers or all, in units of 1e9."""
     count = shape.depth if layers is None else layers
     blocks = count * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
     return (embedding(shape) + blocks + readout(shape)) / GIGA
