@@ -22,12 +22,8 @@ def _program(model: Any, plan: Plan) -> Program:
 
 
 def _executed_gmacs(model: Any, usage: tuple[Usage, ...], plan: Plan) -> float:
-    behind = sum(
-        (shape.depth - model.layers)
-        * (costs.attention(shape, shape.num_tokens) + costs.mlp(shape, shape.num_tokens))
-        for shape in model.stages
-    )
-    return (model.dense_gmacs() - behind / costs.GIGA) * usage[0].tokens.shape[1]
+    image = sum(costs.dense_gmacs(shape, model.layers) for shape in model.stages)
+    return image * usage[0].tokens.shape[1]
 
 
 MASKED = Execution(

@@ -149,9 +149,10 @@ def gmacs_by_stage(
     return [first, *(jnp.where(here, cost, 0) for here, cost in zip(came, later, strict=True))]
 
 
-def dense_gmacs(shape: Shape) -> float:
-    """Multiply-adds of one image with nothing skipped, in units of 1e9."""
-    blocks = shape.depth * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
+def dense_gmacs(shape: Shape, layers: int | None = None) -> float:
+    """Multiply-adds of one image with nothing skipped in so many layers or all, in units of 1e9."""
+    count = shape.depth if layers is None else layers
+    blocks = count * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
     return (embedding(shape) + blocks + readout(shape)) / GIGA
 
 

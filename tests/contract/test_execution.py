@@ -120,6 +120,7 @@ def test_candidate_plans_fit_the_model_and_the_default_is_among_them(case):
 def test_executed_work_is_at_least_what_is_needed(case, images):
     model, output = case.model, case.apply(case.params, images)
     needed = costs.stages_gmacs(model.stages, output.usage, costs.inference_gmacs).sum()
+    assert model.inference_gmacs(output.usage).sum() == pytest.approx(needed)
     executed = model.compact_gmacs(output.usage, model.default_plan(BATCH))
     assert needed * (1 - 1e-6) <= executed <= 2 * BATCH * model.dense_gmacs()
 

@@ -120,9 +120,7 @@ class Rules:
             record: of the layers that run, `cumulative` `[L, B, N]` and `mask`, who ran there.
         """
         distance = jnp.abs(record["cumulative"] - (1.0 - self.settings.eps))
-        if (
-            self.settings.takes_along
-        ):  # who was taken along goes on being scored below the threshold
+        if self.settings.takes_along:  # who was taken along is scored on, below the threshold
             distance = jnp.where(record["mask"], distance, jnp.inf)
         return distance[self.settings.min_depth - 1 :].min((0, 2))
 

@@ -54,7 +54,7 @@ def _block_gmacs(model: Any, index: int, used: Usage, images: np.ndarray, plan: 
     beyond = ready * costs.resizing_beyond(own.shape)
     saved = (len(images) - ready) * (costs.embedding(own.shape) - own.shape.embedding_macs)
     if own.packs_exits and not packed(model, plan):
-        run = costs.dense_gmacs(own.shape) * len(images)
+        run = costs.dense_gmacs(own.shape, own.layers) * len(images)
     else:
         run = own.compact_exit_gmacs(ran, sized, shown=shown)
     return run + (beyond - saved) / costs.GIGA

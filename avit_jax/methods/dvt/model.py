@@ -114,7 +114,7 @@ class Model(static.StaticCascade, base.Model):
     @property
     def layers(self) -> int:
         """See `base.Model.layers`; all exits have as many."""
-        return self.inner.layers
+        return self.exits[0].layers
 
     @property
     def draws(self) -> bool:

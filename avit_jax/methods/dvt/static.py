@@ -62,7 +62,7 @@ class StaticCascade:
             return self.exits[0].static_gmacs(usage, capacities)
         sizes = (usage[0].tokens.shape[1], *capacities)
         each = zip(sizes, self.stages, strict=True)
-        return sum(size * costs.dense_gmacs(shape) for size, shape in each)
+        return sum(size * costs.dense_gmacs(shape, self.layers) for size, shape in each)
 
 
 def run(

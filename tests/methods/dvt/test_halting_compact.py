@@ -24,13 +24,13 @@ CASES = {
     "features": ("avit_t2t_vit_7", T2T, (2, 4), {"relation_reuse": False}),
     "relations": ("avit_tiny_patch16_224", VIT, (2, 3, 4), {"feature_reuse": False}),
     "one by one": ("avit_tiny_patch16_224", VIT, (2, 4), {}),
-    "rules and neighbours": ("avit_tiny_patch16_224", VIT, (2, 4), {}),
     "nothing": (
         "avit_tiny_patch16_224", VIT, (2, 4), {"feature_reuse": False, "relation_reuse": False}
     ),
 }  # fmt: skip
 # Each compiles two programs of several networks.
 PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "all reused")) for name in CASES]
+RULED = "all reused, by other rules"
 RULES = {
     "max_depth": 2,
     "learn_gates": True,
@@ -45,9 +45,9 @@ GATES = {"early": 3.0, "some": 0.0, "late": -0.8, "never": -1e4}
 @functools.cache
 def compiled(name):
     """A cascade, parameters, images, a plan, and its masked and compact program for thresholds."""
-    backbone, sizes, grids, reuse = CASES[name]
+    backbone, sizes, grids, reuse = CASES["all reused" if name == RULED else name]
     gates = {"gate_scale": 3.0, "gate_center": 0.5}
-    rules = RULES if name == "rules and neighbours" else {}
+    rules = RULES if name == RULED else {}
     inner = create_model(backbone, method=gates | rules, **sizes)
     model = Model(inner.shape, Settings(grids=grids, **reuse), inner)
     params = model.init(jax.random.key(0))
@@ -105,9 +105,8 @@ def answers(name, gates):
     return masked(params, thresholds), run(params, ~GONE, thresholds)
 
 
-@pytest.mark.parametrize("gates", GATES)
-@pytest.mark.parametrize("name", PARAMS)
-def test_compact_execution_gives_the_masked_answers(name, gates):
+def same_answers(name, gates):
+    """What compact execution says, which is what masked execution does."""
     expected, (_, found) = answers(name, gates)
     for ours, theirs in zip(found.exits, expected.exits, strict=True):
         np.testing.assert_allclose(ours[~GONE], theirs[~GONE], atol=1e-5)
@@ -116,6 +115,24 @@ def test_compact_execution_gives_the_masked_answers(name, gates):
         np.testing.assert_array_equal(ours.tokens, theirs.tokens & ~GONE[:, None])
     stays = found.usage[-1].tokens.any((0, 2))
     assert 0 < stays.sum() < BATCH - 1
+    return found
+
+
+@pytest.mark.slow
+def test_rules_and_neighbours_hold_inside_of_exits():
+    found = same_answers(RULED, "some")
+    prefix = 1
+    for usage in found.usage:
+        ran = np.asarray(usage.tokens)
+        assert not ran[2:].any()  # max_depth
+        assert 0 < ran[1, :, prefix:].sum() < ran[0, :, prefix:].sum()
+        np.testing.assert_array_equal(ran[1, :, 0], ran[0, :, 0])  # class tokens stay
+
+
+@pytest.mark.parametrize("gates", GATES)
+@pytest.mark.parametrize("name", PARAMS)
+def test_compact_execution_gives_the_masked_answers(name, gates):
+    found = same_answers(name, gates)
     halted = 1 - found.usage[0].tokens[1:, ~GONE].mean()
     least, most = {"early": (0.9, 1), "some": (0.3, 0.9), "late": (0.01, 0.3), "never": (0, 0)}[
         gates
