@@ -20,7 +20,7 @@ from avit_jax.study import Study
 def get_study(arg=None):
     return Study(
         config="avit_digits:debug",
-        settings={TINY | {"train.steps": 400, "checkpoint.every": 0.25}!r},
+        settings={TINY | {"train.steps": 200, "checkpoint.every": 0.25}!r},
         axes={{"method.prior": ("gaussian", "laplace")}},
         budgets=(0.6,),
     )
@@ -77,4 +77,4 @@ def test_a_killed_cell_is_named_the_others_go_on_and_the_next_start_resumes_it(t
     assert "All 2 cells finished." in (tmp_path / "out" / "table.md").read_text()
     lines = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
     trained = [line["step"] for line in lines if line["kind"] == "train"]
-    assert trained == list(range(2, 401, 2))  # each once
+    assert trained == list(range(2, 201, 2))  # each once
