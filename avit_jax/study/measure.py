@@ -17,8 +17,8 @@ from avit_jax.losses import classification
 from avit_jax.methods.per_image import finest_stage, per_image
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import platform_of, replicated, shard_batch
-from avit_jax.study.roughness import roughness
 from avit_jax.types import DialSettings
+from avit_jax.viz.depth_maps import smoothness
 
 
 def measure(experiment: Experiment, budgets: Iterable[Budget]) -> dict[str, dict[str, Any]]:
@@ -57,8 +57,9 @@ def figures_of(images: Mapping[str, np.ndarray], grid: int) -> dict[str, Any]:
 
     Returns:
         `images` (count), `top1` (share), `cross_entropy` (nats), `gmacs` (per image), `mean_depth`
-        (layers per token), `roughness` of the depth maps, and `right`, a text of a 1 for each image
-        that was answered rightly and a 0 for each other, in the order of the split.
+        (layers per token), `roughness` of the depth maps (how much neighbours differ, over any two
+        patches), and `right`, a text of a 1 for each image that was answered rightly and a 0 for
+        each other, in the order of the split.
     """
     patches = images["token_depth"][:, -grid * grid :].reshape(-1, grid, grid)
     means = {name: float(images[name].mean()) for name in ("cross_entropy", "gmacs")}
@@ -67,7 +68,7 @@ def figures_of(images: Mapping[str, np.ndarray], grid: int) -> dict[str, Any]:
         "top1": float(images["right"].mean()),
         **means,
         "mean_depth": float(images["token_depth"].mean()),
-        "roughness": roughness(patches),
+        "roughness": smoothness(patches)["of_any_two"],
         "right": "".join("1" if one else "0" for one in images["right"]),
     }
 

@@ -14,8 +14,8 @@ _POINT_FIGURES = ("top1", "cross_entropy", "gmacs", "mean_depth", "roughness")
 _NONE = "–"
 _HOW = (
     "± is half of the 95 % confidence interval of a mean over seeds (Student's t); where there is "
-    "none, one seed was trained. Roughness is Geary's ratio of the depth maps: 1 where neighbours "
-    "among patches have nothing to do with each other, less for smooth maps."
+    "none, one seed was trained. Roughness of depth maps is how much patches beside each "
+    "other differ, over any two of an image: 1 where maps are noise, less where they are smooth."
 )
 _PAIRS = (
     "Option minus baseline, in pairs of trainings that are alike in all else. *Over images* is the "

@@ -101,7 +101,7 @@ def statistics(images: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
         with the mean magnitude of its luminance gradient (`None` where either is constant), and
         mean depth of the upper and lower half of the patches by that quantity. `position` and
         `image`: share of the depths' variance that the mean map explains, and that the images' mean
-        depths explain. `neighbours`: see `_smoothness`. Each with a `text` for people.
+        depths explain. `neighbours`: see `smoothness`. Each with a `text` for people.
     """
     grid = maps.shape[1]
     luminance = images.astype(np.float64) @ LUMINANCE / 255.0
@@ -113,26 +113,23 @@ def statistics(images: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
     result = {name: _relation(values, maps) for name, values in quantities.items()}
     means = {"position": maps.mean(0), "image": maps.mean((1, 2))}
     explained = {name: _explained(mean, maps) for name, mean in means.items()}
-    return result | explained | {"neighbours": _smoothness(maps)}
+    return result | explained | {"neighbours": smoothness(maps)}
 
 
-def _explained(means: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
-    """Share of the variance of all depths that lies between the means of groups."""
-    if np.ptp(maps) < _ALIKE:
-        return {"variance_explained": None, "text": "all depths are equal"}
-    share = float(means.var() / maps.var())
-    return {"variance_explained": share, "text": f"alone explains {share:.0%} of the variance"}
-
-
-def _smoothness(maps: np.ndarray) -> dict[str, Any]:
+def smoothness(maps: np.ndarray) -> dict[str, Any]:
     """How much the depths of patches beside each other differ.
 
     Depths that differ little anywhere do so beside each other, too, so the same of any two patches
     of one image stands beside it: `of_any_two` is 1 where maps are noise, and 0 where they are
     smooth.
+
+    Args:
+        maps: depth of each patch `[M, grid, grid]`, in layers.
     """
-    if np.ptp(maps) < _ALIKE:
-        return {"difference": None, "of_any_two": None, "text": "all depths are equal"}
+    is_one_patch = maps[0].size == 1
+    if is_one_patch or np.ptp(maps) < _ALIKE:
+        text = "an image is one patch" if is_one_patch else "all depths are equal"
+        return {"difference": None, "of_any_two": None, "text": text}
     steps = [np.abs(np.diff(maps.astype(np.float64), axis=axis)).ravel() for axis in (1, 2)]
     beside = float(np.concatenate(steps).mean())
     values = np.sort(maps.reshape(len(maps), -1).astype(np.float64), axis=1)
@@ -145,6 +142,14 @@ def _smoothness(maps: np.ndarray) -> dict[str, Any]:
         "of_any_two": ratio,
         "text": f"differ by {beside:.2f} layers, any two patches of an image by {anywhere:.2f}",
     }
+
+
+def _explained(means: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
+    """Share of the variance of all depths that lies between the means of groups."""
+    if np.ptp(maps) < _ALIKE:
+        return {"variance_explained": None, "text": "all depths are equal"}
+    share = float(means.var() / maps.var())
+    return {"variance_explained": share, "text": f"alone explains {share:.0%} of the variance"}
 
 
 def _per_patch(values: np.ndarray, grid: int) -> np.ndarray:

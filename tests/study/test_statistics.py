@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from avit_jax.study.roughness import roughness
 from avit_jax.study.statistics import mean_of, paired_t_test, sign_test
 
 # Additional hours of sleep by one drug over the other, ten patients (Student 1908).
@@ -28,19 +27,3 @@ def test_ties_have_no_sign():
         "above": 9, "below": 1, "p_value": pytest.approx(2 * 11 / 1024)
     }  # fmt: skip
     assert sign_test([0.0])["p_value"] == 1.0
-
-
-def test_roughness_of_smooth_random_and_chequered_maps():
-    place = np.arange(8)
-    ramp = np.broadcast_to(place, (3, 8, 8))
-    # Half of the pairs differ by 1, and the variance of 0..7, each 8 times, is 5.25 * 64 / 63.
-    assert roughness(ramp) == pytest.approx(0.5 / (2 * 5.25 * 64 / 63))
-    noise = np.random.default_rng(0).normal(size=(400, 8, 8))
-    assert roughness(noise) == pytest.approx(1.0, abs=0.02)
-    chequered = (place[:, None] + place) % 2 * 6 + np.zeros((2, 1, 1))
-    assert roughness(chequered) == pytest.approx(1 / (2 * 0.25 * 64 / 63))
-    assert roughness(7 * noise + 3) == pytest.approx(roughness(noise))
-
-
-def test_flat_maps_have_no_roughness():
-    assert roughness(np.full((4, 8, 8), 3)) is None and roughness(np.ones((4, 1, 1))) is None

@@ -72,6 +72,8 @@ def test_neighbours_of_smooth_maps_differ_less_than_any_two_patches(levels):
     assert "differ by 0.43 layers" in smooth["text"]
     alike = np.broadcast_to(np.arange(COUNT)[:, None, None], levels.shape)
     assert depth_maps.statistics(pixels(levels), alike)["neighbours"]["of_any_two"] is None
+    single = depth_maps.smoothness(np.arange(3).reshape(3, 1, 1))
+    assert single == {"difference": None, "of_any_two": None, "text": "an image is one patch"}
 
 
 def test_equal_depths_have_no_relation_to_anything(levels):
