@@ -83,10 +83,12 @@ def run_last(
     prefix: int,
 ) -> Array:
     """The last block, of which only the prefix tokens `[1, prefix, D]` are wanted."""
+    # Where one has halted, those behind it lie further in front, but never behind the first rows.
+    rank = jnp.clip(after.rows()[:, :prefix], 0, prefix - 1)
 
     def treat(rows: Array, live: Array, positions: Array) -> Array:
-        bias = given.of_pairs(IMAGE, jnp.arange(prefix)[None], positions)
-        return last_block(
+        bias = given.of_pairs(IMAGE, positions[:, :prefix], positions)
+        front = last_block(
             block,
             rows,
             prefix=prefix,
@@ -95,6 +97,7 @@ def run_last(
             bias=bias,
             extra=given.of_prefix(prefix),
         )
+        return jnp.take_along_axis(front, rank[:, :, None], axis=1)
 
     nothing = jnp.zeros((1, prefix, buffers.tokens.shape[1]), buffers.tokens.dtype)
     return _at_its_length(treat, nothing, buffers, before, after, plan)

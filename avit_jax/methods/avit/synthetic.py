@@ -109,7 +109,7 @@ def scripted_params(model: Model, params: Params) -> Params:
         params["pos_embed"][:, :, 0] = 0
     for name in ("cls_token", "dist_token", "reg_token"):
         if name in params:
-            params[name][:, :, 0] = _brightness(model, 1e-9)
+            params[name][:, :, 0] = brightness(model, 1e-9)
     return params
 
 
@@ -121,7 +121,7 @@ def scripted_images(model: Model, depth: np.ndarray, *, seed: int = 0) -> np.nda
     size = (len(depth), shape.grid, shape.grid, patch * patch * 3)
     texture = rng.normal(size=size)
     texture -= texture.mean(-1, keepdims=True)
-    sums = np.vectorize(lambda layers: _brightness(model, 1.0 / layers))(depth)
+    sums = np.vectorize(lambda layers: brightness(model, 1.0 / layers))(depth)
     wanted = sums / (_pixel_weight(model) * size[-1])
     pixels = texture + wanted.reshape(*size[:3], 1)
     pixels = pixels.reshape(-1, shape.grid, shape.grid, patch, patch, 3)
@@ -134,7 +134,7 @@ def _pixel_weight(model: Model) -> float:
     return 2.0 ** -round(math.log2(3 * model.shape.patch_size**2))
 
 
-def _brightness(model: Model, score: float) -> float:
+def brightness(model: Model, score: float) -> float:
     """What channel 0 must hold for a halting score; a score of 1/d halts in layer d."""
     score = min(score, 1.0 - 1e-6)
     logit = math.log(score / (1.0 - score))

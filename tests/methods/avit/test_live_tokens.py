@@ -92,6 +92,20 @@ def test_counted_multiply_adds_are_those_executed(distilled, first, plan):
     assert needed <= run_adds
 
 
+@pytest.mark.parametrize("images", [5, 1], ids=["packed", "one by one"])
+@pytest.mark.parametrize("first", ["cls_token", "dist_token"])
+def test_either_of_two_prefix_tokens_may_halt_first(first, images):
+    model = make(distilled=True)
+    params, batch = scripted(model, np.random.default_rng(0).integers(2, 5, (5, 16)))
+    params[first][:, :, 0] = halting_profiles.brightness(model, 1 / 2)
+    plan = small_plan(model.shape.num_tokens, images=images)
+    found = model.compile(params, batch_size=5, plan=plan, mesh=ONE_DEVICE)(batch)
+    masked = jax.jit(model.apply)(params, batch)
+    last = masked.usage[0].tokens[-1, :, :2]
+    np.testing.assert_array_equal(last, [[first != "cls_token", first != "dist_token"]] * 5)
+    np.testing.assert_allclose(found.logits, masked.logits, atol=1e-5)
+
+
 @pytest.mark.parametrize("least", [2, 3], ids=["some halt in front of it", "none does"])
 def test_where_nothing_has_halted_the_last_block_runs_whole_too(least):
     model = make(depth=3)
