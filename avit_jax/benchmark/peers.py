@@ -164,7 +164,8 @@ def _refuse_other_networks(kind: str, shape: ViTShape) -> None:
     """Raises UserError where a peer's network would not be the same as ours."""
     of_timm = library_of(kind) == "timm"
     added = {"qk_norm": shape.qk_norm, "layer_scale": shape.layer_scale is not None}
-    other = ["attention"] if shape.attention != "dot" else []
+    usual = {"attention": "dot", "norm": "layernorm"}
+    other = [name for name, value in usual.items() if getattr(shape, name) != value]
     other += [] if of_timm else [name for name, on in added.items() if on]
     if other:
         raise UserError(

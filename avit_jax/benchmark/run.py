@@ -40,6 +40,7 @@ from avit_jax.checkpoints.workdir import as_rows
 from avit_jax.config import Settings
 from avit_jax.config.inference import Benchmark
 from avit_jax.execution.candidates import capacities
+from avit_jax.execution.capped import CAPPED
 from avit_jax.execution.plan import Plan
 from avit_jax.experiment import Experiment
 from avit_jax.models import costs
@@ -114,7 +115,7 @@ def run_case(
     usage = of_images(masked.usage, case.timed)
 
     def with_places(plan: Plan) -> Plan:
-        if not case.model.has_capped:
+        if not CAPPED.offered(case.model):
             return plan
         found = plan.capacities or capacities(masked.usage[0].tokens, shape.num_prefix_tokens)
         return dataclasses.replace(plan, capacities=found)

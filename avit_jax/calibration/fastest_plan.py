@@ -29,7 +29,7 @@ from avit_jax.errors import UserError
 from avit_jax.evaluation import report
 from avit_jax.evaluation.evaluate import evaluate, make_predictor_step
 from avit_jax.execution.candidates import capacities
-from avit_jax.execution.capped import image_gmacs
+from avit_jax.execution.capped import CAPPED, image_gmacs
 from avit_jax.execution.compact import COMPACT
 from avit_jax.execution.dense import DENSE
 from avit_jax.execution.execution import Execution
@@ -72,7 +72,7 @@ def _calibrated(experiment: Experiment) -> Plan:
     images = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
     plan, record, usage = fastest(model, params, images, batch_size, mesh)
     record |= {"images": len(chosen), "settings": settings_in_use(model)}
-    if model.has_capped:
+    if CAPPED.offered(model):
         found = capacities(usage[0].tokens, model.shape.num_prefix_tokens)
         plan = dataclasses.replace(plan, capacities=found)
         record["capped"] = capped_report(experiment, params, plan, usage)
@@ -115,7 +115,8 @@ def fastest(
         default = STATIC.sized(model, usage, default, local)
         programs[STATIC.name] = compiled(STATIC, default)
     plans = {"default": default}
-    if platform == "cpu":  # elsewhere compact execution only waits, and compiles without end
+    # Elsewhere compact execution only waits, and compiles without end.
+    if platform == "cpu" and COMPACT.offered(model):
         candidates = model.candidate_plans(local)
         rows = default.static_rows
         plans = {n: dataclasses.replace(p, static_rows=rows) for n, p in candidates.items()}

@@ -12,8 +12,10 @@ import jax
 
 from avit_jax.config.inference import Inference
 from avit_jax.errors import UserError
+from avit_jax.execution.capped import CAPPED
 from avit_jax.execution.executions import current_name, fastest
 from avit_jax.execution.plan import Plan
+from avit_jax.execution.static import STATIC
 from avit_jax.methods.base import Model
 from avit_jax.models.shape import Shape
 from avit_jax.runtime.files import write_json_atomic
@@ -106,12 +108,12 @@ def chosen_plan(
     elsewhere = None if entry else _on_other_devices(settings, model.shape, workdir, devices)
     sizes = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Plan)}
     given = {size: value for size, value in sizes.items() if value is not None}
-    if "capacities" in given and not model.has_capped:
+    if "capacities" in given and not CAPPED.offered(model):
         raise UserError(
             f"config.inference.capacities is {given['capacities']}, but {name} has no "
             "use for it: leave it out."
         )
-    if "static_rows" in given and not model.static_parts:
+    if "static_rows" in given and not STATIC.offered(model):
         raise UserError(
             f"config.inference.static_rows is {given['static_rows']}, but {name} has no "
             "use for it: leave it out."

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from avit_jax.execution.execution import Execution, Program
+from avit_jax.execution.execution import Execution, Program, rows_may_move
 from avit_jax.execution.image_groups import filled_up, in_groups
 from avit_jax.execution.plan import Plan
 from avit_jax.models import functional
@@ -51,5 +51,5 @@ CAPPED = Execution(
     executed_gmacs=_executed_gmacs,
     exact=False,
     fixed_batch=True,
-    offered=lambda model: model.has_capped,
+    offered=lambda model: model.has_capped and rows_may_move(model),
 )

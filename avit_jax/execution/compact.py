@@ -6,7 +6,7 @@ from typing import Any
 
 from jax import Array
 
-from avit_jax.execution.execution import Execution, Program
+from avit_jax.execution.execution import Execution, Program, rows_may_move
 from avit_jax.execution.image_groups import in_groups
 from avit_jax.execution.plan import Plan
 from avit_jax.models import functional
@@ -34,4 +34,5 @@ COMPACT = Execution(
     executed_gmacs=_executed_gmacs,
     exact=True,
     fixed_batch=True,
+    offered=rows_may_move,
 )

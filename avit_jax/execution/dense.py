@@ -160,6 +160,9 @@ def last_block(
         tokens = block.attend(tokens, gates=Gates(tokens=live), positions=positions)
         known = statistics(block.norm2, tokens, live)
         return block.feed(tokens[:, :prefix], statistics=known)
+    if block.keeps_slots:
+        update = block.mlp_tokens(block.norm1(tokens), first=prefix)
+        return block.feed(tokens[:, :prefix] + update, extra=extra)
     attention, normed = block.attention, block.norm1(tokens)
     key, value = attention.keys_values(normed, positions)
     query = attention.queries(normed[:, :prefix])

@@ -22,6 +22,11 @@ def _by_every_model(model: Any) -> bool:
     return True
 
 
+def rows_may_move(model: Any) -> bool:
+    """Whether tokens may be left out and the others moved together."""
+    return not model.shape.tokens_keep_slots
+
+
 def _never(plan: Plan) -> bool:
     return False
 

@@ -37,6 +37,8 @@ def fastest(model: Any, platform: str) -> Execution:
     every attention, which costs more than halting saves. Of a cascade whole images move, and only
     between its networks.
     """
+    if not COMPACT.offered(model):
+        return MASKED
     if platform == "cpu":
         return COMPACT
     plan = model.default_plan(1, platform=platform)

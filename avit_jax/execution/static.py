@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from avit_jax.errors import UserError
-from avit_jax.execution.execution import Execution, Program
+from avit_jax.execution.execution import Execution, Program, rows_may_move
 from avit_jax.execution.image_groups import of_images
 from avit_jax.execution.masked import MASKED
 from avit_jax.execution.plan import Plan
@@ -84,7 +84,7 @@ STATIC = Execution(
     executed_gmacs=_executed_gmacs,
     exact=True,
     fixed_batch=True,
-    offered=lambda model: model.static_parts > 0,
+    offered=lambda model: model.static_parts > 0 and rows_may_move(model),
     sized=_sized,
     needs_sizes=lambda plan: plan.static_rows is None,
     fallback=MASKED,

@@ -47,6 +47,11 @@ def build(
             f"method {model.name} cannot be written as ONNX: leave out the .onnx of --output for a "
             "StableHLO export."
         )
+    if shape.tokens_keep_slots:
+        raise UserError(
+            f"model.mixer {shape.mixer!r} cannot be written as ONNX: leave out the .onnx of "
+            "--output for a StableHLO export."
+        )
     params = jax.tree.map(np.asarray, params)  # JAX would compile a program for every slice
     tokens = _embed(graph, params)
     if model.adaptive and not dense:

@@ -14,8 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from avit_jax.export import onnx_attention
-from avit_jax.export.onnx_norms import norm
+from avit_jax.export import onnx_attention, onnx_norms
 from avit_jax.models.norms import of_single_tokens
 from avit_jax.models.shape import Shape
 
@@ -62,13 +61,18 @@ class Graph:
         product = self("MatMul", x, params["kernel"])
         return self("Add", product, params["bias"]) if "bias" in params else product
 
-    def norm(self, x: str, params: Mapping[str, Any], live: str | None = None) -> str:
+    def norm(self, x: str, params: Mapping[str, Any], name: str = "layernorm") -> str:
+        """A norm over the last axis: a layer norm, whatever that of the blocks is, or another."""
+        return onnx_norms.norm(self, name, x, params, eps=self.shape.norm_eps)
+
+    def block_norm(self, x: str, params: Mapping[str, Any], live: str | None = None) -> str:
         """A block's norm of `[B, N, D]`; `live` `[B, N]` bool says which tokens count."""
-        return norm(self, self.shape.norm, x, params, eps=self.shape.norm_eps, live=live)
+        shape = self.shape
+        return onnx_norms.norm(self, shape.norm, x, params, eps=shape.norm_eps, live=live)
 
     def last_norm(self, x: str, params: Mapping[str, Any]) -> str:
         """The norm of the tokens that classifiers read."""
-        return norm(self, of_single_tokens(self.shape.norm), x, params, eps=self.shape.norm_eps)
+        return self.norm(x, params, of_single_tokens(self.shape.norm))
 
     def layer(self, stacked: Mapping[str, Any], index: int) -> dict[str, Any]:
         """The parameters of one of the stacked blocks."""
@@ -77,9 +81,10 @@ class Graph:
     def block(self, params: Mapping[str, Any], x: str, keys: str | None = None) -> str:
         """One block on `[B, N, D]`; `keys` `[B, N]` bool says which tokens are there."""
         attention, mlp = params["attention"], params["mlp"]
-        mixed = onnx_attention.mixed(self, attention, self.norm(x, params["norm1"], keys), keys)
+        normed = self.block_norm(x, params["norm1"], keys)
+        mixed = onnx_attention.mixed(self, attention, normed, keys)
         x = self("Add", x, self._scaled(self.linear(mixed, attention["proj"]), attention))
-        hidden = self.linear(self.norm(x, params["norm2"], keys), mlp["fc1"])
+        hidden = self.linear(self.block_norm(x, params["norm2"], keys), mlp["fc1"])
         return self("Add", x, self._scaled(self.linear(self("Gelu", hidden), mlp["fc2"]), mlp))
 
     def _scaled(self, update: str, half: Mapping[str, Any]) -> str:

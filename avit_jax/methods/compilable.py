@@ -112,7 +112,7 @@ class Compilable(StaticBuffers):
         """Whether the kernels for TPUs can run it, see `Plan.ragged_attention`."""
         shape = self.shape
         sizes = {"num_tokens": shape.num_tokens, "embed_dim": shape.embed_dim}
-        if not shape.kind_of_attention.has_scores:
+        if not shape.has_scores:
             return False
         return self.has_image_rows and ragged_attention.has_room(**sizes, dtype=shape.dtype)
 
@@ -207,12 +207,17 @@ class Compilable(StaticBuffers):
         shape = self.shape
         plan.check(num_tokens=shape.num_tokens, depth=shape.depth)
         if not execution.offered(self):
-            raise UserError(f'{self.name} has no execution="{execution.name}": use "masked".')
-        kernels = plan.fused_attention or plan.ragged_attention
-        if kernels and not shape.kind_of_attention.has_scores:
+            slots = " with mixer 'mlp', in which every token keeps its slot,"
             raise UserError(
-                f"the plan wants a kernel for attention, but there is none for attention "
-                f"{shape.attention!r}: leave config.inference.fused_attention and "
+                f"{self.name}{slots if shape.tokens_keep_slots else ''} has no "
+                f'execution="{execution.name}": use "masked".'
+            )
+        kernels = plan.fused_attention or plan.ragged_attention
+        if kernels and not shape.has_scores:
+            kind = f"{'mixer' if shape.tokens_keep_slots else 'attention'}"
+            raise UserError(
+                f"the plan wants a kernel for attention, but there is none for {kind} "
+                f"{getattr(shape, kind)!r}: leave config.inference.fused_attention and "
                 "config.inference.ragged_attention out."
             )
         if plan.fused_attention and not shape.attention_can_be_fused:

@@ -45,7 +45,7 @@ class Model(base.Model):
         def layer(block: Block, x: Array, inputs: dict) -> tuple[Array, Array | None]:
             rate, key = inputs["drop_path_rate"], inputs.get("key")
             record = {}
-            if call.features and self.shape.num_class_tokens:
+            if call.features and self.shape.num_class_tokens and not block.keeps_slots:
                 record["attention"] = block.attention.class_row(of_images(block.norm1, x))
             x, scores = block.attend_and_score(
                 x, bias=inputs.get("bias"), drop_path_rate=rate, key=key

@@ -90,7 +90,8 @@ class Streamable(Compilable):
         plan = plan or self.default_plan(batch_size, platform=platform)
         plan = dataclasses.replace(plan, ragged_attention=False)
         model = self.with_kernels(plan)
-        segments = model.segments(plan, compact=platform == "cpu")
+        packs = platform == "cpu" and COMPACT.offered(model)
+        segments = model.segments(plan, compact=packs)
         size = self.stages[0].image_size
         programs = [
             Programs(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from avit_jax.errors import UserError
 from avit_jax.models.attention import Attention, without_dropped_heads
 from avit_jax.models.layers import (
     BlockShape,
@@ -25,6 +26,7 @@ from avit_jax.models.layers import (
     hidden_heads,
 )
 from avit_jax.models.norms import NORMS, Statistics, normalised, of_images
+from avit_jax.models.token_mixer import TokenMlp
 from avit_jax.types import Gates
 
 
@@ -42,9 +44,17 @@ class Block(nnx.Module):
             NORMS[shape.norm], eps=shape.norm_eps, dtype=shape.dtype, rngs=rngs
         )
         self.norm1 = norm(shape.embed_dim)
-        self.attention = Attention(shape, rngs=rngs)
+        if shape.mixer == "mlp":
+            self.mlp_tokens = TokenMlp(shape, rngs=rngs)
+        else:
+            self.attention = Attention(shape, rngs=rngs)
         self.norm2 = norm(shape.embed_dim + shape.extra_dim)
         self.mlp = Mlp(shape, rngs=rngs)
+
+    @property
+    def keeps_slots(self) -> bool:
+        """Whether tokens are mixed by their slots, and not by attention: rows cannot move then."""
+        return hasattr(self, "mlp_tokens")
 
     def attend(self, x: Array, **options: Any) -> Array:
         """The attention half on tokens `[B, N, D]`; for its options see `attend_and_score`."""
@@ -74,9 +84,13 @@ class Block(nnx.Module):
             drop_path_rate: probability of dropping the whole update of an image.
             key: draws of dropout and stochastic depth; without one, neither runs.
         """
-        gates, attention = gates or Gates(), self.attention
+        gates = gates or Gates()
         normed = of_images(self.norm1, x, gates.tokens) if normed is None else normed
         normed = _mask_tokens(normed, gates)
+        if self.keeps_slots:
+            update = _mask_tokens(self.mlp_tokens(normed), gates)
+            return x + self._finish(update, gates, 0, drop_path_rate, key), _no_scores
+        attention = self.attention
         whole_head = gates.heads is not None and gates.head_effect != "attention"
         heads = gates.heads if whole_head else None
         query, key_, value = attention.project(normed, positions, heads=heads)
@@ -135,6 +149,12 @@ class Block(nnx.Module):
         if gates.halves is not None:
             update = gated(update, gates.halves[:, half, None, None])
         return update
+
+
+def _no_scores() -> Array:
+    raise UserError(
+        "with mixer 'mlp' there are no attention scores to show: leave out what asks for them."
+    )
 
 
 def _keys(key: Array, half: int) -> Array:

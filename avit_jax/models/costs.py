@@ -15,16 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from avit_jax.errors import UserError
 from avit_jax.models.image_rows import aligned
 from avit_jax.models.norms import is_over_tokens
 from avit_jax.models.shape import Shape
 from avit_jax.types import Usage
 
 GIGA = 1e9
-# Embedding and head of Ada-DeiT-S and Ada-T2T-ViT-19 (224 px, 1,000 classes) as published, in 1e9,
-# by depth and by the multiply-adds that are counted for them here.
-_UPSTREAM_FIXED = {(12, 58_186_752): 0.06, (19, 306_647_040): 0.33}
 
 
 def embedding(shape: Shape) -> int:
@@ -67,7 +63,7 @@ def mixing(shape: Shape, queries: Array | int, keys: Array | int) -> Array | flo
 def attention(
     shape: Shape, tokens: Array | int, heads: Array | float = 1.0, effect: str = "channels"
 ) -> Array | float:
-    """Multiply-adds of the attention half of one block.
+    """Multiply-adds of the attention half of one block, or of the MLP over tokens in its place.
 
     Args:
         shape: of the model.
@@ -77,6 +73,8 @@ def attention(
             values and its part of the output projection are still computed.
     """
     dim = shape.embed_dim
+    if shape.tokens_keep_slots:
+        return 2.0 * tokens * shape.block.token_mlp_dim * dim
     projected = 2.0 + 2.0 * heads if effect == "attention" else 4.0 * heads
     return projected * tokens * dim * dim + mixing(shape, tokens, tokens) * heads
 
@@ -151,40 +149,6 @@ def gmacs_by_stage(
     return [first, *(jnp.where(here, cost, 0) for here, cost in zip(came, later, strict=True))]
 
 
-def upstream_gmacs(shape: Shape, usage: Usage) -> np.ndarray:
-    """Costs counted as in the published tables of AdaViT, `[B]` in units of 1e9 multiply-adds.
-
-    Meng et al., CVPR 2022. Differences from `gmacs`:
-
-    * norms count, for all tokens and for skipped MLPs too;
-    * the output projection counts as if it had the kept heads' channels on both sides;
-    * a block without any head costs nothing;
-    * the number of tokens is rounded down after a division in float32, which loses one token for
-      some numbers;
-    * embedding and classifier of the two published models (224 px, 1,000 classes) have fixed costs;
-      those of all other models are counted as in `gmacs`.
-
-    Raises:
-        UserError: a kind of attention without scores, which the formula does not know.
-    """
-    if not shape.kind_of_attention.has_scores:
-        raise UserError(
-            f"the published formula counts softmax attention, not {shape.attention!r}: use gmacs."
-        )
-    size = np.float32(shape.num_tokens)
-    share = np.asarray(usage.tokens.sum(-1), np.float32) / size
-    tokens = np.floor(size * share).astype(np.float64)
-    heads = np.ones(tokens.shape) if usage.heads is None else np.asarray(usage.heads).mean(-1)
-    halves = np.ones((*tokens.shape, 2)) if usage.halves is None else np.asarray(usage.halves)
-    dim, hidden, width = shape.embed_dim, shape.block.mlp_dim, shape.embed_dim * heads
-    norm = 5.0 * shape.num_tokens * dim
-    attend = norm + 3 * tokens * dim * width + 2 * tokens**2 * width + tokens * width**2
-    feed = tokens * width * hidden + tokens * hidden * dim
-    blocks = np.where(heads > 0, norm + halves[..., 0] * attend + halves[..., 1] * feed, 0.0)
-    fixed = embedding(shape) + readout(shape)
-    return blocks.sum(0) / GIGA + _UPSTREAM_FIXED.get((shape.depth, fixed), fixed / GIGA)
-
-
 def dense_gmacs(shape: Shape) -> float:
     """Multiply-adds of one image with nothing skipped, in units of 1e9."""
     blocks = shape.depth * (attention(shape, shape.num_tokens) + mlp(shape, shape.num_tokens))
@@ -197,12 +161,13 @@ def last_attention(
     """Multiply-adds of the last block's attention half in inference; arguments as of `attention`.
 
     Queries and projection are computed for the tokens alone that are read after it, keys and values
-    for all live ones. A norm over an image's tokens asks for the whole half: what the MLP half is
-    given follows from all of them.
+    for all live ones. A norm over an image's tokens asks for it whole.
     """
     if is_over_tokens(shape.norm):
         return attention(shape, tokens, heads, effect)
     wanted, dim = last_tokens(shape, tokens), shape.embed_dim
+    if shape.tokens_keep_slots:
+        return (tokens + wanted) * shape.block.token_mlp_dim * dim
     keys, values = (heads, 1.0) if effect == "attention" else (heads, heads)
     rows = tokens * (keys + values) + wanted * (heads + values)
     return rows * dim * dim + mixing(shape, wanted, tokens) * heads
@@ -247,14 +212,12 @@ def inference_gmacs(shape: Shape, usage: Usage, layers: int | None = None) -> np
 def aligned_inference_gmacs(shape: Shape) -> float:
     """What dense inference runs for one image whose rows fill whole tiles, in units of 1e9.
 
-    In the last block there are queries of all rows, and attention is that of one tile of them, or
-    the whole half as in `last_attention`.
+    In the last block there are queries of all rows, and attention is that of one tile of them.
     """
     rows, front, dim = aligned(shape.num_tokens), shape.num_last_tokens, shape.embed_dim
     full = attention(shape, rows) + mlp(shape, rows)
-    last = 3.0 * rows * dim * dim + mixing(shape, aligned(front), rows) + front * dim * dim
-    if is_over_tokens(shape.norm):
-        last = attention(shape, rows)
+    last = (3.0 * rows + front) * dim * dim + mixing(shape, aligned(front), rows)
+    last = attention(shape, rows) if is_over_tokens(shape.norm) else last
     last += mlp(shape, front)
     return (embedding(shape) + (shape.depth - 1) * full + last + readout(shape)) / GIGA
 

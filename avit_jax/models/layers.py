@@ -31,7 +31,9 @@ class BlockShape:
     `attention_scale` is the factor on attention scores; `(embed_dim / num_heads) ** -0.5` if unset.
     `fused_attention` takes cuDNN's kernel, see `fused_attention.py`. `attention` is one of
     `attention_kinds.KINDS`, `qk_norm` normalises queries and keys, and `layer_scale` is what each
-    channel of an update is multiplied by at first, see `layer_gain`.
+    channel of an update is multiplied by at first, see `layer_gain`. `mixer` is what the first half
+    is, "attention", or "mlp" over `num_tokens` slots with `token_mlp_ratio` times `embed_dim`
+    hidden units.
     """
 
     embed_dim: int
@@ -48,12 +50,20 @@ class BlockShape:
     layer_scale: float | None = None
     fused_attention: bool = False
     position_encoding: PositionEncoding = NO_POSITIONS
+    mixer: str = "attention"
+    token_mlp_ratio: float = 0.5
+    num_tokens: int | None = None
     dtype: DTypeLike = jnp.float32
 
     @property
     def mlp_dim(self) -> int:
         """Hidden width of the MLP."""
         return int(self.embed_dim * self.mlp_ratio)
+
+    @property
+    def token_mlp_dim(self) -> int:
+        """Hidden width of an MLP over tokens."""
+        return max(1, int(self.embed_dim * self.token_mlp_ratio))
 
 
 def linear(

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from avit_jax import validators
 from avit_jax.errors import UserError
+from avit_jax.models import shape_checks
 from avit_jax.models.attention_kinds import KINDS, Kind
 from avit_jax.models.fused_attention import can_be_fused
 from avit_jax.models.layers import BlockShape
-from avit_jax.models.norms import NORM_EPS, NORMS, is_over_tokens
+from avit_jax.models.norms import NORM_EPS
 from avit_jax.models.positions import ENCODINGS, PositionEncoding
 from avit_jax.models.reuse_shape import Reuse
 from avit_jax.models.tokens import Tokens
@@ -54,6 +54,10 @@ class Shape(Tokens, abc.ABC):
           "sinusoidal" (of the token's number) or "sinusoidal_2d" (of row and column); queries and
           keys turned in every block, "rope_1d" (by the patch's number) or "rope_2d" (by row and
           column); or "none". All but learnt ones need no resizing for images of another size.
+        mixer: what makes tokens know of each other in a block: "attention", or "mlp" over the slots
+          of all tokens (MLP-Mixer), in which halted tokens leave theirs empty; then parameters
+          depend on the number of tokens, and nothing can be left out but by masks.
+        token_mlp_ratio: hidden width of that MLP over `embed_dim`.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
         dropout_rate: dropout on the embedded tokens and on every update.
         dtype: dtype of the arithmetic, "float32" or "bfloat16"; parameters, norms' statistics,
@@ -75,6 +79,8 @@ class Shape(Tokens, abc.ABC):
     norm_eps: float = NORM_EPS
     num_classes: int = 1000
     pos_embed: str = "learned"
+    mixer: str = "attention"
+    token_mlp_ratio: float = 0.5
     drop_path_rate: float = 0.0
     dropout_rate: float = 0.0
     dtype: str = dataclasses.field(default="float32", metadata={"use": True})
@@ -85,37 +91,7 @@ class Shape(Tokens, abc.ABC):
     reuse: Reuse | None = dataclasses.field(default=None, metadata={"config": False})
 
     def __post_init__(self):
-        counts = ("depth", "num_classes", "image_size", "patch_size", "num_heads", "embed_dim")
-        validators.at_least(1, self, *counts)
-        if self.embed_dim % self.num_heads:
-            raise UserError(
-                f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}: "
-                "choose num_heads so that every head gets the same number of channels."
-            )
-        validators.one_of(("float32", "bfloat16"), self, "dtype")
-        validators.one_of(tuple(ENCODINGS), self, "pos_embed")
-        ENCODINGS[self.pos_embed].check(self.embed_dim, self.num_heads)
-        validators.share_below_one(self, "drop_path_rate", "dropout_rate")
-        validators.one_of(tuple(KINDS), self, "attention")
-        validators.positive(self, "layer_scale", optional=True)
-        if self.qk_norm and self.attention == "cosine":
-            raise UserError(
-                'attention is "cosine", which normalises queries and keys already, and qk_norm is '
-                "on: leave qk_norm out."
-            )
-        if self.reuse and self.reuse.relations and not self.kind_of_attention.has_scores:
-            raise UserError(
-                f"attention is {self.attention!r}, which has no scores for a later exit to reuse: "
-                "set method.relation_reuse=False, or use another attention."
-            )
-        validators.one_of(tuple(NORMS), self, "norm")
-        validators.positive(self, "norm_eps")
-        if self.reuse is not None and is_over_tokens(self.norm):
-            raise UserError(
-                f"norm is {self.norm!r}, over all tokens of an image, but the last block of an "
-                "exit is given what it reuses for the tokens that classifiers read alone: write "
-                "feature_reuse = relation_reuse = False, or norm layernorm or rmsnorm."
-            )
+        shape_checks.check(self)
         self.check_tokens()
 
     @abc.abstractmethod
@@ -212,15 +188,28 @@ class Shape(Tokens, abc.ABC):
             norm_eps=self.norm_eps,
             fused_attention=self.fused_attention,
             position_encoding=self.position_encoding,
+            mixer=self.mixer,
+            token_mlp_ratio=self.token_mlp_ratio,
+            num_tokens=self.num_tokens,
             dtype=jnp.dtype(self.dtype),
         )
 
     @property
+    def tokens_keep_slots(self) -> bool:
+        """Whether parameters belong to places of tokens, so that rows of tokens cannot move."""
+        return self.mixer == "mlp"
+
+    @property
     def attention_can_be_fused(self) -> bool:
         """Whether there is a fused kernel for its heads."""
-        return self.kind_of_attention.has_scores and can_be_fused(
+        return self.has_scores and can_be_fused(
             dtype=self.dtype, head_dim=self.embed_dim // self.num_heads
         )
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether blocks form a score for every pair of tokens; not all attention does."""
+        return not self.tokens_keep_slots and self.kind_of_attention.has_scores
 
     @property
     def kind_of_attention(self) -> type[Kind]:

@@ -197,6 +197,15 @@ def _before_classifier(found: Shapes, wanted: Shapes) -> str | None:
     )
 
 
+def _norms(found: Shapes, wanted: Shapes) -> str | None:
+    norm = "blocks.0.norm1"
+    theirs, ours = (f"{norm}.bias" in names for names in (found, wanted))
+    if f"{norm}.weight" not in found or theirs == ours:
+        return None
+    kind = "layernorm" if theirs else "rmsnorm"
+    return f"the weights have norms with{'' if theirs else 'out'} biases: set norm={kind!r}"
+
+
 def _depth(names: Shapes) -> int:
     numbers = [int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", n) for n in names) if match]
     return max(numbers, default=-1) + 1
@@ -212,6 +221,7 @@ _REASONS: tuple[Callable[[Shapes, Shapes], str | None], ...] = (
     _sizes,
     _patches,
     _biases,
+    _norms,
     _positions,
     _before_classifier,
 )

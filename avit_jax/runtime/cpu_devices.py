@@ -38,17 +38,19 @@ def is_left_open(environment: Mapping[str, str] = os.environ) -> bool:
 
     Of several processes somebody has thought.
     """
+    platforms = environment.get("JAX_PLATFORMS") or getattr(jax.config, "jax_platforms", None)
+    on_cpu = will_be_used({"JAX_PLATFORMS": platforms or ""})
     is_said = jax.config.jax_num_cpu_devices >= 0 or FLAG in environment.get("XLA_FLAGS", "")
-    return will_be_used(environment) and not is_said and not jax.distributed.is_initialized()
+    return on_cpu and not is_said and not jax.distributed.is_initialized()
 
 
-def will_be_used(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether JAX will compute on a CPU.
+def will_be_used(environment: Mapping[str, str]) -> bool:
+    """Whether JAX computes on a CPU in a process with this environment.
 
     Without JAX_PLATFORMS that is where no accelerator's JAX is installed: whether there is an
     accelerator JAX knows only once it has started.
     """
-    platforms = environment.get("JAX_PLATFORMS", "") or getattr(jax.config, "jax_platforms", None)
+    platforms = environment.get("JAX_PLATFORMS", "")
     return platforms.split(",")[0] == "cpu" if platforms else not _accelerators_installed()
 
 

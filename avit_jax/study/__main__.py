@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     print_anything(sys.stdout, sys.stderr)
     logging.basicConfig(format="%(message)s")
     # It computes nothing itself: accelerators, which are lent to one process, are the cells'.
-    machine_of_cells = dict(os.environ)
     jax.config.update("jax_platforms", "cpu")
     try:
         study, workdir = load(options.config), options.workdir or default_workdir(options.config)
@@ -41,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(listing(Grid.of(study, workdir), options.jobs or 1))
             return
         stop = preemption_notice()
-        where = places.places(places.look(machine_of_cells), options.jobs)
+        where = places.places(places.look(), options.jobs)
         failed = run(study, workdir, where, lambda: stop(0))
     except Preempted as notice:
         print(f"{notice}; start the same command again to go on.", file=sys.stderr)
@@ -54,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_INTERRUPTED)
     if failed:
         print(
-            f"avit_jax: {len(failed)} cells failed ({', '.join(failed)}): read the log.txt of "
-            "each; the same command tries them again.",
+            f"avit_jax: failed: {', '.join(failed)}; read the log.txt of each, and start the same "
+            "command to try them again.",
             file=sys.stderr,
         )
         sys.exit(EXIT_FAILED)

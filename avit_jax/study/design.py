@@ -122,27 +122,28 @@ class Study:
         return config.copy_and_resolve_references()
 
     def cells(self) -> list[Cell]:
-        """All cells, each with a config that makes a model.
+        """All cells, each with a config that makes a model; all settings of one seed come first.
+
+        So a study that has not finished compares as many pairs as it can.
 
         Raises:
             UserError: a key or value that no config has, settings that contradict each other, or
                 two cells of one name.
         """
         found = []
-        for chosen in itertools.product(*self.options.values()):
+        grid = list(itertools.product(*self.options.values()))
+        for (seed, fold), chosen in itertools.product(self.repetitions(), grid):
             labels = dict(zip(self.axes, (one.label for one in chosen), strict=True))
-            together = {key: value for one in chosen for key, value in one.settings.items()}
-            for seed, fold in self.repetitions():
-                of_fold = {} if fold is None else dict(self.folds[fold])
-                changed = together | of_fold | {"seed": seed}
-                name = name_of(labels, seed, fold)
-                try:
-                    config = self.recipe(changed)
-                    configs.Settings.of(config)
-                    self._choose_calibration_images(config, configs.make_model(config))
-                except UserError as error:
-                    raise UserError(f"cell {name}: {error}") from error
-                found.append(Cell(name, labels, seed, fold, config))
+            settings = {key: value for one in chosen for key, value in one.settings.items()}
+            settings |= {} if fold is None else self.folds[fold]
+            name = name_of(labels, seed, fold)
+            try:
+                config = self.recipe(settings | {"seed": seed})
+                configs.Settings.of(config)
+                self._choose_calibration_images(config, configs.make_model(config))
+            except UserError as error:
+                raise UserError(f"cell {name}: {error}") from error
+            found.append(Cell(name, labels, seed, fold, config))
         refuse_same_names(found)
         return found
 

@@ -17,6 +17,7 @@ from avit_jax.study.results import LOG
 
 COMMAND = (sys.executable, "-m", "avit_jax.study.cell_process")
 _LOOK = 0.2  # seconds between looks at who has ended
+_LONGEST = 300  # characters of its last words
 
 
 class Ended(NamedTuple):
@@ -91,6 +92,7 @@ def _start(task: dict[str, Any], place: Place) -> subprocess.Popen:
 
 
 def last_words(log: Path) -> str:
-    """The last line that a process has printed."""
+    """The last line that a process has printed, or its beginning."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+    last = (line.strip() for line in reversed(lines) if line.strip())
+    return next(last, "it printed nothing")[:_LONGEST]

@@ -73,10 +73,10 @@ def write(
 def status_of(done: int, missing: int, folds: int) -> str:
     """One sentence about how far a study is."""
     total = done + missing
-    parts = f", and a training counts once its {folds} folds are" if folds and missing else ""
     if not missing:
-        return f"All {total} cells are finished."
-    return f"{done} of {total} cells are finished{parts}: {missing} are missing here."
+        return f"All {total} cells finished."
+    parts = f" A training counts once its {folds} folds have." if folds else ""
+    return f"{done} of {total} cells finished, {missing} missing here.{parts}"
 
 
 def _without_answers(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from avit_jax.checkpoints.budgets import Budget
 from avit_jax.checkpoints.operating_points import LEARNT
+from avit_jax.checkpoints.workdir import shortened
 from avit_jax.errors import EXIT_PREEMPTED, Preempted, UserError
 from avit_jax.experiment import Experiment
 from avit_jax.runtime.locks import only_writer
@@ -19,7 +20,15 @@ from avit_jax.study.cells import Cell
 from avit_jax.study.design import Study
 from avit_jax.study.places import Place
 from avit_jax.study.processes import last_words, side_by_side
-from avit_jax.study.results import State, folder_of, refuse_other_study, result_of, state_of
+from avit_jax.study.results import (
+    CELLS,
+    RESULT,
+    State,
+    folder_of,
+    refuse_other_study,
+    result_of,
+    state_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +69,12 @@ class Grid:
         left = [cell for cell in self.cells if self.states[cell.name] is not State.DONE]
         return sorted(left, key=lambda cell: self.states[cell.name] not in begun)
 
+    @property
+    def left_over(self) -> list[str]:
+        """Finished cells in the folder that the study has no more."""
+        found = sorted(file.parent.name for file in (self.workdir / CELLS).glob(f"*/{RESULT}"))
+        return [name for name in found if name not in self.states]
+
     def results(self, names: set[str]) -> list[dict[str, Any]]:
         """Results of the cells with these names, in the order of the grid."""
         chosen = [cell for cell in self.cells if cell.name in names]
@@ -71,6 +86,7 @@ def listing(grid: Grid, jobs: int) -> str:
     lines = [f"{state:<24}{name}" for name, state in grid.states.items()]
     done = {name for name, state in grid.states.items() if state is State.DONE}
     seconds = [one["seconds"] for one in grid.results(done)]
+    lines += [_words_about(grid.left_over)] if grid.left_over else []
     return "\n".join([*lines, estimate(seconds, len(grid.waiting), jobs)])
 
 
@@ -88,7 +104,8 @@ def estimate(seconds: Sequence[float], waiting: int, jobs: int) -> str:
         return f"{waiting} to come; none is finished that tells how long they take"
     rounds = -(-waiting // jobs)
     minutes = rounds * sum(seconds) / len(seconds) / 60
-    return f"{waiting} to come, about {minutes:.2g} minutes by the {len(seconds)} finished"
+    shown = f"{minutes:.2g}" if minutes < 10 else f"{minutes:.0f}"
+    return f"{waiting} to come, about {shown} minutes by the {len(seconds)} finished"
 
 
 def run(
@@ -114,8 +131,10 @@ def run(
         grid = Grid.of(study, workdir)
         done = {name for name, state in grid.states.items() if state is State.DONE}
         written = _write(grid, done)
+        if grid.left_over:
+            print(_words_about(grid.left_over))
         if grid.waiting:
-            print(f"{len(done)} of {len(grid.cells)} cells are finished, {len(places)} at a time")
+            print(f"{len(done)} of {len(grid.cells)} cells finished, {len(places)} at a time")
         failed, stopped = {}, []
         tasks = (task_of(workdir, cell, grid.budgets) for cell in grid.waiting)
         for ended in side_by_side(tasks, places, stop):
@@ -123,7 +142,7 @@ def run(
                 done.add(ended.name)
                 written = _write(grid, done)
                 print(_line(grid, ended.name, done, len(places)), flush=True)
-            elif ended.status == EXIT_PREEMPTED:
+            elif ended.status == EXIT_PREEMPTED or stop():  # SIGTERM may come before it listens
                 stopped.append(ended.name)
             else:
                 failed[ended.name] = last_words(ended.log)
@@ -138,6 +157,13 @@ def run(
         print(f"\n{columns(*tables.last_words(written.settings, written.differences))}\n")
     print(f"written: {', '.join(map(str, written.files))}")
     return failed
+
+
+def _words_about(left_over: Sequence[str]) -> str:
+    return (
+        f"the study was changed: {len(left_over)} finished cells are not in it any more and in no "
+        f"table ({shortened(left_over)})"
+    )
 
 
 def _refuse_missing_data(cells: Sequence[Cell]) -> None:

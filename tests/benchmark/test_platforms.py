@@ -11,6 +11,7 @@ from avit_jax.benchmark.peaks import published_peak
 from avit_jax.benchmark.room import Room
 from avit_jax.config.inference import ONNX_PEERS, PEER_MODES, Benchmark
 from avit_jax.data.mix import normalise
+from avit_jax.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,25 @@ def test_a_peer_answers_where_it_is_installed(kind):
     shape = avit_jax.create_model("deit_micro_patch4_32").shape
     images = np.zeros((2, 32, 32, 3), np.float32)
     peers.peer(kind, shape, images, platform="cpu", calls=2)()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        (
+            "eager",
+            {"attention": "cosine"},
+            "attention of the model is 'cosine', which trans",
+        ),
+        ("timm_eager", {"attention": "linear"}, "attention of the model is 'linear', which timm"),
+        ("eager", {"layer_scale": 0.1}, "layer_scale of the model is 0.1, which transformers"),
+    ],
+)
+def test_a_peer_without_such_a_network_is_refused(kind, changes, said, monkeypatch):
+    monkeypatch.setattr(peers, "device_for", lambda kind, platform: "cpu")
+    shape = avit_jax.create_model("deit_micro_patch4_32", **changes).shape
+    with pytest.raises(UserError, match=said):
+        peers.peer(kind, shape, np.zeros((1, 32, 32, 3), np.float32), platform="cpu")
 
 
 @pytest.mark.parametrize("kind", onnx_peers.PEERS)

@@ -16,6 +16,7 @@ from avit_jax.execution.packing import pack
 from avit_jax.execution.plan import Plan
 from avit_jax.models.image_rows import ALIGN
 from avit_jax.models.norms import of_images
+from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch
 from avit_jax.types import Gates
 from tests.models.by_hand import BATCH, DIM, TOKENS, block_of, both, random
 
@@ -218,3 +219,30 @@ def test_attention_for_pictures_is_that_of_the_normalised_tokens():
     block, tokens = block_of(norm="instancenorm"), random(BATCH, TOKENS, DIM)
     found = block.attend(tokens, normed=of_images(block.norm1, tokens))
     np.testing.assert_array_equal(found, block.attend(tokens))
+
+
+@pytest.mark.slow
+def test_an_image_has_the_statistics_of_its_own_tokens_on_every_mesh():
+    model, params = model_of("avit", "instancenorm")
+    params = jax.tree.map(lambda leaf: leaf / 4, params)  # rounding grows in gradients
+    images = np.concatenate([IMAGES, IMAGES[:3]])
+
+    def answers(devices):
+        mesh = make_mesh(devices, 1, devices=jax.devices()[:devices])
+
+        @jax.jit
+        def run(params, images):
+            output = model.apply(params, images)
+            return (output.logits**2).mean(), (output.logits, output.usage[0].tokens)
+
+        placed = jax.device_put(params, replicated(mesh))
+        batch = shard_batch({"image": images}, mesh)["image"]
+        gradients, (logits, live) = jax.jit(jax.grad(run, has_aux=True))(placed, batch)
+        assert 0.1 < live.mean() < 0.9
+        return [logits, *jax.tree.leaves(gradients)]
+
+    one, two, eight = map(answers, (1, 2, 8))
+    for other in (two, eight):
+        for ours, theirs in zip(other, one, strict=True):
+            limit = 1e-4 * np.abs(theirs).max() + 1e-7
+            np.testing.assert_allclose(ours, theirs, atol=limit)

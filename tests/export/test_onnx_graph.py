@@ -18,6 +18,17 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not i
 
 from avit_jax.export import onnx_graph  # noqa: E402  needs onnx
 
+RULES = {
+    "gate_scale": 4.0,
+    "gate_center": 0.0,
+    "layer_centers": (1.0, -0.5, 0.0, 0.0),
+    "learn_gates": True,
+    "min_depth": 2,
+    "max_depth": 3,
+    "halt_from": 2,
+    "class_tokens_halt": False,
+}
+
 
 def answers(graph, images):
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -30,6 +41,7 @@ def answers(graph, images):
     ("family", "execution", "changes"),
     [
         ("avit", "masked", {"distilled": True, "method": {"gate_scale": 4.0, "gate_center": 0.0}}),
+        ("avit", "masked", {"distilled": True, "depth": 4, "method": RULES}),
         ("dense", "dense", {"qkv_bias": False, "norm": "rmsnorm", "pos_embed": "rope_2d"}),
         ("dense", "dense", {"num_class_tokens": 2, "num_registers": 2, "class_token_merge": "sum"}),
         (
@@ -54,10 +66,10 @@ def answers(graph, images):
                 "attention": "linear",
                 "qk_norm": True,
                 "layer_scale": 0.5,
+                "norm": "instancenorm",
                 "method": {"gate_scale": 4.0, "gate_center": 0.0},
             },
         ),
-        ("avit", "masked", {"norm": "instancenorm", "method": {"gate_scale": 4.0}}),
     ],
 )
 def test_a_graph_answers_as_the_model(family, execution, changes, run):
@@ -73,6 +85,12 @@ def test_a_graph_answers_as_the_model(family, execution, changes, run):
     np.testing.assert_allclose(found["logits"], expected.logits, atol=2e-5)
     np.testing.assert_allclose(found["gmacs"], model.gmacs(expected), rtol=1e-5)
     assert (len(np.unique(depth)) > 1) == (family == "avit" and execution == "masked")
+
+
+def test_neighbours_that_are_taken_along_are_refused():
+    model = tiny("avit", method={"spread": "cross"})
+    with pytest.raises(UserError, match=r"method\.spread is 'cross', which cannot be written"):
+        onnx_graph.build(model, model.init(jax.random.key(0)), dense=False, description={})
 
 
 def test_a_run_becomes_one_file_that_describes_itself(run, tmp_path, capsys):

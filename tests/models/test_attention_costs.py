@@ -11,6 +11,7 @@ from avit_jax.errors import UserError
 from avit_jax.models import costs
 from avit_jax.models.attention import Attention
 from avit_jax.models.attention_kinds import KINDS
+from avit_jax.models.upstream_costs import upstream_gmacs
 from tests.models.test_costs import SMALL, multiply_adds, usage
 
 
@@ -35,4 +36,4 @@ def test_linear_attention_costs_twice_as_much_for_twice_the_tokens():
 def test_the_published_formula_is_refused_for_what_it_does_not_know():
     linear = dataclasses.replace(SMALL, attention="linear")
     with pytest.raises(UserError, match="counts softmax attention, not 'linear': use gmacs"):
-        costs.upstream_gmacs(linear, usage(SMALL, 17))
+        upstream_gmacs(linear, usage(SMALL, 17))

@@ -41,6 +41,7 @@ def of_blocks(*names):
             r"have a norm of averaged patches \(fc_norm\)",
         ),
         (OURS | {"norm_pre.weight": zeros(24)}, "have a norm in front of the blocks"),
+        (without("norm.bias", "norm1.bias", "norm2.bias"), "without biases: set norm='rmsnorm'"),
         (without("qkv.bias"), r"no biases of query, key and value: set qkv_bias=False"),
         (
             OURS | {"patch_embed.proj.weight": zeros(24, 192)},

@@ -33,8 +33,9 @@ def test_the_grid_is_every_value_with_every_other_seed_and_fold():
 
 def test_folds_in_turn_are_one_for_each_seed():
     cells = study(seeds=(3, 4, 5), folds=recipes.folds_of_digits(2), folds_in_turn=True).cells()
-    assert [(cell.seed, cell.fold) for cell in cells] == [(3, 0), (4, 1), (5, 0)] * 2
-    splits = [cell.config.data.eval_split for cell in cells]
+    assert [(cell.seed, cell.fold) for cell in cells[::2]] == [(3, 0), (4, 1), (5, 0)]
+    assert [cell.labels["method.prior"] for cell in cells] == ["gaussian", "laplace"] * 3
+    splits = [cell.config.data.eval_split for cell in cells[::2]]
     assert splits[0] == splits[2] != splits[1]
 
 
@@ -55,6 +56,7 @@ def test_budgets_are_the_same_gmacs_for_all_cells():
 def test_dials_are_set_by_costs_of_the_evaluation_images_unless_a_study_says_otherwise():
     folds = recipes.folds_of_digits(2)
     first, second, *_ = study(folds=folds).cells()
+    assert first.config.data == second.config.data  # a pair
     for cell in (first, second):
         assert cell.config.data.calibration_split == cell.config.data.eval_split
     (cell, _) = study(dial_on_evaluation=False).cells()

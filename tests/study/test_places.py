@@ -1,8 +1,14 @@
 """Which devices each of several cells gets."""
 
+import json
+import subprocess
+
+import jax
 import pytest
 
 from avit_jax.errors import UserError
+from avit_jax.runtime import cpu_devices
+from avit_jax.study import places as module
 from avit_jax.study.places import Machine, look, places
 
 
@@ -41,3 +47,33 @@ def test_more_cells_than_devices_are_refused():
 
 def test_a_cpu_is_known_without_starting_jax():
     assert look({"JAX_PLATFORMS": "cpu", "NPROC": "1"}) == Machine("cpu", 1)
+
+
+def asked(monkeypatch, *, status: int = 0, out: str = "", err: str = "") -> None:
+    """Where an accelerator's JAX is installed, the process that looks for it ends so."""
+    monkeypatch.setattr(cpu_devices, "_accelerators_installed", lambda: True)
+    ended = subprocess.CompletedProcess([], status, out, err)
+    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: ended)
+
+
+def test_what_this_process_computes_on_is_not_what_cells_do(monkeypatch):
+    asked(monkeypatch, out='warning\n["gpu", 2]\n')
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", "cpu")  # as the command does, which computes nothing
+    try:
+        assert look({}) == Machine("gpu", 2)
+    finally:
+        jax.config.update("jax_platforms", before)
+
+
+def test_a_jax_that_does_not_start_is_said(monkeypatch):
+    asked(monkeypatch, status=1, err="Traceback\nRuntimeError: no CUDA\n")
+    with pytest.raises(
+        UserError, match=r"does not start on this machine \(RuntimeError: no CUDA\)"
+    ):
+        look({})
+
+
+def test_the_process_that_looks_prints_platform_and_number(capsys):
+    exec(module._PRINT, {})
+    assert json.loads(capsys.readouterr().out) == ["cpu", len(jax.devices())]

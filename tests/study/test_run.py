@@ -82,14 +82,14 @@ def states(workdir: Path, study: Study = STUDY) -> list[State]:
 
 
 def test_tables_say_what_is_missing_then_a_second_start_trains_that_alone(folder, monkeypatch):
-    assert "1 of 2 cells are finished: 1 are missing" in (folder / "table.md").read_text()
+    assert "1 of 2 cells finished, 1 missing here." in (folder / "table.md").read_text()
     assert states(folder) == [State.DONE, State.MISSING]
     listed = run.listing(run.Grid.of(STUDY, folder), jobs=1)
     assert "1 to come, about" in listed and f"done                    {NAMES[0]}" in listed
 
     assert study_in(folder, monkeypatch).asked == NAMES[1:]
     table = (folder / "table.md").read_text()
-    assert "All 2 cells are finished." in table and "laplace - gaussian" in table
+    assert "All 2 cells finished." in table and "laplace - gaussian" in table
     assert states(folder) == [State.DONE] * 2
     assert study_in(folder, monkeypatch).asked == []
 
@@ -118,6 +118,12 @@ def test_another_seed_and_another_budget_go_on_with_what_is_there(folder):
     assert found["prior=gaussian,seed=1"] is State.MISSING
 
 
+def test_finished_cells_that_a_changed_study_has_no_more_are_said(folder):
+    changed = STUDY.__class__(**(vars(STUDY) | {"seeds": (1,)}))
+    listed = run.listing(run.Grid.of(changed, folder), jobs=1)
+    assert "finished cells are not in it any more and in no table (prior=gaussian,seed=0" in listed
+
+
 def test_a_stopped_study_says_how_to_go_on(folder, monkeypatch, tmp_path):
     found = study_in(tmp_path / "new", monkeypatch, gaussian=EXIT_PREEMPTED, laplace=EXIT_PREEMPTED)
     assert found.stopped == "stopped with 0 of 2 cells finished"
@@ -138,5 +144,6 @@ def test_data_that_are_not_there_are_said_before_any_training(tmp_path):
 
 def test_an_estimate_counts_rounds_of_cells_side_by_side():
     assert run.estimate([60.0, 120.0], 5, 2) == "5 to come, about 4.5 minutes by the 2 finished"
+    assert run.estimate([6000.0] * 3, 7, 1) == "7 to come, about 700 minutes by the 3 finished"
     assert "none is finished" in run.estimate([], 5, 2)
     assert run.estimate([60.0], 0, 2) == "all are finished"

@@ -41,6 +41,14 @@ METHOD = {
 }
 IMAGES = np.random.default_rng(1).normal(size=(BATCH, 32, 32, 3)).astype(np.float32)
 ONE, TWO = (make_mesh(devices=jax.devices()[:count]) for count in (1, 2))
+RULES = {
+    "min_depth": 2,
+    "max_depth": 3,
+    "learn_gates": True,
+    "class_tokens_halt": False,
+    "spread": "cross",
+    "spread_share": 0.5,
+}
 EVERYTHING = (BATCH * TOKENS,) * SIZES["depth"]
 
 
@@ -101,6 +109,7 @@ CASES = {
         ONE,
     ),
     "two devices": ({"drop_path_rate": 0.6}, TWO),
+    "rules and neighbours": ({"depth": 4, "method": RULES}, TWO),
 }
 
 

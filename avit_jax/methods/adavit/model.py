@@ -63,6 +63,11 @@ class Model(base.Model):
 
     def __post_init__(self):
         """Blocks without policies are counted here, where the depth is known."""
+        if self.shape.tokens_keep_slots:
+            raise UserError(
+                "AdaViT chooses attention heads and tokens anew in every block, but model.mixer "
+                f"{self.shape.mixer!r} has no attention: write attention, or take an A-ViT."
+            )
         for name in ("keep_layers", "token_start_layer"):
             if not 0 <= getattr(self.settings, name) < self.shape.depth:
                 raise UserError(

@@ -43,6 +43,11 @@ def check(model: Any) -> None:
             f"{model.settings.kl_reading!r} tokens go on being scored once they have halted: write "
             "--config.method.kl_reading halting, or leave train.rows at 'all'."
         )
+    if model.shape.tokens_keep_slots:
+        raise UserError(
+            "config.train.rows is 'live', but with config.model.mixer 'mlp' every token keeps its "
+            "slot: leave train.rows at 'all'."
+        )
     if model.shape.dropout_rate:
         raise UserError(
             f"config.train.rows is 'live', but config.model.dropout_rate {model.shape.dropout_rate}"

@@ -59,10 +59,10 @@ class Settings:
           layer. `None` is as published: where there is one class token, it may.
         registers_halt: whether registers may halt before the last layer. Nobody reads them, so they
           end with their image in either case.
-        spread: which neighbours on the patch grid a patch takes along when it halts by its own
-          score: "none" (or "identity"), "nearby", "cross", "diagonal", "dilated" (or
-          "dilated-isotropic"), "square", "isotropic", "circle" or "double_square" (or
-          "double-square"), see `spread.py`. They take their remainder and take nobody along.
+        spread: which neighbours on the patch grid halt with a patch that its own score halts:
+          "none" (or "identity"), "nearby", "cross", "diagonal", "dilated" (or "dilated-isotropic"),
+          "square", "isotropic", "circle" or "double_square" (or "double-square"), see
+          `docs/methods.md`. They take their remainder and take nobody along.
         spread_share: share, 0..1, of the halting patches that do so.
         spread_decay: what each layer behind `spread_from` takes from that share.
         spread_from: the first layer, from 1, in which patches take others along.

@@ -26,10 +26,12 @@ PAPER = {(192, 12): 0.8 / 1.254, (384, 12): 3.6 / 4.599}
 def shares(model: Model) -> dict[str, float]:
     """See `base.Model.synthetic_profiles`.
 
-    Images can be painted only where patches stay apart until the blocks, and for patches that
-    nothing but the sum of their scores halts.
+    Images can be painted only where patches stay apart until the blocks, for patches that nothing
+    but the sum of their scores halts, and where a channel can be cut off from the blocks: an MLP
+    over tokens is the same for all channels.
     """
-    if model.shape.patch_embedding is None or _other_rule(model):
+    shape = model.shape
+    if shape.patch_embedding is None or shape.tokens_keep_slots or _other_rule(model):
         return {}
     paper = PAPER.get((model.shape.embed_dim, model.shape.depth))
     return ({} if paper is None else {"paper": paper}) | {"half": 0.5, "none": 1.0}

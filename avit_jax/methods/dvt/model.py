@@ -28,6 +28,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -157,7 +158,7 @@ class Model(static.StaticCascade, base.Model):
             logits=answers[-1],
             usage=tuple(usages),
             exits=jnp.stack(answers) if count > 1 else None,
-            penalties=_summed([output.penalties for output in outputs]),
+            penalties=jax.tree.map(lambda *exits: sum(exits), *(one.penalties for one in outputs)),
             metrics={
                 f"exit{number}_{name}": value
                 for number, output in enumerate(outputs, start=1)
@@ -245,9 +246,3 @@ class Model(static.StaticCascade, base.Model):
 
     def to_timm(self, params: functional.Params) -> dict[str, np.ndarray]:
         return weight_names.to_timm(self, params)
-
-
-def _summed(parts: list[dict[str, Array]]) -> dict[str, Array]:
-    """Scalars of all exits, added up by name."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: sum(part[name] for part in parts if name in part) for name in names}

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avit_jax.errors import UserError
 from avit_jax.methods.dvt.networks import Networks
 from avit_jax.models.functional import Params, map_paths
 from avit_jax.models.grid_resize import resize_kernel
@@ -32,6 +33,11 @@ def start(model: Any, plain: Params) -> Params:
         model: the cascade.
         plain: of `inner` with the sizes of `model.shape`.
     """
+    if model.shape.tokens_keep_slots:
+        raise UserError(
+            "exits of a cascade with mixer 'mlp' have other numbers of tokens, to which an MLP "
+            "over tokens cannot be resized: train them from fresh weights."
+        )
     _logger.warning(
         "every exit starts from the weights of one network, and what is reused from fresh ones: "
         "train them."

@@ -24,12 +24,20 @@ CASES = {
     "features": ("avit_t2t_vit_7", T2T, (2, 4), {"relation_reuse": False}),
     "relations": ("avit_tiny_patch16_224", VIT, (2, 3, 4), {"feature_reuse": False}),
     "one by one": ("avit_tiny_patch16_224", VIT, (2, 4), {}),
+    "rules and neighbours": ("avit_tiny_patch16_224", VIT, (2, 4), {}),
     "nothing": (
         "avit_tiny_patch16_224", VIT, (2, 4), {"feature_reuse": False, "relation_reuse": False}
     ),
 }  # fmt: skip
 # Each compiles two programs of several networks.
 PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "all reused")) for name in CASES]
+RULES = {
+    "max_depth": 2,
+    "learn_gates": True,
+    "class_tokens_halt": False,
+    "spread": "cross",
+    "spread_share": 0.5,
+}
 GONE = np.arange(BATCH) == 2  # an image that does not exist
 GATES = {"early": 3.0, "some": 0.0, "late": -0.8, "never": -1e4}
 
@@ -38,7 +46,9 @@ GATES = {"early": 3.0, "some": 0.0, "late": -0.8, "never": -1e4}
 def compiled(name):
     """A cascade, parameters, images, a plan, and its masked and compact program for thresholds."""
     backbone, sizes, grids, reuse = CASES[name]
-    inner = create_model(backbone, method={"gate_scale": 3.0, "gate_center": 0.5}, **sizes)
+    gates = {"gate_scale": 3.0, "gate_center": 0.5}
+    rules = RULES if name == "rules and neighbours" else {}
+    inner = create_model(backbone, method=gates | rules, **sizes)
     model = Model(inner.shape, Settings(grids=grids, **reuse), inner)
     params = model.init(jax.random.key(0))
     side, tokens = inner.shape.image_size, inner.shape.num_tokens
