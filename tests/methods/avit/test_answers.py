@@ -64,8 +64,8 @@ def test_the_answer_is_the_mean_over_patches_of_their_weighted_states():
 
 
 def test_an_image_that_averages_ends_when_all_its_patches_have_halted():
-    model, params, apply = average()
-    output = apply(params, IMAGES)
+    model = create({"gate_center": -6.0}, **AVERAGE)
+    output = jax.jit(model.apply)(weights(model), IMAGES)
     own, ran = np.asarray(output.aux["mask"][:-1]), np.asarray(output.usage[0].tokens)
     patches = own[:, :, model.shape.num_prefix_tokens :].any(-1, keepdims=True)
     np.testing.assert_array_equal(ran, own & patches)
@@ -94,7 +94,9 @@ def test_several_class_tokens_halt_only_where_they_are_told_to(setting, halts):
 def test_capped_execution_with_room_for_everything_averages_the_same():
     model, params, apply = average()
     masked = apply(params, IMAGES)
-    places = tuple(int(n) for n in np.asarray(masked.usage[0].tokens).sum(-1).max(1))
+    prefix = model.shape.num_prefix_tokens
+    patches = np.asarray(masked.usage[0].tokens)[:, :, prefix:]
+    places = tuple(int(n) + prefix for n in patches.sum(-1).max(1))
     assert places[-1] < model.shape.num_tokens
     plan = dataclasses.replace(model.default_plan(BATCH), capacities=places)
     capped = jax.jit(model.program(CAPPED, plan))(params, IMAGES, np.ones(BATCH, bool))
