@@ -50,7 +50,8 @@ def averaging(images):
     Prefix tokens are scored, too, and registers do not halt before.
     """
     tokens = {"pool": "avg", "num_registers": 2}
-    model = create_model("avit_micro_patch4_32", method=HALTING, **SIZES | {"depth": 4}, **tokens)
+    early = {"gate_scale": 2.0, "gate_center": -3.0}
+    model = create_model("avit_micro_patch4_32", method=early, **SIZES | {"depth": 4}, **tokens)
     return model, weights(model)
 
 
