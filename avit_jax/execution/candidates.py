@@ -32,8 +32,9 @@ def capacities(usage: np.ndarray, prefix: int) -> tuple[int, ...]:
 
     Args:
         usage: `[L, images, N]` live tokens.
-        prefix: tokens that always have a place.
+        prefix: tokens that always have a place, whether they have halted or not.
     """
-    needed = np.quantile(usage.sum(-1), COVERED, axis=1, method="higher")
+    places = prefix + usage[:, :, prefix:].sum(-1)
+    needed = np.quantile(places, COVERED, axis=1, method="higher")
     # Tokens that are gone do not come back, so a layer needs no more than the one before.
-    return tuple(int(max(n, prefix)) for n in np.minimum.accumulate(needed))
+    return tuple(int(n) for n in np.minimum.accumulate(needed))

@@ -96,6 +96,7 @@ class Tokens(abc.ABC):
         validators.at_least(0, self, "num_class_tokens", "num_registers")
         validators.one_of(("mean", "sum"), self, "class_token_merge")
         validators.one_of(("token", "avg"), self, "pool")
+        validators.one_of((True, False), self, "pos_embed_prefix")
         if not self.num_class_tokens and not self.averages:
             raise UserError(
                 "num_class_tokens is 0, but the classifier reads the class token: set pool to avg, "

@@ -44,6 +44,17 @@ def halting(images):
     return model, weights(model)
 
 
+def averaging(images):
+    """An A-ViT that averages its patches, whose images are finished when all of those have halted.
+
+    Prefix tokens are scored, too, and registers do not halt before.
+    """
+    tokens = {"pool": "avg", "num_registers": 2}
+    early = {"gate_scale": 2.0, "gate_center": -3.0}
+    model = create_model("avit_micro_patch4_32", method=early, **SIZES | {"depth": 4}, **tokens)
+    return model, weights(model)
+
+
 def dense(images):
     model = create_model("deit_micro_patch4_32", **SIZES | {"depth": 1})
     return model, weights(model)
@@ -62,9 +73,20 @@ def dense(images):
         ),
         (halting, 4, True),
         (halting, 4, False),
+        pytest.param(averaging, 4, True, marks=pytest.mark.slow),
+        pytest.param(averaging, 4, False, marks=pytest.mark.slow),
         (dense, 1, True),
     ],
-    ids=["three exits", "two exits", "halting exits", "packed", "masked", "whole"],
+    ids=[
+        "three exits",
+        "two exits",
+        "halting exits",
+        "packed",
+        "masked",
+        "averaged, packed",
+        "averaged, masked",
+        "whole",
+    ],
 )
 def test_a_stream_gives_the_answers_of_masked_execution(
     make, segments, compact, images, monkeypatch
@@ -72,7 +94,7 @@ def test_a_stream_gives_the_answers_of_masked_execution(
     model, params = make(images)
     wanted = jax.jit(model.apply)(params, images)
     plan = dataclasses.replace(
-        model.default_plan(BATCH), row_sizes=(34,), lengths=(17,), attention_images=2
+        model.default_plan(BATCH), row_sizes=(40,), lengths=(20,), attention_images=2
     )
     kind = type(model)
     cut = kind.segments

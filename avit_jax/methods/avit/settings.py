@@ -109,7 +109,7 @@ class Settings:
         validators.one_of(spread.NAMES, self, "spread")
         validators.share(self, "spread_share")
         validators.one_of((True, False), self, "class_tokens_halt", optional=True)
-        validators.one_of((True, False), self, "learn_gates")
+        validators.one_of((True, False), self, "learn_gates", "registers_halt")
         validators.not_negative(self, "spread_decay")
         if self.layer_centers is not None:
             object.__setattr__(self, "layer_centers", _numbers(self.layer_centers))
