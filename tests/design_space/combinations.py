@@ -15,21 +15,18 @@ NAMES = {
     "adavit": "adavit_deit_micro_patch4_32",
     "dense": "deit_micro_patch4_32",
 }
-# The first value of each is the default.
 OF_SHAPE = {
     "pos_embed": ("learned", "sinusoidal", "sinusoidal_2d", "rope_1d", "rope_2d", "none"),
     "pos_embed_prefix": (True, False),
     "norm": ("layernorm", "rmsnorm", "instancenorm"),
-    "attention": ("dot", "cosine", "linear"),
-    "qk_norm": (False, True),
     "layer_scale": (None, 0.5),
     "num_class_tokens": (1, 2, 0),
     "class_token_merge": ("mean", "sum"),
     "num_registers": (0, 2),
     "pool": ("token", "avg"),
     "distilled": (False, True),
-    "mixer": ("attention", "mlp"),
 }
+OF_ATTENTION = {"attention": ("dot", "cosine", "linear"), "qk_norm": (False, True)}
 OF_METHOD = {
     "avit": {
         "spread": (
@@ -50,6 +47,7 @@ OF_METHOD = {
     "adavit": {"keep_layers": (1,)},
     "dense": {},
 }  # fmt: skip
+METHODS = ("avit", "avit", "avit", "adavit", "dense")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +70,28 @@ class Combination:
 
 
 @st.composite
-def combinations(draw, methods=("avit", "avit", "avit", "adavit", "dense")) -> Combination:
-    """Any combination; contradictions among them, too."""
-    method = draw(st.sampled_from(methods))
-    shape = [(name, draw(st.sampled_from(values))) for name, values in OF_SHAPE.items()]
-    of_method = OF_METHOD[method].items()
-    settings = [(name, draw(st.sampled_from(values))) for name, values in of_method]
-    return Combination(method, tuple(shape), tuple(settings))
+def combinations(draw) -> Combination:
+    """Any combination whose choices do not contradict each other."""
+
+    def one_of_each(choices):
+        return {name: draw(st.sampled_from(values)) for name, values in choices.items()}
+
+    method = draw(st.sampled_from(METHODS))
+    shape = one_of_each(OF_SHAPE)
+    if shape["pool"] == "avg":
+        shape["distilled"] = False
+    elif not shape["num_class_tokens"]:
+        shape["num_class_tokens"] = 1
+    if method != "adavit" and draw(st.integers(0, 7)) == 0:
+        shape["mixer"] = "mlp"
+        if shape["pos_embed"].startswith("rope"):
+            shape["pos_embed"] = "none"
+    else:
+        shape |= one_of_each(OF_ATTENTION)
+        if shape["attention"] == "cosine":
+            shape["qk_norm"] = False
+    settings = one_of_each(OF_METHOD[method])
+    return Combination(method, tuple(shape.items()), tuple(settings.items()))
 
 
 def images_of(count: int, seed: int = 0) -> np.ndarray:
