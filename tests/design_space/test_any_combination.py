@@ -44,7 +44,7 @@ def _counted():
     print("\ncombinations:", ", ".join(f"{count} {what}" for what, count in runs.items()))
 
 
-@drawn(8)
+@drawn(4)
 @given(combinations())
 def test_a_few_combinations(combination):
     check(combination)
