@@ -84,13 +84,17 @@ def test_registers_go_on_to_the_end_of_their_image_and_no_further():
     assert not ran[-1].any(-1).all(), "no image is finished early"
 
 
-@pytest.mark.parametrize(("setting", "halts"), [(None, False), (True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("setting", "halts"),
+    [(None, False), (True, True), pytest.param(False, False, marks=pytest.mark.slow)],
+)
 def test_several_class_tokens_halt_only_where_they_are_told_to(setting, halts):
     model = create({"class_tokens_halt": setting}, num_class_tokens=2)
     mask = np.asarray(jax.jit(model.apply)(weights(model), IMAGES).aux["mask"])
     assert (not mask[:-1, :, :2].all()) == halts
 
 
+@pytest.mark.slow
 def test_capped_execution_with_room_for_everything_averages_the_same():
     model, params, apply = average()
     masked = apply(params, IMAGES)
