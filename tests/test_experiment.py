@@ -59,6 +59,7 @@ DOCUMENTS = {
     "checkpoints/description.py", "checkpoints/operating_points.py", "checkpoints/weights.py",
     "evaluation/run.py",
     "export/convert.py", "prediction/answer_lines.py", "experiment.py",
+    "study/cell_process.py", "study/design.py", "study/results.py", "study/run.py",
 }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> bool:
     saved = configs.to_json(configs.read(file))
     may_change = configs.changeable_keys(config)
     lines = configs.differences(config, saved)
-    changed = [line for key, line in lines.items() if key not in may_change]
+    changed = [lines[key] for key in sorted(lines, key=_order) if key not in may_change]
     if changed and Checkpoints(workdir / "checkpoints").steps():
         if lines.keys() - may_change <= LENGTH:
             remedy = (
@@ -84,9 +84,12 @@ def differences_in_use(config: ConfigDict, workdir: Path) -> dict[str, str]:
     return lines
 
 
-def _order(key: str) -> tuple[int, str]:
-    """What says most comes first: which model it is, then its method, then its training."""
-    return {"model": 0, "method": 1}.get(key.partition(".")[0], 2), key
+def _order(key: str) -> tuple[bool, int, str]:
+    """What says most comes first: which model it is, then its sizes, its method, its training.
+
+    Of a model that is unknown no other setting is known either, so all of them differ.
+    """
+    return key != "model.name", {"model": 0, "method": 1}.get(key.partition(".")[0], 2), key
 
 
 def as_rows(changes: Mapping[str, str]) -> list[tuple[str, str]]:

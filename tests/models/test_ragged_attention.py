@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from avit_jax.models import attention, ragged_attention, row_norm
+from avit_jax.models import ragged_attention, row_norm, softmax_attention
 from avit_jax.models.image_rows import aligned
 from avit_jax.models.moved_rows import move
 from avit_jax.models.norms import layer_norm, rms_norm
@@ -33,7 +33,7 @@ def plain(joined, starts, lengths, live):
             rows = slice(start, start + length)
             parts = jnp.split(joined[None, rows], 3, axis=2)
             heads = (part.reshape(1, length, HEADS, -1) for part in parts)
-            mixed = attention.mix(*heads, live=live[image : image + 1, :length], scale=0.3)
+            mixed = softmax_attention.mix(*heads, live=live[image : image + 1, :length], scale=0.3)
             out = out.at[rows].set(mixed.reshape(length, DIM))
     return out
 

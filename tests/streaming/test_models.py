@@ -94,7 +94,10 @@ def test_a_stream_gives_the_answers_of_masked_execution(
     model, params = make(images)
     wanted = jax.jit(model.apply)(params, images)
     plan = dataclasses.replace(
-        model.default_plan(BATCH), row_sizes=(40,), lengths=(20,), attention_images=2
+        model.default_plan(BATCH),
+        row_sizes=(40,),
+        lengths=(model.shape.num_tokens,),
+        attention_images=2,
     )
     kind = type(model)
     cut = kind.segments
