@@ -148,6 +148,7 @@ def test_a_mixer_is_exported_with_masks(params):
     assert set(program.platforms) == {"cpu", "cuda", "tpu"}
 
 
+@pytest.mark.slow
 def test_other_norms_and_layer_scale_go_with_mixers():
     model = mixer(norm="instancenorm", layer_scale=0.7)
     fresh = model.init(jax.random.key(0))

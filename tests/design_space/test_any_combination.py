@@ -1,6 +1,6 @@
 """Whatever is chosen together is the same in every execution, learns, and belongs to its image.
 
-A few combinations are drawn in the normal suite, many more with `-m slow`; both print how many were
+Three combinations are drawn in the normal suite, many more with `-m slow`; both print how many were
 run, and how many were refused because they contradict each other.
 """
 
@@ -44,7 +44,7 @@ def _counted():
     print("\ncombinations:", ", ".join(f"{count} {what}" for what, count in runs.items()))
 
 
-@drawn(4)
+@drawn(3)
 @given(combinations())
 def test_a_few_combinations(combination):
     check(combination)

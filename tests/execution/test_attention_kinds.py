@@ -66,7 +66,7 @@ def slow(*case):
     [
         slow("avit", COSINE, STATIC, BATCH),
         ("avit", LINEAR, COMPACT, 3),
-        ("adavit", LINEAR, COMPACT, 3),
+        slow("adavit", LINEAR, COMPACT, 3),
         slow("avit", COSINE, COMPACT, 1),
         slow("avit", COSINE, COMPACT, 3),
         slow("avit", LINEAR, COMPACT, 1),

@@ -170,8 +170,8 @@ def slow(*case):
     ("norm", "method", "execution"),
     [
         slow("instancenorm", "avit", "compact"),
-        ("instancenorm", "adavit", "compact"),
-        ("instancenorm", "adavit", "static"),
+        slow("instancenorm", "adavit", "compact"),
+        slow("instancenorm", "adavit", "static"),
         slow("instancenorm", "avit", "static"),
         slow("instancenorm", "avit", "capped"),
         slow("instancenorm", "dvt", "compact"),

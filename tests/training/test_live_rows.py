@@ -113,7 +113,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[pytest.mark.slow] * (c == "rules and neighbours")) for c in CASES],
+)
 def test_loss_gradients_and_logs_are_those_of_masked_execution(case):
     model, mesh = create(**CASES[case][0]), CASES[case][1]
     params = draw(model)
