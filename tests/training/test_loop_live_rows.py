@@ -46,6 +46,7 @@ def sizes(workdir, step):
     return row_sizes.RowSizes.of_json(Checkpoints(workdir / "checkpoints").extra(step)["rows"])
 
 
+@pytest.mark.slow
 def test_it_learns_what_a_training_on_all_rows_learns(whole, tmp_path):
     loop.train(tiny_config(**LIVE | {"train.rows": "all"}), tmp_path)
     for ours, theirs in zip(*map(commands.metrics, (whole, tmp_path)), strict=True):
