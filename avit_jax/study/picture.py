@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from avit_jax.checkpoints.operating_points import LEARNT
 from avit_jax.study.cells import short_names
@@ -46,6 +47,7 @@ def draw(settings: Sequence[Mapping[str, Any]], file: Path) -> Path:
             _curve(panel, points, label, looks[label])
         panel.set(xlabel="GMACs per image", ylabel="top-1, % (bars: 95 % over seeds)")
         panel.set_title(", ".join(others) or None, fontsize=9)
+        panel.xaxis.set_major_locator(MaxNLocator(5))  # numbers of six digits stand side by side
         grid_behind_data(panel)
     for panel in panels[len(curves) :]:
         panel.set_visible(False)
