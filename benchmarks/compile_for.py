@@ -3,11 +3,13 @@
     pip install -e '.[compile-gpu]' && python benchmarks/compile_for.py gpu
     pip install -e '.[compile-tpu]' && python benchmarks/compile_for.py v5e --programs dense,masked
     python benchmarks/compile_for.py v5e --models dvt_deit_small --reach 0.15,0.05 --programs static
+    python benchmarks/compile_for.py gpu --set pos_embed=rope_2d method.spread=circle
 
 In an environment each, because one process holds one of the plug-ins; Python 3.12 (JAX 0.11 or
 later). "gpu" is an H100; TPUs are v4, v5e, v5p and v6e. Nothing runs, so nothing is measured but
 the time of compiling: what is printed is read from the compiled program. Images are taken to halt
-as in a synthetic profile, and of a cascade so many reach its exits as `--reach` says.
+as in a synthetic profile of the published rule, whatever `--set` says of the method, and of a
+cascade so many reach its exits as `--reach` says.
 
 Programs are executions of inference, "gradients" (loss and gradients of a masked training step) and
 "live" (of one on live rows).
@@ -23,6 +25,7 @@ Programs are executions of inference, "gradients" (loss and gradients of a maske
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import os
 import re
@@ -53,17 +56,38 @@ from avit_jax.types import Usage
 TOGETHER = 32  # images that are measured at once
 
 
+def settings_of(assignments: list[str]) -> dict[str, Any]:
+    """What `create_model` takes for `pos_embed=rope_2d` and `method.spread=circle`.
+
+    Values are literals of Python, or text.
+    """
+    settings: dict[str, Any] = {"method": {}}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not (name and equals):
+            raise UserError(f"--set {assignment}: write NAME=VALUE, such as pos_embed=rope_2d.")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        section, _, of_method = name.partition(".")
+        if section == "method":
+            settings["method"][of_method] = value
+        else:
+            settings[name] = value
+    return settings
+
+
 def usage_of(
-    name: str, share: float | None, batch_size: int, reach: tuple[float, ...] = ()
+    model: Model, share: float | None, batch_size: int, reach: tuple[float, ...] = ()
 ) -> tuple[Usage, ...]:
     """What runs of images that need a share of the dense GMACs; the paper's share if unset.
 
     Measured on the CPU, in masked execution and float32; without a profile everything runs, but for
     the exits of a cascade, which the first images of a batch reach in these shares.
     """
-    model = avit_jax.create_model(name)
     if reach and len(reach) != len(model.stages) - 1:
-        raise UserError(f"--reach {reach}: write a share for each exit of {name} but the first.")
+        raise UserError(f"--reach {reach}: write a share for each exit but the first.")
     share = share or model.synthetic_profiles().get("paper")
     if share is None:
         shapes = [(shape.depth, batch_size, shape.num_tokens) for shape in model.stages]
@@ -146,13 +170,16 @@ def main() -> None:
     parser.add_argument("--share", type=float, help="of the dense GMACs; the paper's if unset")
     parser.add_argument("--reach", default="", help="shares that reach each exit but the first")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--set", nargs="*", default=[], help="NAME=VALUE, method.NAME=VALUE")
     arguments = parser.parse_args()
     reach = tuple(map(float, filter(None, arguments.reach.split(","))))
+    settings = settings_of(arguments.set)
     rows, platform = [], platform_of(arguments.target)
     for name in arguments.models.split(","):
-        model = avit_jax.create_model(name, dtype=arguments.dtype)
+        model = avit_jax.create_model(name, **{"dtype": arguments.dtype, **settings})
+        measured = avit_jax.create_model(name, **{**settings, "method": {}})
         for batch_size in map(int, arguments.batch_sizes.split(",")):
-            usage = usage_of(name, arguments.share, batch_size, reach)
+            usage = usage_of(measured, arguments.share, batch_size, reach)
             for kind in arguments.programs.split(","):
                 ratio = None
                 if kind == "gradients":
@@ -183,4 +210,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"compile_for.py: {error}") from None
