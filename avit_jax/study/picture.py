@@ -49,6 +49,8 @@ def draw(settings: Sequence[Mapping[str, Any]], file: Path) -> Path:
         panel.set_title(", ".join(others) or None, fontsize=9)
         panel.xaxis.set_major_locator(MaxNLocator(5))  # numbers of six digits stand side by side
         grid_behind_data(panel)
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(max(low, -2), min(high, 102))  # bars may be longer than what is possible
     for panel in panels[len(curves) :]:
         panel.set_visible(False)
     handles = {

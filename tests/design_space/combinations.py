@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 import avit_jax
 from avit_jax.methods.base import Model
+from avit_jax.models.attention_kinds import KINDS
+from avit_jax.models.norms import NORMS
+from avit_jax.models.positions import ENCODINGS
 
 SIZES = {"image_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3}
 NAMES = {
@@ -16,9 +19,9 @@ NAMES = {
     "dense": "deit_micro_patch4_32",
 }
 OF_SHAPE = {
-    "pos_embed": ("learned", "sinusoidal", "sinusoidal_2d", "rope_1d", "rope_2d", "none"),
+    "pos_embed": tuple(ENCODINGS),
     "pos_embed_prefix": (True, False),
-    "norm": ("layernorm", "rmsnorm", "instancenorm"),
+    "norm": tuple(NORMS),
     "layer_scale": (None, 0.5),
     "num_class_tokens": (1, 2, 0),
     "class_token_merge": ("mean", "sum"),
@@ -26,7 +29,7 @@ OF_SHAPE = {
     "pool": ("token", "avg"),
     "distilled": (False, True),
 }
-OF_ATTENTION = {"attention": ("dot", "cosine", "linear"), "qk_norm": (False, True)}
+OF_ATTENTION = {"attention": tuple(KINDS), "qk_norm": (False, True)}
 OF_METHOD = {
     "avit": {
         "spread": (
