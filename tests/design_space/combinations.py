@@ -83,8 +83,8 @@ def combinations(draw) -> Combination:
     shape = one_of_each(OF_SHAPE)
     if shape["pool"] == "avg":
         shape["distilled"] = False
-    elif not shape["num_class_tokens"]:
-        shape["num_class_tokens"] = 1
+    if not shape["num_class_tokens"] and (shape["pool"] != "avg" or method == "adavit"):
+        shape["num_class_tokens"] = 1  # is read, by the classifier or by the policies
     if method != "adavit" and draw(st.integers(0, 7)) == 0:
         shape["mixer"] = "mlp"
         if shape["pos_embed"].startswith("rope"):
