@@ -50,6 +50,12 @@ OF_METHOD = {
     "adavit": {"keep_layers": (1,)},
     "dense": {},
 }  # fmt: skip
+# Fresh networks that skip some of it all: what runs in full would show nothing.
+HALF_WAY = {
+    "avit": {"gate_scale": 3.0, "gate_center": 0.0},
+    "adavit": {"initial_logit": 0.02},
+    "dense": {},
+}
 METHODS = ("avit", "avit", "avit", "adavit", "dense")
 
 
@@ -63,7 +69,7 @@ class Combination:
 
     def model(self) -> Model:
         """The tiny model; raises UserError where the choices contradict each other."""
-        scale = {"gate_scale": 3.0, "gate_center": 0.0} if self.method == "avit" else {}
+        scale = HALF_WAY[self.method]
         return avit_jax.create_model(
             NAMES[self.method],
             num_classes=5,
@@ -105,5 +111,8 @@ def images_of(count: int, seed: int = 0) -> np.ndarray:
 
 
 def start(model: Model, seed: int = 0):
-    """Weights that are larger than fresh ones, so that attention looks somewhere."""
-    return jax.tree.map(lambda leaf: 1.5 * leaf, model.init(jax.random.key(seed)))
+    """Weights that are larger than fresh ones: attention looks somewhere, policies are sure."""
+    params = jax.tree.map(lambda leaf: 1.5 * leaf, model.init(jax.random.key(seed)))
+    if "policies" in params:
+        params["policies"] = jax.tree.map(lambda leaf: 20 * leaf, params["policies"])
+    return params
