@@ -192,6 +192,8 @@ def assert_timed(metrics: list[dict], text: str, *, before: str) -> None:
     assert [(t["step"], t["kind"]) for t in timings] == [(m["step"], m["kind"]) for m in metrics]
     assert timings[5]["epoch"] == pytest.approx(6 * 16 / 1287, abs=1e-3)
     assert [t["seconds"] for t in timings] == sorted(t["seconds"] for t in timings)
-    assert timings[4]["images_per_second"] > 0
+    speeds = [t["images_per_second"] for t in timings if t["kind"] == "train"]
+    # A slow machine may finish none of the steps in flight between two lines, and both at the next.
+    assert max(speed or 0 for speed in speeds) > 0
     assert timings[-1]["evaluating_seconds"] > 0 < timings[-1]["saving_seconds"]
     assert not metrics[0].keys() & {"seconds", "time", "images_per_second"}
