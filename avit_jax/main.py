@@ -18,13 +18,17 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from avit_jax import command_line
+from avit_jax import command_line, dry_run
 from avit_jax.config import flag_values, shared_batch
 from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE, Preempted, UserError
 from avit_jax.pretrained import hub, spelling
 from avit_jax.runtime import cpu_devices, environment
 from avit_jax.runtime.compilation_cache import use_compilation_cache
-from avit_jax.runtime.processes import initialise_processes, preemption_notice
+from avit_jax.runtime.processes import (
+    initialise_processes,
+    preemption_notice,
+    refuse_unjoined,
+)
 
 for kind, parser in flag_values.PARSERS.items():
     config_flags.register_flag_parser_for_type(kind, parser)
@@ -61,6 +65,9 @@ STREAM = flags.DEFINE_bool(
 )
 LAYOUT = flags.DEFINE_enum("layout", "timm", spelling.LAYOUTS, "convert: names in a file.")
 LIMIT = flags.DEFINE_integer("limit", 48, "visualize: how many images to draw.")
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Say whether the command would be refused; read and write nothing."
+)
 
 
 def run_train(config: ConfigDict, workdir: Path) -> None:
@@ -151,12 +158,16 @@ def main(argv: list[str]) -> None:
         if CONFIG.value is None:
             raise UserError(command_line.missing_config(MODE.value))
         workdir = checked_workdir()
+        if DRY_RUN.value:
+            print(dry_run.checked(chosen_config(workdir), workdir, MODE.value))
+            return
         if MODE.value in ("benchmark", "calibrate"):
             environment.start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
         environment.use_own_dtypes()
         initialise_processes(os.environ)
         cpu_devices.share(*shared_batch.batch_of(MODE.value, CONFIG.value))
         environment.require_device()
+        refuse_unjoined()
         use_compilation_cache()
         MODES[MODE.value](chosen_config(workdir), workdir)
     except Preempted as notice:
@@ -198,6 +209,8 @@ def checked_workdir() -> Path:
     workdir = command_line.workdir_path(WORKDIR.value or default)
     _input()
     output = _output()
+    if DRY_RUN.value:  # the machine that will write may be another one
+        return workdir
     if output is None or MODE.value in ("train", "eval", "calibrate"):
         command_line.refuse_unwritable("--workdir", workdir)
     else:

@@ -5,9 +5,11 @@
 # its newest checkpoint. A slice that was preempted is gone: this script says so and stops, because
 # only its owner knows how it was created.
 set -euo pipefail
+script=tpu_vm.sh
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=launch/common.sh
+source "$root/launch/common.sh"
 
-readonly BAD_USAGE=2 # the exit status of wrong arguments: no restart can mend them
-readonly PREEMPTED=75 # the exit status that means: saved, run the same command again
 # shellcheck disable=SC2016 # the worker's shell is to expand this
 readonly PID_FILE='"${TMPDIR:-/tmp}/avit_jax.pid"'
 
@@ -20,12 +22,15 @@ Usage: launch/tpu_vm.sh --name SLICE --zone ZONE --config FILE[:ARGUMENT] --work
   --zone ZONE               its zone, for example us-central2-b
   --project PROJECT         its project (default: gcloud's own setting)
   --config FILE[:ARGUMENT]  the experiment, a path from the repository's root
-  --workdir DIRECTORY       where to write and to resume, seen by every worker (a mounted bucket, NFS)
+  --workdir DIRECTORY       where to write and to resume, seen by every worker: gs://BUCKET/FOLDER,
+                            or an absolute path of a disk that all have mounted
   --directory DIRECTORY     the repository on the workers (default: avit_jax in the home directory)
   --max-restarts NUMBER     restarts after a crash or a lost connection (default: 3)
   --restart-delay SECONDS   pause before each restart (default: 60)
   --ready-timeout SECONDS   how long to wait for a slice that is starting or in repair (default: 1800)
-  --python COMMAND          the interpreter on the workers (default: python3)
+  --install                 copy this repository to every worker and install it there first
+  --python COMMAND          the interpreter on the workers (default: .venv/bin/python in their
+                            repository, which --install makes; the images' own python3 is too old)
   --dry-run                 print the commands and run nothing; needs no gcloud
   --help                    print this text
 
@@ -34,94 +39,61 @@ TERM, INT (Ctrl-C) and HUP tell every worker to save and stop, and nothing is st
 TEXT
 }
 
-say() { printf 'tpu_vm.sh: %s\n' "$1" >&2; }
-fail() {
-  say "$1"
-  exit "$BAD_USAGE"
-}
-# Prints a command as it would have to be typed.
-show() {
-  local word line='' quote="'\\''"
-  for word; do
-    [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word="'${word//\'/$quote}'"
-    line+=" $word"
-  done
-  printf '%s\n' "${line# }"
-}
-
-name='' zone='' project='' config='' workdir='' directory=avit_jax python=python3
-max_restarts=3 restart_delay=60 ready_timeout=1800 dry_run=false
-while (($#)); do
-  case $1 in
-    --help | -h)
-      usage
-      exit 0
-      ;;
-    --dry-run)
-      dry_run=true
-      shift
-      ;;
-    --)
-      shift
-      break
-      ;;
-    --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
-    --name | --zone | --project | --config | --workdir | --directory | --python | \
-      --max-restarts | --restart-delay | --ready-timeout)
-      (($# > 1)) || fail "$1 came without a value; write $1 VALUE"
-      case $1 in
-        --name) name=$2 ;;
-        --zone) zone=$2 ;;
-        --project) project=$2 ;;
-        --config) config=$2 ;;
-        --workdir) workdir=$2 ;;
-        --directory) directory=$2 ;;
-        --python) python=$2 ;;
-        --max-restarts) max_restarts=$2 ;;
-        --restart-delay) restart_delay=$2 ;;
-        --ready-timeout) ready_timeout=$2 ;;
-      esac
-      shift 2
-      ;;
-    *) fail "unknown option \"$1\"; write --help for the options, or put flags of avit_jax.main after --" ;;
-  esac
-done
-
-[[ -n $name ]] || fail "no slice was given; write --name with the name that gcloud compute tpus tpu-vm list shows"
-[[ -n $zone ]] || fail "no zone was given; write --zone with the zone of slice \"$name\""
-[[ -n $config ]] || fail "no config was given; write --config configs/avit_small.py or another file"
-[[ $config != /* ]] || fail "the config \"$config\" is an absolute path of this machine; write its path from the repository's root"
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-[[ -f $root/${config%%:*} ]] || fail "there is no config file \"${config%%:*}\" in $root; write --config with a path from there"
-[[ -n $workdir ]] || fail "no workdir was given; write --workdir with a directory that every worker sees"
-[[ $max_restarts =~ ^[0-9]+$ ]] || fail "--max-restarts was \"$max_restarts\"; write a whole number, 0 or more"
-[[ $restart_delay =~ ^[0-9]+$ ]] || fail "--restart-delay was \"$restart_delay\"; write whole seconds, 0 or more"
-[[ $ready_timeout =~ ^[0-9]+$ ]] || fail "--ready-timeout was \"$ready_timeout\"; write whole seconds, 0 or more"
+name='' zone='' project='' config='' workdir='' directory=avit_jax python=.venv/bin/python
+install=false max_restarts=3 restart_delay=60 ready_timeout=1800
+options=(name zone project config workdir directory python install max-restarts restart-delay
+  ready-timeout)
+parse_options "$@"
+need name 'the name that gcloud compute tpus tpu-vm list shows'
+need zone 'the zone of the slice'
+need_config_of_repository "$root"
+need_workdir_of_all 'a place that every worker sees, such as gs://BUCKET/FOLDER or /mnt/shared/run'
+need_number max-restarts 'a whole number'
+need_number restart-delay 'whole seconds'
+need_number ready-timeout 'whole seconds'
 
 # What each worker does. A process left over by a lost connection would hold the TPU, so it is told
 # to save and waited for; the number in the file may since belong to another program, hence the test.
 # shellcheck disable=SC2016 # the worker's shell is to expand these
 remote_stop='pid=$(cat '"$PID_FILE"' 2>/dev/null) && grep -qs avit_jax.main "/proc/$pid/cmdline" && kill -TERM "$pid" && for _ in $(seq 300); do kill -0 "$pid" 2>/dev/null || break; sleep 1; done'
-main=("$python" -m avit_jax.main --config "$config" --workdir "$workdir" "$@")
-printf -v remote_main '%q ' "${main[@]}"
+compose_command "$python"
+printf -v remote_main '%q ' "${command[@]}"
 printf -v remote_cd 'cd %q' "$directory"
 remote_run="$remote_cd && { { $remote_stop; }; echo \$\$ >$PID_FILE; exec ${remote_main% }; }"
+# What the first worker is asked before any begins: whether all is there, and whether the program
+# would refuse the command. It touches no TPU, so a run that still holds it is not in the way.
+printf -v remote_check 'cd %q 2>/dev/null || { echo %q >&2; exit %d; }; command -v %q >/dev/null || { echo %q >&2; exit %d; }; JAX_PLATFORMS=cpu %s--dry_run' \
+  "$directory" "the workers have no folder \"$directory\"; add --install, or write --directory" "$BAD_USAGE" \
+  "$python" "the workers have no \"$python\" in \"$directory\"; add --install, or write --python with one of 3.11 or later that has avit_jax" "$BAD_USAGE" \
+  "$remote_main"
+printf -v remote_install 'mkdir -p %q && tar -xzf avit_jax.tgz -C %q && bash %q/launch/install_worker.sh tpu,gcs' \
+  "$directory" "$directory" "$directory"
 
 location=("--zone=$zone")
 [[ -z $project ]] || location+=("--project=$project")
 describe=(gcloud compute tpus tpu-vm describe "$name" "${location[@]}" "--format=value(state)")
 on_every_worker=(gcloud compute tpus tpu-vm ssh "$name" "${location[@]}" --worker=all)
+on_first_worker=(gcloud compute tpus tpu-vm ssh "$name" "${location[@]}" --worker=0)
+archive=${TMPDIR:-/tmp}/avit_jax.tgz
+copy=(gcloud compute tpus tpu-vm scp "$archive" "$name:avit_jax.tgz" "${location[@]}" --worker=all)
+install_there=("${on_every_worker[@]}" "--command=$remote_install")
+check=("${on_first_worker[@]}" "--command=$remote_check")
 run=("${on_every_worker[@]}" "--command=$remote_run")
 stop=("${on_every_worker[@]}" "--command=$remote_stop")
 
 if $dry_run; then
   show "${describe[@]}"
+  if $install; then
+    show "${copy[@]}"
+    show "${install_there[@]}"
+  fi
+  show "${check[@]}"
   show "${run[@]}"
   exit 0
 fi
 [[ -n $(type -P gcloud) ]] || fail "there is no gcloud command; install the Google Cloud CLI, or add --dry-run"
+check_here python3
 
-child='' interrupted=false stop_requested=false
 forward_stop() {
   interrupted=true
   $stop_requested && return
@@ -130,17 +102,6 @@ forward_stop() {
   "${stop[@]}" || say "some worker had nothing to stop or could not be reached"
 }
 trap forward_stop TERM INT HUP
-
-# Runs its arguments and sets `status`; in the background, so that a trap can interrupt the waiting.
-supervise() {
-  "$@" &
-  child=$!
-  while :; do
-    interrupted=false status=0
-    wait "$child" || status=$?
-    $interrupted || break
-  done
-}
 
 pause() {
   supervise sleep "$restart_delay"
@@ -172,9 +133,34 @@ await_ready() {
   done
 }
 
+# What git knows or would add, so no runs, environments and secrets of this machine.
+pack() {
+  git -C "$root" ls-files -z --cached --others --exclude-standard |
+    tar -C "$root" --null -czf "$archive" -T -
+}
+
+# Runs the program on all workers, once they are known to have it and it takes the command; `status`
+# is that of the first step that failed.
+prepared=false
+attempt() {
+  if ! $prepared; then
+    if $install; then
+      pack || fail "the repository could not be packed into $archive (the message is above); --install needs git, tar and room there"
+      supervise "${copy[@]}"
+      ((status == 0)) || return 0
+      supervise "${install_there[@]}"
+      ((status == 0)) || return 0
+    fi
+    supervise "${check[@]}"
+    ((status == 0)) || return 0
+    prepared=true
+  fi
+  supervise "${run[@]}"
+}
+
 for ((restarts = 0; ; restarts++)); do
   await_ready
-  supervise "${run[@]}"
+  attempt
   if ((status == 0 || status == BAD_USAGE)) || $stop_requested; then exit "$status"; fi
   if ((restarts == max_restarts)); then
     say "the run ended with status $status after $restarts restarts, and no more are allowed; raise --max-restarts to go on"

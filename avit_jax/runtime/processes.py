@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from avit_jax.errors import UserError
+from avit_jax.runtime.tpu_workers import tpu_workers
 
 Result = TypeVar("Result")
 
@@ -24,8 +25,8 @@ def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
     """Join the other processes of this run, if there are any.
 
     Several processes are recognised by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID, by the tasks of a Slurm step or of Open MPI, or by the workers of a TPU slice.
-    Slurm sets SLURM_NTASKS and SLURM_PROCID in the shell of a batch script too, where nothing else
+    JAX_PROCESS_ID, by the tasks of a Slurm step or of Open MPI, or by the workers of a TPU slice:
+    GKE names them in the environment, a TPU VM in its metadata. Slurm sets SLURM_NTASKS and SLURM_PROCID in the shell of a batch script too, where nothing else
     was started; what only srun sets is SLURM_STEP_NUM_TASKS.
 
     Raises:
@@ -40,6 +41,8 @@ def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
         int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
         or int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
         or len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+        or "MEGASCALE_COORDINATOR_ADDRESS" in environment  # several slices
+        or tpu_workers(environment) > 1
     ):
         jax.distributed.initialize()
     elif given:
@@ -47,6 +50,18 @@ def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
         raise UserError(
             f"of {', '.join(_JAX)}, {' and '.join(missing)} is not set: set all three, or none for "
             "a single process."
+        )
+
+
+def refuse_unjoined() -> None:
+    """Raises UserError where devices are of several processes that have not been joined.
+
+    On a TPU slice every worker sees the chips of all, whether or not they have found each other.
+    """
+    if jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise UserError(
+            f"this machine is one of {jax.process_count()} that share their devices, but nothing "
+            f"says where the others are: set {', '.join(_JAX)} on each of them."
         )
 
 

@@ -12,11 +12,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 STAND_INS = Path(__file__).parent / "stand_ins"
 CONFIG = "configs/example.py"
+TPU = ["--config", CONFIG, "--name", "slice", "--zone", "zone"]
+STORE = ["--workdir", "gs://bucket/a b"]
 REQUIRED = {
     "local.sh": ["--config", CONFIG],
     "slurm.sbatch": ["--config", CONFIG],
-    "tpu_vm.sh": ["--config", CONFIG, "--name", "slice", "--zone", "zone", "--workdir", "runs/a b"],
+    "tpu_vm.sh": [*TPU, *STORE],
+    "tpu_queued.sh": [*TPU, *STORE, "--accelerator-type", "v5litepod-256"],
+    "gke_xpk.sh": [
+        *("--config", CONFIG, *STORE, "--cluster", "cluster", "--workload", "run"),
+        *("--tpu-type", "v5litepod-256"),
+    ],
+    "sky.sh": ["--config", CONFIG, *STORE, "--name", "run", "--accelerators", "H100:8"],
 }
+# Those that stay with the run and start it again; the others hand it over to a scheduler.
+SUPERVISING = ("local.sh", "slurm.sbatch", "tpu_vm.sh")
 BAD_USAGE, PREEMPTED = 2, 75
 PATIENCE = 30  # seconds until a process that should have answered is given up
 
@@ -43,14 +53,17 @@ class Sandbox:
         shutil.copytree(ROOT / "launch", directory / "launch")
         (directory / "configs").mkdir()
         (directory / CONFIG).touch()
+        (directory / "worker").mkdir()
         self.environment = {
             "PATH": f"{STAND_INS}{os.pathsep}{os.defpath}",
             "HOME": str(directory),
+            "WORKER_HOME": str(directory / "worker"),
             "TMPDIR": str(directory),
             "RECORD": str(self.record),
             "BEHAVIOUR": "",
             "JOB_STATE": "RUNNING",
             "SLICE_STATES": "READY",
+            "REQUEST_STATES": "ACTIVE",
             "SLURM_JOB_ID": "17",
         }
         self.processes: list[subprocess.Popen[str]] = []
@@ -82,6 +95,11 @@ class Sandbox:
     def complete(self, script: str) -> list[str]:
         here = ["--directory", str(self.directory), "--python", "python"]
         return [*REQUIRED[script], "--restart-delay=0", *(here if script == "tpu_vm.sh" else [])]
+
+    def make_repository(self) -> None:
+        """What is copied to workers is what git knows or would add."""
+        subprocess.run(["git", "init", "--quiet", str(self.directory)], check=True)
+        (self.directory / ".gitignore").write_text("record*\nworker/\nrequest\n*.tgz\n*.pid\n")
 
     def lines(self, first_word: str) -> list[str]:
         recorded = self.record.read_text().splitlines()

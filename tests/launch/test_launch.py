@@ -19,13 +19,14 @@ from tests.launch.sandbox import (
     REQUIRED,
     ROOT,
     STAND_INS,
+    SUPERVISING,
     Sandbox,
 )
 
 SCRIPTS = sorted(REQUIRED)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", SUPERVISING)
 def test_dry_run_prints_a_command_that_can_be_typed_and_runs_nothing(
     sandbox: Sandbox, script: str
 ) -> None:
@@ -46,10 +47,10 @@ def test_dry_run_prints_a_command_that_can_be_typed_and_runs_nothing(
 def test_help_names_every_option(sandbox: Sandbox, script: str) -> None:
     status, output, _ = sandbox.run(script, "--help")
     source = (ROOT / "launch" / script).read_text()
-    options = re.findall(r"(--[a-z-]+)\) \w+=\$2", source)
+    options = re.search(r"^options=\(([^)]*)\)", source, flags=re.MULTILINE)[1].split()
     assert status == 0
-    assert {"--config", "--workdir", "--max-restarts"} <= set(options)
-    assert [option for option in [*options, "--dry-run"] if f"  {option} " not in output] == []
+    assert {"config", "workdir"} <= set(options)
+    assert [name for name in [*options, "dry-run"] if f"  --{name} " not in output] == []
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -60,8 +61,6 @@ def test_help_names_every_option(sandbox: Sandbox, script: str) -> None:
         (["--config="], "--config"),
         (["--devices", "8"], "--devices"),
         (["stray"], "stray"),
-        (["--max-restarts", "many"], "many"),
-        (["--restart-delay=-1"], "-1"),
         (["--workdir"], "--workdir"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -69,7 +68,36 @@ def test_help_names_every_option(sandbox: Sandbox, script: str) -> None:
 def test_a_wrong_argument_ends_with_one_sentence_and_status_2(
     sandbox: Sandbox, script: str, change: list[str], named: str
 ) -> None:
-    status, output, errors = sandbox.launch(script, *change)
+    refuses(sandbox, script, change, named)
+
+
+@pytest.mark.parametrize("script", [*SUPERVISING, "tpu_queued.sh"])
+@pytest.mark.parametrize(
+    ("change", "named"), [(["--max-restarts", "many"], "many"), (["--restart-delay=-1"], "-1")]
+)
+def test_a_wrong_number_ends_with_one_sentence_and_status_2(
+    sandbox: Sandbox, script: str, change: list[str], named: str
+) -> None:
+    refuses(sandbox, script, change, named)
+
+
+@pytest.mark.parametrize("script", ["tpu_vm.sh", "tpu_queued.sh", "gke_xpk.sh", "sky.sh"])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["--workdir="], "--workdir"),
+        (["--workdir", "runs/here"], "runs/here"),
+        (["--config", "/configs/example.py"], "/configs/example.py"),
+    ],
+)
+def test_other_machines_need_places_that_they_have_too(
+    sandbox: Sandbox, script: str, change: list[str], named: str
+) -> None:
+    refuses(sandbox, script, change, named)
+
+
+def refuses(sandbox: Sandbox, script: str, change: list[str], named: str) -> None:
+    status, output, errors = sandbox.run(script, *REQUIRED[script], *change)
     assert status == BAD_USAGE
     assert output == ""
     assert len(errors.splitlines()) == 1
@@ -77,17 +105,17 @@ def test_a_wrong_argument_ends_with_one_sentence_and_status_2(
     assert sandbox.record.read_text() == ""
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", SUPERVISING)
 def test_flags_after_two_dashes_reach_the_program_unchanged(sandbox: Sandbox, script: str) -> None:
-    status, _, _ = sandbox.launch(script, "--workdir", "runs/a b", "--", "--mode", "eval $x 'y'")
+    status, _, _ = sandbox.launch(script, "--workdir", "/mnt/a b", "--", "--mode", "eval $x 'y'")
     assert status == 0
     assert sandbox.lines("python") == [
-        f"python <-m> <avit_jax.main> <--config> <{CONFIG}> <--workdir> <runs/a b>"
+        f"python <-m> <avit_jax.main> <--config> <{CONFIG}> <--workdir> </mnt/a b>"
         " <--mode> <eval $x 'y'>"
     ]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", SUPERVISING)
 def test_a_crash_is_restarted_with_the_same_command_until_it_ends_well(
     sandbox: Sandbox, script: str
 ) -> None:
@@ -105,7 +133,7 @@ def test_a_run_that_was_preempted_is_started_again(sandbox: Sandbox, script: str
     assert len(sandbox.lines("python")) == 2
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", SUPERVISING)
 def test_restarts_are_bounded_and_the_last_status_is_handed_on(
     sandbox: Sandbox, script: str
 ) -> None:
@@ -115,7 +143,7 @@ def test_restarts_are_bounded_and_the_last_status_is_handed_on(
     assert "--max-restarts" in errors
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", SUPERVISING)
 def test_a_refused_config_is_not_tried_again(sandbox: Sandbox, script: str) -> None:
     status, _, _ = sandbox.launch(script, BEHAVIOUR="2 0")
     assert status == BAD_USAGE
@@ -154,13 +182,39 @@ def test_local_names_an_interpreter_that_is_not_there(sandbox: Sandbox) -> None:
     assert "python-of-nowhere" in errors
 
 
+@pytest.mark.parametrize("script", ["slurm.sbatch", "tpu_vm.sh"])
+def test_what_the_program_refuses_is_said_once_and_before_anything_starts(
+    sandbox: Sandbox, script: str
+) -> None:
+    status, _, errors = sandbox.launch(script, "--", "--x", REFUSES="x: leave it out.")
+    assert status == BAD_USAGE
+    assert errors.splitlines() == ["avit_jax: x: leave it out."]
+    assert sandbox.lines("check") == [sandbox.lines("check")[0]]
+    assert not sandbox.lines("python") and not sandbox.lines("gcloud")
+
+
+@pytest.mark.parametrize("script", ["gke_xpk.sh", "sky.sh"])
+def test_a_scheduler_is_asked_only_for_what_the_program_would_take(
+    sandbox: Sandbox, script: str
+) -> None:
+    status, _, errors = sandbox.run(script, *REQUIRED[script], REFUSES="x: leave it out.")
+    assert (status, errors) == (BAD_USAGE, "avit_jax: x: leave it out.\n")
+    assert not sandbox.lines(script[4:7]) and not sandbox.lines("sky")
+    status, _, _ = sandbox.run(script, *REQUIRED[script], "--", "--config.name", "it's a")
+    called = sandbox.record.read_text().splitlines()[-1]
+    assert status == 0
+    assert f"--config {CONFIG} --workdir gs://bucket/a\\ b --config.name it\\'s\\ a" in called
+
+
 def test_shellcheck_finds_nothing() -> None:
     beside_python = str(Path(sys.executable).parent)
     shellcheck = shutil.which("shellcheck", path=f"{beside_python}{os.pathsep}{os.environ['PATH']}")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed; pip install -e '.[test]' brings it")
-    scripts = [*(ROOT / "launch").glob("*.s*"), *STAND_INS.iterdir(), ROOT / ".ci" / "run"]
+    launch = ROOT / "launch"
+    scripts = [*launch.glob("*.sh"), *launch.glob("*.sbatch"), *STAND_INS.iterdir()]
     finished = subprocess.run(
-        [shellcheck, *map(str, scripts)], capture_output=True, text=True, check=False
+        [shellcheck, "--external-sources", *map(str, [*scripts, ROOT / ".ci" / "run"])],
+        cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert finished.returncode == 0, finished.stdout

@@ -62,6 +62,7 @@ BATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
         ({"OMPI_COMM_WORLD_SIZE": "2"}, ()),
         ({"TPU_WORKER_HOSTNAMES": "a"}, None),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, ()),
+        ({"MEGASCALE_COORDINATOR_ADDRESS": "a"}, ()),
     ],
 )
 def test_a_process_joins_others_where_there_are_any(environment, joined, monkeypatch):
@@ -69,6 +70,13 @@ def test_a_process_joins_others_where_there_are_any(environment, joined, monkeyp
     monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments: calls.append(arguments))
     processes.initialise_processes(environment)
     assert calls == ([] if joined is None else [joined])
+
+
+def test_devices_of_processes_that_were_not_joined_are_refused(monkeypatch):
+    processes.refuse_unjoined()
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(UserError, match="this machine is one of 4 that .* set JAX_COORDINATOR_ADD"):
+        processes.refuse_unjoined()
 
 
 @pytest.mark.parametrize(
