@@ -132,3 +132,14 @@ def test_bad_input_gets_one_sentence(case, tmp_path):
     assert expected in err
     assert "Traceback" not in err
     assert not workdir.exists()
+
+
+def test_a_dry_run_refuses_what_the_run_would_and_writes_nothing(tmp_path):
+    arguments = commands.command(tmp_path / "there", mode="train", **SETTINGS)
+    status, out, err = commands.run([*arguments, "--dry_run"])
+    assert (status, err) == (0, "")
+    assert out.startswith("nothing to refuse: --mode train of avit_micro_patch4_32, 10 classes")
+    status, _, err = commands.run([*arguments, "--config.model.num_heads=3", "--dry_run"])
+    assert status == 2
+    assert err.startswith("avit_jax: ") and len(err.splitlines()) == 1 and "num_heads" in err
+    assert list(tmp_path.iterdir()) == []

@@ -26,8 +26,9 @@ def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
 
     Several processes are recognised by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
     JAX_PROCESS_ID, by the tasks of a Slurm step or of Open MPI, or by the workers of a TPU slice:
-    GKE names them in the environment, a TPU VM in its metadata. Slurm sets SLURM_NTASKS and SLURM_PROCID in the shell of a batch script too, where nothing else
-    was started; what only srun sets is SLURM_STEP_NUM_TASKS.
+    GKE names them in the environment, a TPU VM in its metadata. Slurm sets SLURM_NTASKS and
+    SLURM_PROCID in the shell of a batch script too, where nothing else was started; what only srun
+    sets is SLURM_STEP_NUM_TASKS.
 
     Raises:
         UserError: some of JAX's three variables are missing, or are not numbers that fit.

@@ -215,6 +215,9 @@ def test_shellcheck_finds_nothing() -> None:
     scripts = [*launch.glob("*.sh"), *launch.glob("*.sbatch"), *STAND_INS.iterdir()]
     finished = subprocess.run(
         [shellcheck, "--external-sources", *map(str, [*scripts, ROOT / ".ci" / "run"])],
-        cwd=ROOT, capture_output=True, text=True, check=False
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert finished.returncode == 0, finished.stdout

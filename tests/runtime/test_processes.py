@@ -75,7 +75,7 @@ def test_a_process_joins_others_where_there_are_any(environment, joined, monkeyp
 def test_devices_of_processes_that_were_not_joined_are_refused(monkeypatch):
     processes.refuse_unjoined()
     monkeypatch.setattr(jax, "process_count", lambda: 4)
-    with pytest.raises(UserError, match="this machine is one of 4 that .* set JAX_COORDINATOR_ADD"):
+    with pytest.raises(UserError, match=r"this machine is one of 4 that .* set JAX_COORD"):
         processes.refuse_unjoined()
 
 
