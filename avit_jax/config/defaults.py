@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from avit_jax import validators
 from avit_jax.config.data import Data
 from avit_jax.config.inference import Benchmark, Eval, Inference
+from avit_jax.config.optim import Optim
 from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable, expand_home
 from avit_jax.errors import UserError
 from avit_jax.losses.distillation import Distillation
@@ -123,31 +124,6 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Optim:
-    """AdamW and its learning rate."""
-
-    learning_rate: float = 5e-4  # the peak, for `reference_batch_size` images a step
-    reference_batch_size: int = 512  # the learning rate is scaled by batch_size / this
-    warmup: float = 0.05  # share of the training
-    min_learning_rate: float = 0.01  # share of the peak
-    weight_decay: float = 0.05  # of weights, times the learning rate
-    b1: float = 0.9  # decay of the mean of gradients
-    b2: float = 0.999  # decay of the mean of their squares
-    eps: float = 1e-8  # added to the root of the latter
-    clip_norm: float = 0.0  # largest norm of a step's gradients; 0: no clipping
-    freeze: tuple[str, ...] | None = None  # patterns on paths of what stays fixed: "blocks.mlp.*"
-    layer_decay: float = 1.0  # a layer's rate times this ** (number of layers above)
-
-    def __post_init__(self):
-        prefix = "config.optim."
-        validators.positive(self, "learning_rate", "reference_batch_size", "eps", prefix=prefix)
-        validators.share(self, "layer_decay", prefix=prefix)
-        validators.not_negative(self, "weight_decay", "clip_norm", prefix=prefix)
-        shares = ("warmup", "min_learning_rate", "b1", "b2")
-        validators.share_below_one(self, *shares, prefix=prefix)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh:
     """How the devices of all processes are arranged: images are split over both axes."""
 
@@ -200,6 +176,13 @@ class Settings:
         expand_home(self, "dense_twin")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"config.seed is {self.seed}: write a number from 0 to 4294967295.")
+        of_schedule = (self.optim.warmup_epochs or 0.0) + self.optim.cooldown_epochs
+        if of_schedule and of_schedule >= self.train.epochs:
+            raise UserError(
+                f"config.optim.warmup_epochs and cooldown_epochs are {of_schedule:g} epochs "
+                f"together, but config.train.epochs is {self.train.epochs:g}: write fewer of them, "
+                "or more epochs."
+            )
         if self.eval.weights == "ema" and not self.train.ema_decay:
             raise UserError(
                 "config.eval.weights is 'ema', but config.train.ema_decay is 0, so there is no "
