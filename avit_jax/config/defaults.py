@@ -22,6 +22,7 @@ from avit_jax.config.inference import Benchmark, Eval, Inference
 from avit_jax.config.optim import Optim
 from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable, expand_home
 from avit_jax.errors import UserError
+from avit_jax.losses.classification import TASK_LOSSES
 from avit_jax.losses.distillation import Distillation
 from avit_jax.pretrained.pixels import PIXELS
 
@@ -76,6 +77,9 @@ class Teacher(Distillation):
                 f"config.teacher.model is {self.model!r}, but the run in config.teacher.workdir "
                 "says itself which model it is: leave one of them out."
             )
+
+    def refuse_without_origin(self) -> None:
+        """Raises UserError where something is said of a teacher and none is named."""
         unset = {"pixels": None, "model": None, **dataclasses.asdict(Distillation())}
         changed = [name for name, value in unset.items() if getattr(self, name) != value]
         if changed and not self.origin:
@@ -101,6 +105,9 @@ class Train:
     accumulation: int = 1  # microbatches per step; penalties are means over microbatches
     # "all", or "live": tokens that have halted are left out of a step, with the same gradients.
     rows: str = "all"
+    # "cross_entropy", or "bce": each class present or not, as in arXiv 2110.00476 and timm, mean
+    # over the classes, so that penalties weigh more beside it.
+    loss: str = "cross_entropy"
     label_smoothing: float = 0.1  # share of a label that goes to all classes alike
     ema_decay: float = 0.0  # 0: no moving average of the parameters
     ema_warmup: bool = False  # decay is min(ema_decay, (1 + step) / (10 + step)), for few steps
@@ -121,6 +128,7 @@ class Train:
             )
         validators.one_of(("stop", "rollback"), self, "on_nonfinite", prefix=prefix)
         validators.one_of(("all", "live"), self, "rows", prefix=prefix)
+        validators.one_of(tuple(TASK_LOSSES), self, "loss", prefix=prefix)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,7 @@ class Optimization:
             ema_decay=train.ema_decay,
             ema_warmup=train.ema_warmup,
             freeze=freeze,
+            loss=train.loss,
             log_every=settings.log.every,
             mix=settings.data.mix,
             teacher=make_teacher(settings.teacher, model),

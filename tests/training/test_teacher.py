@@ -121,6 +121,14 @@ def test_a_teacher_that_cannot_teach_is_named(file, run, tmp_path):
         weights(workdir=tmp_path)
 
 
+@pytest.mark.parametrize(("name", "value"), [("hidden", 0.2), ("model", "deit"), ("labels", 0.5)])
+def test_what_is_said_of_a_teacher_that_none_names_stops_a_training(name, value):
+    named = settings(**{f"teacher.{name}": value}).teacher
+    sentence = f"config.teacher.{name} is {value!r}, but there is no teacher: write --config.teach"
+    with pytest.raises(UserError, match=sentence):
+        make_teacher(named, STUDENT)
+
+
 def test_a_fresh_classifier_is_no_teacher_unless_only_features_are_learnt(tmp_path):
     many = create_model("deit_micro_patch4_32", **SIZES | {"num_classes": 20})
     save_torch(tmp_path / "many.pth", many.to_torch(drawn(many)))
