@@ -14,7 +14,7 @@ from avit_jax.data import digits as packaged_digits
 
 
 def imagenet_from_scratch(config: ConfigDict) -> None:
-    """DeiT's training (arXiv 2012.12877, Table 9, and its code): 300 epochs of a cosine and 10 more.
+    """DeiT's training (arXiv 2012.12877, Table 9, and its code): a cosine of 300 epochs, then 10.
 
     DeiT's code asks for the 10 epochs of cool-down at the lowest rate, and its loop ends in front
     of them; without them `train.epochs` is 300 and `optim.cooldown_epochs` 0. Its rate changes with
