@@ -33,6 +33,21 @@ def binary_cross_entropy(logits: Array, targets: Array) -> Array:
 TASK_LOSSES = {"cross_entropy": cross_entropy, "bce": binary_cross_entropy}
 
 
+def any_hits(logits: Array, right: Array, *, k: int) -> Array:
+    """Whether one of several right answers is among the `k` largest logits, `[B]` bool.
+
+    Ties count against it. Rows with a NaN are never a hit, nor are those without a right answer.
+
+    Args:
+        logits: `[B, C]`.
+        right: `[B, C]` bool.
+        k: from 1.
+    """
+    best = jnp.where(right, logits, -jnp.inf).max(-1, keepdims=True)
+    rank = ((logits >= best) & ~right).sum(-1)
+    return (rank < k) & jnp.isfinite(logits).all(-1) & right.any(-1)
+
+
 def hits(logits: Array, labels: Array, *, k: int) -> Array:
     """Whether the label is among the `k` largest logits, `[B]` bool; ties count against it.
 
