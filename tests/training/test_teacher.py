@@ -101,6 +101,22 @@ def test_a_run_says_itself_of_which_sizes_it_is_and_a_file_is_told(run):
         deeper.abstract_state(make_mesh())
 
 
+def test_a_file_of_another_backbone_teaches_with_both_of_its_heads(tmp_path):
+    """In the names of timm, `dist_token` and `head_dist` among them."""
+    name = "deit_micro_distilled_patch4_32"
+    theirs = create_model(name, num_classes=10)
+    weights = theirs.to_torch(drawn(theirs))
+    assert {"dist_token", "head_dist.weight", "head_dist.bias"} <= weights.keys()
+    save_torch(tmp_path / "theirs.pth", weights)
+    named = {"teacher.weights": str(tmp_path / "theirs.pth"), "teacher.model": name}
+    named |= {"teacher.answers": "hard", "teacher.attention": 0.0, "teacher.hidden": 0.0}
+    named = settings(**named).teacher
+    teacher = make_teacher(named, STUDENT)
+    params, _ = teacher_weights(named, teacher, make_mesh())
+    chex.assert_trees_all_equal(jax.device_get(params), drawn(theirs))
+    assert teacher.model.shape.embed_dim != STUDENT.shape.embed_dim
+
+
 def test_a_teacher_that_cannot_teach_is_named(file, run, tmp_path):
     def weights(**changes):
         changes = {f"teacher.{name}": str(value) for name, value in changes.items()}

@@ -101,7 +101,12 @@ def test_every_method_can_learn_from_the_answers_of_another_backbone():
 
 
 @pytest.mark.parametrize(
-    "name", ["deit_micro_distilled_patch4_32", "avit_micro_distilled_patch4_32"]
+    "name",
+    [
+        "avit_micro_distilled_patch4_32",
+        pytest.param("deit_micro_distilled_patch4_32", marks=pytest.mark.slow),
+        pytest.param("adavit_deit_micro_distilled_patch4_32", marks=pytest.mark.slow),
+    ],
 )
 def test_hard_distillation_teaches_each_token_by_its_own_head(name):
     """No label reaches the distillation token's head, and no teacher that of the class token."""
