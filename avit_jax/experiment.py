@@ -21,6 +21,7 @@ from avit_jax import config as configs
 from avit_jax.checkpoints import description, stored_plans
 from avit_jax.checkpoints.weights import Weights, initial_weights, nothing_in, weights_of_run
 from avit_jax.checkpoints.workdir import differences_in_use
+from avit_jax.data import imagenet_variants
 from avit_jax.data.bad_examples import BadExamples
 from avit_jax.data.image_selection import Selection, evenly_spaced, labelled, read_selection
 from avit_jax.data.sources import Source, open_source
@@ -69,12 +70,13 @@ class Experiment:
     @functools.cached_property
     def train_source(self) -> Source:
         """The labelled images of `config.data.train_split`; raises UserError without them."""
-        return self._open(self.settings.data.train_split)
+        return imagenet_variants.to_train_on(self._open(self.settings.data.train_split))
 
     @functools.cached_property
     def eval_source(self) -> Source:
         """The labelled images of `config.data.eval_split`; raises UserError without them."""
-        return self._open(self.settings.data.eval_split)
+        data = self.settings.data
+        return imagenet_variants.to_evaluate_on(self._open(data.eval_split), data.augment)
 
     @functools.cached_property
     def class_names(self) -> tuple[tuple[str, ...], bool]:

@@ -7,8 +7,8 @@
 and 14 x 14 tokens alone. With `--config.init.weights FILE` every exit starts from the weights of a
 plain `deit_small_patch16_224`, or the whole cascade from those that DVT's authors publish.
 
-All exits' losses count alike, as published (arXiv 2105.15075). The rest is DeiT's recipe without
-RandAugment and random erasing, which this trainer does not have; it has not been run at this size.
+All exits' losses count alike, as published (arXiv 2105.15075). The rest is DeiT's recipe; it
+has not been run at this size.
 """
 
 from ml_collections import ConfigDict

@@ -19,8 +19,10 @@ from ml_collections import ConfigDict
 from avit_jax import validators
 from avit_jax.config.data import Data
 from avit_jax.config.inference import Benchmark, Eval, Inference
+from avit_jax.config.optim import Optim
 from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable, expand_home
 from avit_jax.errors import UserError
+from avit_jax.losses.classification import TASK_LOSSES
 from avit_jax.losses.distillation import Distillation
 from avit_jax.pretrained.pixels import PIXELS
 
@@ -75,6 +77,9 @@ class Teacher(Distillation):
                 f"config.teacher.model is {self.model!r}, but the run in config.teacher.workdir "
                 "says itself which model it is: leave one of them out."
             )
+
+    def refuse_without_origin(self) -> None:
+        """Raises UserError where something is said of a teacher and none is named."""
         unset = {"pixels": None, "model": None, **dataclasses.asdict(Distillation())}
         changed = [name for name, value in unset.items() if getattr(self, name) != value]
         if changed and not self.origin:
@@ -100,6 +105,9 @@ class Train:
     accumulation: int = 1  # microbatches per step; penalties are means over microbatches
     # "all", or "live": tokens that have halted are left out of a step, with the same gradients.
     rows: str = "all"
+    # "cross_entropy", or "bce": each class present or not, as in arXiv 2110.00476 and timm, mean
+    # over the classes, so that penalties weigh more beside it.
+    loss: str = "cross_entropy"
     label_smoothing: float = 0.1  # share of a label that goes to all classes alike
     ema_decay: float = 0.0  # 0: no moving average of the parameters
     ema_warmup: bool = False  # decay is min(ema_decay, (1 + step) / (10 + step)), for few steps
@@ -120,31 +128,7 @@ class Train:
             )
         validators.one_of(("stop", "rollback"), self, "on_nonfinite", prefix=prefix)
         validators.one_of(("all", "live"), self, "rows", prefix=prefix)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Optim:
-    """AdamW and its learning rate."""
-
-    learning_rate: float = 5e-4  # the peak, for `reference_batch_size` images a step
-    reference_batch_size: int = 512  # the learning rate is scaled by batch_size / this
-    warmup: float = 0.05  # share of the training
-    min_learning_rate: float = 0.01  # share of the peak
-    weight_decay: float = 0.05  # of weights, times the learning rate
-    b1: float = 0.9  # decay of the mean of gradients
-    b2: float = 0.999  # decay of the mean of their squares
-    eps: float = 1e-8  # added to the root of the latter
-    clip_norm: float = 0.0  # largest norm of a step's gradients; 0: no clipping
-    freeze: tuple[str, ...] | None = None  # patterns on paths of what stays fixed: "blocks.mlp.*"
-    layer_decay: float = 1.0  # a layer's rate times this ** (number of layers above)
-
-    def __post_init__(self):
-        prefix = "config.optim."
-        validators.positive(self, "learning_rate", "reference_batch_size", "eps", prefix=prefix)
-        validators.share(self, "layer_decay", prefix=prefix)
-        validators.not_negative(self, "weight_decay", "clip_norm", prefix=prefix)
-        shares = ("warmup", "min_learning_rate", "b1", "b2")
-        validators.share_below_one(self, *shares, prefix=prefix)
+        validators.one_of(tuple(TASK_LOSSES), self, "loss", prefix=prefix)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,6 +184,13 @@ class Settings:
         expand_home(self, "dense_twin")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"config.seed is {self.seed}: write a number from 0 to 4294967295.")
+        of_schedule = (self.optim.warmup_epochs or 0.0) + self.optim.cooldown_epochs
+        if of_schedule and of_schedule >= self.train.epochs:
+            raise UserError(
+                f"config.optim.warmup_epochs and cooldown_epochs are {of_schedule:g} epochs "
+                f"together, but config.train.epochs is {self.train.epochs:g}: write fewer of them, "
+                "or more epochs."
+            )
         if self.eval.weights == "ema" and not self.train.ema_decay:
             raise UserError(
                 "config.eval.weights is 'ema', but config.train.ema_decay is 0, so there is no "

@@ -14,15 +14,45 @@ from avit_jax.data import digits as packaged_digits
 
 
 def imagenet_from_scratch(config: ConfigDict) -> None:
-    """DeiT's Table 9 (arXiv 2012.12877), as far as this trainer has it: 300 epochs, 5 of warm-up.
+    """DeiT's training (arXiv 2012.12877, Table 9, and its code): a cosine of 300 epochs, then 10.
 
-    RandAugment, random erasing and repeated augmentation are left out.
+    DeiT's code asks for the 10 epochs of cool-down at the lowest rate, and its loop ends in front
+    of them; without them `train.epochs` is 300 and `optim.cooldown_epochs` 0. Its rate changes with
+    every epoch and lags one behind, here it changes with every step.
     """
-    _imagenet(config, epochs=300, learning_rate=5e-4)
+    _deit(config, batch_size=1024, epochs=300, cooldown=10, learning_rate=5e-4)
+
+
+def avit_published(config: ConfigDict, *, batch_size: int, learning_rate: float) -> None:
+    """Trained weights taught to halt by the command in A-ViT's README: 100 epochs of DeiT's recipe.
+
+    Args:
+        config: to change. It then refuses to start from random weights.
+        batch_size: images per step, over the four GPUs of the command.
+        learning_rate: as in the command, for 512 images per step: its code scales the rate, too.
+    """
+    config.init.scratch = False
+    _deit(config, batch_size=batch_size, epochs=100, cooldown=0, learning_rate=learning_rate)
+
+
+def distilled(config: ConfigDict) -> None:
+    """Hard distillation as DeiT's: half of the loss is the teacher's first choice.
+
+    With a distillation token its head learns that, and that of the class token the labels. A
+    training then asks for a teacher.
+    """
+    config.teacher.update(attention=0.0, hidden=0.0, logits=0.5, labels=0.5, answers="hard")
+
+
+def deit_images(config: ConfigDict) -> None:
+    """What DeiT does to the images of a training."""
+    config.data.mix.update(mixup=0.8, cutmix=1.0, probability=1.0, cutmix_share=0.5)
 
 
 def imagenet_fine_tuning(config: ConfigDict, *, learning_rate: float) -> None:
-    """Trained weights taught to skip: 100 epochs, 5 of warm-up, as A-ViT's published lines.
+    """Trained weights taught to skip: 100 epochs, 5 of warm-up, batches of 1,024.
+
+    Images are cropped, flipped and mixed, no more: a few cores feed an accelerator with them.
 
     Args:
         config: to change. It then refuses to start from random weights.
@@ -30,7 +60,9 @@ def imagenet_fine_tuning(config: ConfigDict, *, learning_rate: float) -> None:
             published (arXiv 2112.07658 and its repository's README).
     """
     config.init.scratch = False
-    _imagenet(config, epochs=100, learning_rate=learning_rate)
+    _imagenet(config, batch_size=1024, epochs=100, learning_rate=learning_rate)
+    config.optim.warmup = 0.05
+    config.data.mix.update(mixup=0.8, cutmix=1.0)
 
 
 def halting_from_scratch(*, target_depth: float, scale: float) -> dict[str, Any]:
@@ -63,11 +95,24 @@ def on_live_rows(config: ConfigDict) -> None:
     config.method.kl_reading = "halting"
 
 
-def _imagenet(config: ConfigDict, *, epochs: int, learning_rate: float) -> None:
-    config.train.update(batch_size=1024, epochs=float(epochs), ema_decay=0.99996)
+def _deit(
+    config: ConfigDict, *, batch_size: int, epochs: int, cooldown: int, learning_rate: float
+) -> None:
+    _imagenet(config, batch_size=batch_size, epochs=epochs + cooldown, learning_rate=learning_rate)
+    config.optim.update(
+        warmup_epochs=5.0,
+        warmup_start=1e-6,
+        min_rate=1e-5,
+        cooldown_epochs=float(cooldown),
+        cosine_under_warmup=True,
+    )
+    deit_images(config)
+
+
+def _imagenet(config: ConfigDict, *, batch_size: int, epochs: int, learning_rate: float) -> None:
+    config.train.update(batch_size=batch_size, epochs=float(epochs), ema_decay=0.99996)
     # The peak is learning_rate * batch_size / 512.
-    config.optim.update(learning_rate=learning_rate, warmup=5 / epochs, weight_decay=0.05)
-    config.data.mix.update(mixup=0.8, cutmix=1.0)
+    config.optim.update(learning_rate=learning_rate, weight_decay=0.05)
     config.model.update(drop_path_rate=0.1, dtype="bfloat16")
 
 

@@ -51,6 +51,7 @@ def debug(config: ConfigDict) -> ConfigDict:
     config.data.workers = 0
     config.train.update(batch_size=16, steps=8, accumulation=1)
     config.eval.batch_size = 128
+    config.optim.min_rate = None  # it may be above the peak of so small a batch
     config.init.update(scratch=True, workdir=None, weights=None, pixels=None)
     config.teacher.update(workdir=None, weights=None, pixels=None, model=None)
     config.teacher.update(dataclasses.asdict(Distillation()))

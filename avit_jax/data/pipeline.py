@@ -21,6 +21,7 @@ from absl import flags
 
 from avit_jax.data.augment import Augment, eval_image, train_image
 from avit_jax.data.example import BadExample, Source, read_example
+from avit_jax.data.imagenet_variants import ImagenetVariant
 from avit_jax.data.opencv import require_opencv
 from avit_jax.errors import UserError
 from avit_jax.runtime.cores import usable_cores
@@ -96,7 +97,8 @@ def eval_batches(
     Yields:
         The keys of `train_batches`, and `valid` bool [b] (count this row) and `bad` bool [b] (an
         unreadable example, not valid). Rows that only fill up the last batch are neither, with
-        index -1. Rows that are not valid have black images and label 0.
+        index -1. Rows that are not valid have black images and label 0. Of a variant of ImageNet
+        also what `ImagenetVariant.verdicts` gives.
 
     Raises:
         UserError: sizes that do not fit together.
@@ -174,7 +176,10 @@ class LoadEvalBatch(grain.MapTransform):
                 continue
             batch["label"][row] = example.label
         batch["image"][~valid] = 0
-        return batch | {"valid": valid, "bad": exists & ~valid}
+        batch |= {"valid": valid, "bad": exists & ~valid}
+        if isinstance(self.source, ImagenetVariant):
+            batch |= self.source.verdicts(batch["index"], valid)
+        return batch
 
 
 def _empty_batch(requested: np.ndarray, *, image_size: int) -> Batch:

@@ -9,6 +9,7 @@ import os
 from avit_jax.data.digits import DigitsSource
 from avit_jax.data.example import BadExample, Example, Source
 from avit_jax.data.folder import LAYOUT, FolderSource
+from avit_jax.data.imagenet_variants import ImagenetVariant, is_variant
 from avit_jax.data.tfds_source import TfdsSource
 from avit_jax.errors import UserError
 
@@ -40,4 +41,5 @@ def open_source(
                 f"as {LAYOUT}"
             )
         return FolderSource(split=split, data_dir=data_dir, holdout=holdout)
-    return TfdsSource(name, split=split, data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"))
+    kind = ImagenetVariant if is_variant(name) else TfdsSource
+    return kind(name, split=split, data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"))

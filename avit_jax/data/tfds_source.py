@@ -17,8 +17,12 @@ from avit_jax.errors import UserError
 class TfdsSource:
     """One split of a prepared TFDS dataset, read at random as encoded bytes."""
 
-    def __init__(self, name: str, *, split: str, data_dir: str | None) -> None:
+    def __init__(
+        self, name: str, *, split: str, data_dir: str | None, label_key: str | None = None
+    ) -> None:
         """Opens `split` (sub-splits such as "train[:50%]" too) of a dataset under `data_dir`.
+
+        Labels are the feature `label_key`; by default the one that the dataset itself names.
 
         Raises:
             UserError: the dataset is not prepared there; says how to prepare it; a package is
@@ -28,7 +32,7 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         builder = _open_builder(name, data_dir=data_dir)
-        self._image_key, self._label_key = _supervised_keys(name, builder)
+        self._image_key, self._label_key = _supervised_keys(name, builder, label_key=label_key)
         _check_split(name, split, builder)
         decoders = {self._image_key: tfds.decode.SkipDecoding()}
         self._records = builder.as_data_source(split=split, decoders=decoders)
@@ -41,12 +45,16 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> Example:
         """Returns the encoded image and its class; raises BadExample on a damaged record."""
+        record = self.record(index)
+        return Example(record[self._image_key], int(record[self._label_key]))
+
+    def record(self, index: int) -> dict[str, Any]:
+        """Returns all features of an example, the image encoded; raises as above."""
         try:
-            record = self._records[index]
+            return self._records[index]
         # array_record and TFDS raise various errors on damaged records; each is one bad example.
         except Exception as error:
             raise BadExample(f"cannot be read: {message_of(error)[:200]}") from error
-        return Example(record[self._image_key], int(record[self._label_key]))
 
     def describe(self, index: int) -> str:
         """Returns for example `imagenette/160px-v2 train[17]`."""
@@ -147,10 +155,10 @@ def _what_is_there(name: str, data_dir: str | None) -> str:
     return f"write {' or '.join(names[:3])}, which is prepared there, or " if names else ""
 
 
-def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
+def _supervised_keys(name: str, builder: Any, *, label_key: str | None) -> tuple[str, str]:
     import tensorflow_datasets as tfds
 
-    keys = builder.info.supervised_keys
+    keys = builder.info.supervised_keys if label_key is None else ("image", label_key)
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
         features = {}

@@ -21,8 +21,8 @@ from jax.sharding import Mesh
 
 from avit_jax.data.mix import normalise
 from avit_jax.errors import UserError
+from avit_jax.evaluation.right_answers import RightAnswers, verdicts
 from avit_jax.execution.plan import Plan
-from avit_jax.losses import classification
 from avit_jax.methods.base import Model
 from avit_jax.methods.per_image import finest_stage, num_layers, per_image
 from avit_jax.models import skippable_parts
@@ -48,7 +48,7 @@ def make_eval_step(model: Model, mesh: Mesh, *, execution: str = "masked") -> Ev
     ) -> dict[str, Array]:
         images = normalise(batch["image"])
         output = model.apply(params, images, execution=execution, settings=settings)
-        return sums(model, output, batch["label"], batch["valid"])
+        return sums(model, output, batch["label"], batch["valid"], verdicts(batch))
 
     return jax.jit(eval_step, out_shardings=replicated(mesh))
 
@@ -61,7 +61,7 @@ def make_predictor_step(
         params, batch_size=batch_size, execution=execution, plan=plan, mesh=mesh
     )
     add_up = jax.jit(
-        lambda output, batch: sums(model, output, batch["label"], batch["valid"]),
+        lambda output, batch: sums(model, output, batch["label"], batch["valid"], verdicts(batch)),
         out_shardings=replicated(mesh),
     )
 
@@ -71,20 +71,30 @@ def make_predictor_step(
     return eval_step
 
 
-def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str, Array]:
-    """Sums over the valid images of a batch, of everything that `summarise` needs."""
-    num_classes = model.shape.num_classes
+def sums(
+    model: Model,
+    output: Output,
+    labels: Array,
+    valid: Array,
+    beside: dict[str, Array] | None = None,
+) -> dict[str, Array]:
+    """Sums over the valid images of a batch, of everything that `summarise` needs.
+
+    `beside` is what `verdicts` finds beside the labels.
+    """
+    beside = dict(beside or {})
+    unlabelled = beside.pop("unlabelled", None)
+    num_classes, answers = model.shape.num_classes, RightAnswers(labels=labels, **beside)
     said = per_image(model, output)
     depth = said.token_depth
     # Differences from the dense cost keep the sum of squares well conditioned in float32.
     saved = model.dense_gmacs() - said.gmacs
     dropped = jnp.zeros(len(labels)) if said.dropped is None else said.dropped
     kept = {f"{name}_kept": share for name, share in said.kept.items()}
-    targets = classification.soft_targets(labels, num_classes)
     figures = kept | {
-        "top1": classification.hits(output.logits, labels, k=1),
-        "top5": classification.hits(output.logits, labels, k=5),
-        "cross_entropy": classification.cross_entropy(output.logits, targets),
+        "top1": answers.hits(output.logits, k=1),
+        "top5": answers.hits(output.logits, k=5),
+        "cross_entropy": answers.cross_entropy(output.logits),
         "saved_gmacs": saved,
         "saved_gmacs_squared": saved**2,
         "mean_depth": said.depth,
@@ -98,15 +108,17 @@ def sums(model: Model, output: Output, labels: Array, valid: Array) -> dict[str,
     layers = jnp.arange(1, num_layers(model) + 1)
     counts = (depth[:, :, None] == layers) & valid[:, None, None]
     if output.exits is not None:
-        right = jax.vmap(lambda logits: classification.hits(logits, labels, k=1))(output.exits)
-        left = said.exit == jnp.arange(len(right))[:, None]
-        of_exits = {"exit_top1": right, "exit_share": left}
+        by_exit = jax.vmap(lambda logits: answers.hits(logits, k=1))(output.exits)
+        left = said.exit == jnp.arange(len(by_exit))[:, None]
+        of_exits = {"exit_top1": by_exit, "exit_share": left}
         totals |= {name: (valid & images).sum(1) for name, images in of_exits.items()}
         totals["exit_gmacs"] = jnp.where(valid, model.gmacs_by_exit(output), 0.0).sum(1)
     in_class = jax.nn.one_hot(labels, num_classes) * valid[:, None]
     of_class = {f"class_{name}": share for name, share in kept.items()}
     of_class["class_depth"] = said.depth
     totals |= {name: (in_class * values[:, None]).sum(0) for name, values in of_class.items()}
+    if unlabelled is not None:
+        totals["unlabelled"] = unlabelled.sum()
     return totals | {
         "count": valid.sum(),
         "depth_histogram": counts.sum((0, 1)),
@@ -128,7 +140,8 @@ def evaluate(
     Args:
         eval_step: from `make_eval_step`.
         params: on the mesh.
-        batches: this process's rows, each batch with `image`, `label` and `valid`.
+        batches: this process's rows, each batch with `image`, `label` and `valid`, and with
+            `VERDICTS` of data that have them.
         mesh: of the run.
         model: for its costs.
         strict: whether answers that are not finite are an error; else a warning counts them.
@@ -143,7 +156,7 @@ def evaluate(
     totals: dict[str, np.ndarray] = {}
     start, timed_images = None, 0
     for batch in batches:
-        kept = {name: batch[name] for name in ("image", "label", "valid")}
+        kept = {name: batch[name] for name in ("image", "label", "valid")} | verdicts(batch)
         added = jax.device_get(eval_step(params, shard_batch(kept, mesh)))
         for name, value in added.items():
             totals[name] = totals.get(name, 0) + np.asarray(value, np.float64)
@@ -195,7 +208,8 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
         `PART_kept`, the share that ran over all blocks and images, and `class_PART_kept`. Of models
         with several exits `exit_top1`, the accuracy if all images had to be answered by each exit
         at the latest, `exit_share`, the share that it answered for, and `exit_gmacs`, what an image
-        needed up to and with it.
+        needed up to and with it. Of data in which an image may have no right answer `unlabelled`,
+        how many have none; they count nowhere else.
     """
     count = float(totals["count"])
     mean = {name: float(totals[name]) / count for name in totals if np.ndim(totals[name]) == 0}
@@ -220,6 +234,7 @@ def summarise(totals: dict[str, np.ndarray], model: Model) -> dict[str, Any]:
         "gmacs_dense": model.dense_gmacs(),
         "depth_histogram": histogram.tolist(),
         "class_mean_depth": of_classes("class_depth"),
+        **({"unlabelled": int(totals["unlabelled"])} if "unlabelled" in totals else {}),
         **{name: mean[name] for name in kept},
         **{
             name: (totals[name] / count).tolist()

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from avit_jax.checkpoints.workdir import as_rows
+from avit_jax.data.imagenet_variants import ImagenetVariant
 from avit_jax.evaluation.dense_twin import dense_twin
 from avit_jax.evaluation.evaluate import evaluate, make_eval_step
 from avit_jax.experiment import Experiment
@@ -123,10 +124,12 @@ def summarise(
     experiment: Experiment, results: dict[str, Any], dense: dict[str, Any]
 ) -> dict[str, Any]:
     """The machine-readable figures of an evaluation, beside those of dense execution and a twin."""
-    twin = dense_twin(experiment)
+    twin, source = dense_twin(experiment), experiment.eval_source
+    choice = source.choice if isinstance(source, ImagenetVariant) else None
     return {
         "model": experiment.name,
-        "data": experiment.eval_source.name,
+        "data": source.name,
+        **({} if choice is None else {"choice_of_classes": len(choice)}),
         **results,
         "top1_dense": dense["top1"],
         "images_per_second_dense": dense["images_per_second"],
@@ -160,8 +163,12 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if "operating_point" in summary:
         rows.append(("operating point", summary["operating_point"]))
     rows += as_rows(summary.get("changes", {}))
+    rows.append(("images evaluated", f"{summary['images']:,}"))
+    if "unlabelled" in summary:
+        rows.append(("images without a label, left out", f"{summary['unlabelled']:,}"))
+    if "choice_of_classes" in summary:
+        rows.append(("classes to choose from", str(summary["choice_of_classes"])))
     rows += [
-        ("images evaluated", f"{summary['images']:,}"),
         ("top-1, adaptive", f"{summary['top1']:.2%}"),
         ("top-1, same weights, nothing skipped", f"{summary['top1_dense']:.2%}"),
         ("top-1, dense twin", summary["twin"]),

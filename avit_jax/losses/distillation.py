@@ -1,7 +1,9 @@
 """A teacher's part in the loss: a dense model that a student is to answer, attend and see like.
 
-The loss is the one in the released code of AdaViT (Meng et al., CVPR 2022, arXiv 2111.15668). It
-compares what the class token attends to, what it becomes in every block, and the answers. What a
+By default it is the one in the released code of AdaViT (Meng et al., CVPR 2022, arXiv 2111.15668),
+which compares what the class token attends to, what it becomes in every block, and the answers.
+Answers alone may be compared as in DeiT (Touvron et al., arXiv 2012.12877), too, where a
+distillation token is read by a head that answers to the teacher as the other to the labels. What a
 student left out (a head, half a block, a class token that halted) is compared with nothing, so
 that skipping is never held against it.
 
@@ -26,6 +28,7 @@ from avit_jax.models.functional import Params
 from avit_jax.types import Output, Usage
 
 _ATTENTION_HALF, _MLP_HALF = 0, 1  # of `Usage.halves`
+ANSWERS = ("cross_entropy", "hard", "kl")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,18 +38,26 @@ class Distillation:
     Attributes:
         attention: weight of the L1 distance of what the class tokens attend to.
         hidden: weight of the squared distance of the class tokens behind each block.
-        logits: weight of the cross-entropy of the softened answers.
-        temperature: by which both models' logits are divided.
+        logits: weight of the distance of the answers.
+        answers: what that is: "cross_entropy" of the softened answers, as in AdaViT; or, as in
+          DeiT, "hard", the cross-entropy against the teacher's first choice, or "kl", the
+          divergence of the softened answers. In the latter two the head of a distilled student's
+          distillation token is compared, and the head of its class token learns from the labels.
+        temperature: by which both models' logits are divided where answers are softened.
+        labels: weight of what is learnt from the labels.
     """
 
     attention: float = 0.5
     hidden: float = 0.1
     logits: float = 0.5
+    answers: str = "cross_entropy"
     temperature: float = 5.0
+    labels: float = 1.0
 
     def __post_init__(self):
         prefix = "config.teacher."
-        validators.not_negative(self, "attention", "hidden", "logits", prefix=prefix)
+        validators.not_negative(self, "attention", "hidden", "logits", "labels", prefix=prefix)
+        validators.one_of(ANSWERS, self, "answers", prefix=prefix)
         validators.positive(self, "temperature", prefix=prefix)
         if not (self.attention or self.hidden or self.logits):
             raise UserError(
@@ -58,6 +69,28 @@ class Distillation:
     def features(self) -> bool:
         """Whether both models have to show more than their answers."""
         return self.attention > 0 or self.hidden > 0
+
+    def parted(self, student: Output, *, distilled: bool) -> tuple[Output, Output]:
+        """What the labels judge, and what the teacher does: in DeiT's ways a head each.
+
+        Args:
+            student: what came of its training pass.
+            distilled: whether it has a distillation token, with a head of its own.
+
+        Raises:
+            UserError: it has, and does not show what its heads say.
+        """
+        if not distilled or self.answers == "cross_entropy":
+            return student, student
+        if student.exits is not None or "head_logits" not in student.aux:
+            raise UserError(
+                f"config.teacher.answers is {self.answers!r}, for which the head of a distilled "
+                "student's class token learns from the labels and that of its distillation token "
+                "from the teacher, but its method does not show their answers one by one: write "
+                "cross_entropy, or name a model that is not distilled."
+            )
+        heads = student.aux["head_logits"]
+        return student.replace(logits=heads[0]), student.replace(logits=heads[-1])
 
     def penalties(self, student: Output, teacher: Output) -> dict[str, Array]:
         """Weighted scalars by part, of the parts that weigh anything.
@@ -72,7 +105,8 @@ class Distillation:
         if self.hidden:
             found["hidden"] = self.hidden * hidden_distance(student, teacher)
         if self.logits:
-            distance = logits_distance(student, teacher, temperature=self.temperature)
+            kind = {"temperature": self.temperature, "answers": self.answers}
+            distance = logits_distance(student, teacher, **kind)
             found["logits"] = self.logits * distance
         return found
 
@@ -124,19 +158,35 @@ def hidden_distance(student: Output, teacher: Output) -> Array:
     return (_ran(student.usage[-1], _MLP_HALF) * squares).mean(1).sum()
 
 
-def logits_distance(student: Output, teacher: Output, *, temperature: float) -> Array:
-    """Cross-entropy (nats) of the softened answers against the teacher's, mean over images.
+def logits_distance(
+    student: Output, teacher: Output, *, temperature: float, answers: str = "cross_entropy"
+) -> Array:
+    """Distance (nats) of the student's answers from the teacher's, mean over images.
 
-    As published it is not multiplied by `temperature ** 2`, as is common elsewhere (arXiv
-    1503.02531): its gradient fades with the square of the temperature.
+    AdaViT's cross-entropy of softened answers is not multiplied by `temperature ** 2`, so that its
+    gradient fades with the square of the temperature. The divergence is (arXiv 1503.02531), as in
+    equation 2 of DeiT's paper; DeiT's code divides it by the number of classes besides.
+
+    Args:
+        student: with `logits` `[B, C]`.
+        teacher: likewise.
+        temperature: of soft answers.
+        answers: one of `ANSWERS`, see `Distillation`.
     """
     if student.logits.shape != teacher.logits.shape:
         raise UserError(
             f"the teacher tells {teacher.logits.shape[-1]} classes apart and the student "
             f"{student.logits.shape[-1]}: name a teacher that was trained on this data."
         )
+    if answers == "hard":
+        choice = jax.nn.one_hot(teacher.logits.argmax(-1), teacher.logits.shape[-1])
+        return classification.cross_entropy(student.logits, choice).mean()
     soft = jax.nn.softmax(teacher.logits / temperature)
-    return classification.cross_entropy(student.logits / temperature, soft).mean()
+    distance = classification.cross_entropy(student.logits / temperature, soft)
+    if answers == "kl":
+        own = classification.cross_entropy(teacher.logits / temperature, soft)
+        distance = temperature**2 * (distance - own)
+    return distance.mean()
 
 
 def _ran(usage: Usage, half: int) -> Array:

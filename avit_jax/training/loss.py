@@ -35,8 +35,11 @@ def loss_function(
     teacher: Teacher | None = None,
     rows: RowCapacities | None = None,
     freeze: Sequence[str] = (),
+    task_loss: str = "cross_entropy",
 ) -> Callable:
     """Task loss (of a cascade the weighted sum over its exits) plus penalties of model and teacher.
+
+    `task_loss` is one of `classification.TASK_LOSSES`.
 
     The function returned takes `(params, images, targets, key, progress)`, and with a teacher
     `teacher_params=` its parameters; it returns the loss, and beside it what to log of it and the
@@ -44,20 +47,26 @@ def loss_function(
     gets no gradient.
     """
     features = teacher is not None and teacher.distillation.features
+    of_task = classification.TASK_LOSSES[task_loss]
 
     def loss(params, images, targets, key, progress, teacher_params=None):
         params = held_fixed(params, freeze)
         output = model.apply(
             params, images, train=True, key=key, progress=progress, features=features, rows=rows
         )
-        answers = output.logits[None] if output.exits is None else output.exits
-        losses = classification.cross_entropy(answers, targets).mean(-1)
+        labelled, taught = output, output
+        if teacher is not None:
+            heads = {"distilled": model.shape.distilled}
+            labelled, taught = teacher.distillation.parted(output, **heads)
+        answers = labelled.logits[None] if labelled.exits is None else labelled.exits
+        losses = of_task(answers, targets).mean(-1)
         task = jnp.asarray(model.exit_weights or (1.0,) * len(losses)) @ losses
         penalties = dict(output.penalties)
         if teacher is not None:
-            found = teacher.penalties(teacher_params, images, output)
+            found = teacher.penalties(teacher_params, images, taught)
             penalties |= {f"teacher_{name}": value for name, value in found.items()}
-        total = task + sum(penalties.values())
+        weight = 1.0 if teacher is None else teacher.distillation.labels
+        total = weight * task + sum(penalties.values())
         logged = {"loss": total, "task_loss": task}
         logged |= {f"{name}_penalty": value for name, value in penalties.items()}
         logged |= output.metrics | {"gmacs": model.gmacs(output).mean()}

@@ -57,6 +57,7 @@ class Optimization:
             ema_decay=train.ema_decay,
             ema_warmup=train.ema_warmup,
             freeze=freeze,
+            loss=train.loss,
             log_every=settings.log.every,
             mix=settings.data.mix,
             teacher=make_teacher(settings.teacher, model),
@@ -68,7 +69,7 @@ class Optimization:
         self.images = train.batch_size // train.accumulation
         self._steps: dict[tuple[Mesh, tuple[int, ...] | None], TrainStep] = {}
         self.schedule: optax.Schedule = optimizers.learning_rate(
-            optim, batch_size=train.batch_size, total_steps=total_steps
+            optim, batch_size=train.batch_size, total_steps=total_steps, epochs=train.epochs
         )
         self.optimizer: optax.GradientTransformationExtraArgs = optimizers.build(
             optim,
@@ -77,6 +78,7 @@ class Optimization:
             factors=None
             if optim.layer_decay == 1
             else parameter_groups.rate_factors(model, optim.layer_decay),
+            stacked=parameter_groups.stacked(model),
         )
 
     def init_state(self, mesh: Mesh) -> TrainState:

@@ -18,6 +18,8 @@ from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params, abstract, map_paths
 
 _BEHIND_THE_BLOCKS = {"norm", "head", "head_dist"}
+# Modules from `functional.stack`, one layer per block.
+_STACKED = {"blocks", "policies", "feature_reuse"}
 
 
 def trainable(model: Model, freeze: Sequence[str]) -> Any:
@@ -84,6 +86,17 @@ def rate_factors(model: Model, decay: float) -> Any:
         return np.float32(decay ** (depth + 1) if in_front else 1.0)
 
     return map_paths(factor, model.abstract_params())
+
+
+def stacked(model: Model) -> Any:
+    """Tree of bools: parameters that hold those of several layers, on a leading axis.
+
+    Args:
+        model: whose parameters they are; of a method elsewhere those of the backbone's blocks.
+    """
+    return map_paths(
+        lambda path, _: not _STACKED.isdisjoint(path.split(".")[:2]), model.abstract_params()
+    )
 
 
 def _matches(patterns: Sequence[str], paths: Sequence[str]) -> bool:

@@ -80,7 +80,8 @@ class Recipe:
     change, so they are no part of the state and come with every call.
 
     `on_live_rows` says that steps leave out tokens that have halted, `ema_warmup` that the average
-    moves faster in the beginning, `freeze` which parameters get no gradient.
+    moves faster in the beginning, `freeze` which parameters get no gradient, `loss` what the labels
+    are held to (`classification.TASK_LOSSES`).
     """
 
     total_steps: int
@@ -94,6 +95,7 @@ class Recipe:
     on_live_rows: bool = False
     ema_warmup: bool = False
     freeze: tuple[str, ...] = ()
+    loss: str = "cross_entropy"
 
 
 class NonFinite(Exception):
@@ -172,7 +174,7 @@ def make_train_step(
         )
         images, targets = mix(normalise(batch["image"]), targets, recipe.mix, mix_key)
 
-        loss = loss_function(model, teacher, rows, recipe.freeze)
+        loss = loss_function(model, teacher, rows, recipe.freeze, recipe.loss)
         loss = functools.partial(loss, teacher_params=teacher_params)
         gradient = jax.value_and_grad(loss, has_aux=True)
         if recipe.accumulation == 1:

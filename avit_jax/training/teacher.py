@@ -24,8 +24,10 @@ def make_teacher(named: defaults.Teacher, student: Model) -> Teacher | None:
     `config.teacher.model` names another.
 
     Raises:
-        UserError: there is no such run or model, or it looks at images of another size.
+        UserError: there is no such run or model, or it looks at images of another size, or none is
+            named and something said of one.
     """
+    named.refuse_without_origin()
     if not named.origin:
         return None
     shape = _shape_of_run(Path(named.workdir)) if named.workdir else student.shape

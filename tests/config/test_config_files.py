@@ -97,17 +97,59 @@ def test_twins_share_everything_but_the_model_and_its_method(name):
     assert avit.dense_twin == f"runs/deit_{name}"
 
 
-@pytest.mark.parametrize(
-    ("name", "gate", "rate"), [("avit_tiny", (10, 30), 5e-4), ("avit_small", (10, 75), 3e-4)]
-)
-def test_fine_tuning_has_the_published_hyperparameters(name, gate, rate):
-    config = load(name)
+# Of the commands in the README of A-ViT's repository: four GPUs with 128 and with 96 images each.
+PUBLISHED = [("avit_tiny", (10, 30), 5e-4, 4 * 128), ("avit_small", (10, 75), 3e-4, 4 * 96)]
+
+
+@pytest.mark.parametrize(("name", "gate", "rate", "batch_size"), PUBLISHED)
+@pytest.mark.parametrize("arg", [None, "light"])
+def test_fine_tuning_has_the_published_hyperparameters(name, gate, rate, batch_size, arg):
+    config = load(name, arg)
     method = config.method
     assert (method.gate_scale, method.gate_center) == gate
     assert (method.ponder_weight, method.prior_weight) == (5e-4, 1e-3)
     assert (config.optim.learning_rate, config.optim.reference_batch_size) == (rate, 512)
     assert config.train.epochs == 100
-    assert config.optim.warmup * config.train.epochs == pytest.approx(5)
+    assert config.train.batch_size == (1024 if arg == "light" else batch_size)
+    epochs = config.optim.warmup_epochs or config.optim.warmup * config.train.epochs
+    assert epochs == pytest.approx(5)
+
+
+@pytest.mark.parametrize("name", ["deit_tiny", "deit_small", "deit_base"])
+def test_dense_models_are_trained_by_the_defaults_of_deits_code(name):
+    """Those of its main.py, whose loop ends in front of the cool-down that it asks for."""
+    config = load(name)
+    optim, train = config.optim, config.train
+    assert (train.batch_size, train.epochs, optim.cooldown_epochs) == (1024, 310, 10)
+    assert (optim.name, optim.learning_rate, optim.reference_batch_size) == ("adamw", 5e-4, 512)
+    assert (optim.warmup_epochs, optim.warmup_start, optim.min_rate) == (5, 1e-6, 1e-5)
+    assert optim.cosine_under_warmup
+    assert (optim.weight_decay, optim.clip_norm, optim.eps) == (0.05, 0, 1e-8)
+    assert (train.label_smoothing, train.ema_decay, train.loss) == (0.1, 0.99996, "cross_entropy")
+    assert (config.model.drop_path_rate, config.model.dropout_rate) == (0.1, 0)
+    mix = config.data.mix
+    assert (mix.mixup, mix.cutmix, mix.probability, mix.cutmix_share) == (0.8, 1.0, 1.0, 0.5)
+
+
+@pytest.mark.parametrize("name", ["deit_small", "avit_small"])
+def test_a_distilled_model_learns_as_deits_and_may_be_evaluated_without_its_teacher(name):
+    config = load(name, "distilled")
+    assert config.model.name == f"{name}_distilled_patch16_224"
+    teacher = configs.Settings.of(config).teacher
+    assert (teacher.answers, teacher.logits, teacher.labels, teacher.features) == (
+        "hard", 0.5, 0.5, False,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="there is no teacher: write --config"):
+        teacher.refuse_without_origin()
+    configs.Settings.of(load(name, "distilled,debug")).teacher.refuse_without_origin()
+
+
+def test_a_small_model_from_scratch_learns_densely_first_as_long_as_its_dense_twin():
+    config, dense = load("avit_small", "scratch"), load("deit_small")
+    assert config.init.scratch and config.method.dense_until > 0
+    assert (config.train.epochs, config.optim) == (dense.train.epochs, dense.optim)
+    with pytest.raises(UserError, match="from scratch or is light: write one of the two"):
+        load("avit_small", "scratch,light")
 
 
 @pytest.mark.parametrize(("size", "center"), [("tiny", 30), ("small", 75)])

@@ -37,6 +37,15 @@ def test_cross_entropy_of_equal_logits_is_the_logarithm_of_the_number_of_classes
     )
 
 
+def test_binary_cross_entropy_is_that_of_each_class_by_itself_and_their_mean():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(0, 3, (2, 5, 7)), rng.uniform(size=(5, 7))
+    present = 1 / (1 + np.exp(-logits))
+    expected = -(targets * np.log(present) + (1 - targets) * np.log(1 - present)).mean(-1)
+    found = classification.binary_cross_entropy(jnp.asarray(logits), jnp.asarray(targets))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_cross_entropy_takes_every_exit_of_a_cascade():
     logits = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 5)), jnp.float32)
     targets = classification.soft_targets(jnp.array([0, 1, 2, 3]), 5)

@@ -165,12 +165,68 @@ def test_what_cannot_be_compared_is_named_with_its_remedy(both):
         PUBLISHED.penalties(student, other)
 
 
+def answering(logits, heads=None, **more) -> Output:
+    aux = {} if heads is None else {"head_logits": jnp.asarray(heads)}
+    return Output(logits=jnp.asarray(logits), usage=(), aux=aux, **more)
+
+
+def deit_loss(kind, class_head, distillation_head, teacher, labels, alpha=0.5, tau=1.0):
+    """Equations 2 and 3 of arXiv 2012.12877, in float64; the labels' loss is over `class_head`."""
+
+    def log_softmax(logits):
+        shifted = logits - logits.max(-1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+    rows = np.arange(len(labels))
+    task = -log_softmax(class_head)[rows, labels].mean()
+    if kind == "hard":
+        distance = -log_softmax(distillation_head)[rows, teacher.argmax(-1)].mean()
+    else:
+        ours, theirs = log_softmax(distillation_head / tau), log_softmax(teacher / tau)
+        distance = tau**2 * (np.exp(theirs) * (theirs - ours)).sum(-1).mean()
+    return (1 - alpha) * task + alpha * distance
+
+
+@pytest.mark.parametrize("kind", ["hard", "kl"])
+@pytest.mark.parametrize("tau", [1.0, 3.0])
+@pytest.mark.parametrize("distilled", [True, False])
+def test_deits_two_ways_are_the_published_ones_with_a_head_for_each_judge(kind, tau, distilled):
+    rng = np.random.default_rng(0)
+    heads, teacher, labels = rng.normal(0, 2, (2, 6, 7)), rng.normal(0, 2, (6, 7)), np.arange(6)
+    weights = {"attention": 0.0, "hidden": 0.0, "logits": 0.5, "labels": 0.5}
+    distillation = Distillation(answers=kind, temperature=tau, **weights)
+    student = answering(heads.mean(0), heads)
+    labelled, taught = distillation.parted(student, distilled=distilled)
+    task = classification.cross_entropy(labelled.logits, jax.nn.one_hot(labels, 7)).mean()
+    (distance,) = distillation.penalties(taught, answering(teacher)).values()
+    both = heads if distilled else [heads.mean(0), heads.mean(0)]
+    expected = deit_loss(kind, both[0], both[1], teacher, labels, tau=tau)
+    np.testing.assert_allclose(distillation.labels * task + distance, expected, rtol=1e-5)
+
+
+def test_a_distilled_student_learns_from_adavits_teacher_with_both_heads():
+    student = answering(np.ones((2, 3)), np.ones((2, 2, 3)))
+    assert PUBLISHED.parted(student, distilled=True) == (student, student)
+
+
+@pytest.mark.parametrize("more", [{"exits": jnp.zeros((2, 2, 3))}, {}])
+def test_a_distilled_student_that_does_not_show_its_heads_is_refused(more):
+    heads = np.ones((2, 2, 3)) if more else None
+    distillation = Distillation(attention=0.0, hidden=0.0, answers="hard")
+    with pytest.raises(
+        UserError, match=r"answers is 'hard', .* write cross_entropy, or name a mod"
+    ):
+        distillation.parted(answering(np.ones((2, 3)), heads, **more), distilled=True)
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
         ({"hidden": -0.1}, "config.teacher.hidden is -0.1: write 0 or more."),
         ({"logits": float("nan")}, "config.teacher.logits is nan: write 0 or more."),
         ({"temperature": 0.0}, "config.teacher.temperature is 0.0: write a number above 0."),
+        ({"labels": -1.0}, "config.teacher.labels is -1.0: write 0 or more."),
+        ({"answers": "soft"}, "answers is 'soft': write one of cross_entropy, hard, kl."),
         ({"attention": 0.0, "hidden": 0.0, "logits": 0.0}, "write one of them above 0"),
     ],
 )

@@ -139,9 +139,16 @@ def test_class_tokens_that_halt_first_leave_ponder_and_prior_to_the_patches():
     assert_same(losses(model, params, capacities=enough(live)), theirs)
 
 
-def test_a_teacher_that_compares_answers_and_class_tokens_teaches_the_same():
-    model = create()
-    teacher = Teacher(plain_model(model.shape), Distillation(attention=0.0))
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("avit_tiny_patch16_224", "cross_entropy"),
+        pytest.param("avit_tiny_distilled_patch16_224", "hard", marks=pytest.mark.slow),
+    ],
+)
+def test_a_teacher_that_compares_answers_and_class_tokens_teaches_the_same(name, answers):
+    model = create(name)
+    teacher = Teacher(plain_model(model.shape), Distillation(attention=0.0, answers=answers))
     params = draw(model)
     theirs = losses(model, params, capacities=None, teacher=teacher)
     ours = losses(model, params, capacities=enough(live_rows(model, params)), teacher=teacher)

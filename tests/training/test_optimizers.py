@@ -1,30 +1,31 @@
-"""Schedule, no-decay rule, clipping and frozen parameters of the optimiser."""
+"""Schedule, optimisers, no-decay rule, clipping and frozen parameters."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
 from avit_jax import create_model
+from avit_jax.config.optim import Optim
+from avit_jax.errors import UserError
 from avit_jax.training import optimizers
 
-DEFAULTS = {
-    "learning_rate": 1e-3,
-    "reference_batch_size": 64,
-    "warmup": 0.1,
-    "min_learning_rate": 0.01,
-    "weight_decay": 0.05,
-    "b1": 0.9,
-    "b2": 0.999,
-    "eps": 1e-8,
-    "clip_norm": 0.0,
-}
+DEFAULTS = Optim(learning_rate=1e-3, reference_batch_size=64, warmup=0.1)
+# DeiT's, for 512 images a step: (arXiv 2012.12877, and the defaults of its main.py).
+DEIT = Optim(
+    warmup_epochs=5.0,
+    warmup_start=1e-6,
+    min_rate=1e-5,
+    cooldown_epochs=10.0,
+    cosine_under_warmup=True,
+)
 
 
-def settings(**changes) -> ConfigDict:
-    return ConfigDict(DEFAULTS | changes)
+def settings(**changes) -> Optim:
+    return dataclasses.replace(DEFAULTS, **changes)
 
 
 def parameters() -> dict:
@@ -39,7 +40,7 @@ def everything(flag: bool, params: dict) -> dict:
     return jax.tree.map(lambda _: flag, params)
 
 
-def one_update(config: ConfigDict, params: dict, grads: dict, trainable: dict) -> dict:
+def one_update(config: Optim, params: dict, grads: dict, trainable: dict) -> dict:
     optimizer = optimizers.build(config, optax.constant_schedule(1.0), trainable=trainable)
     updates, _ = optimizer.update(grads, optimizer.init(params), params, step=0)
     return updates
@@ -61,6 +62,57 @@ def test_the_peak_is_proportional_to_the_batch_size():
         for size in (64, 256)
     ]
     np.testing.assert_allclose(peaks, [1e-3, 4e-3], rtol=1e-6)
+
+
+def cosine_of_timm(epoch: int, *, peak: float, epochs: int) -> float:
+    """The rate of an epoch by timm's CosineLRScheduler with one cycle, as DeiT's main.py makes it.
+
+    Its warm-up rises from `warmup_lr` by the same amount every epoch; its cosine counts from epoch
+    0 all the same (`warmup_prefix` is off), and behind it the rate is `min_lr`.
+    """
+    warmup_lr, min_lr, warmup = 1e-6, 1e-5, 5
+    if epoch < warmup:
+        return warmup_lr + epoch * (peak - warmup_lr) / warmup
+    if epoch >= epochs:
+        return min_lr
+    return min_lr + 0.5 * (peak - min_lr) * (1 + np.cos(np.pi * epoch / epochs))
+
+
+@pytest.mark.parametrize("batch_size", [512, 1024])
+def test_the_rate_at_the_beginning_of_every_epoch_is_that_of_deits_schedule(batch_size):
+    steps_per_epoch = 7
+    schedule = optimizers.learning_rate(
+        DEIT, batch_size=batch_size, total_steps=310 * steps_per_epoch, epochs=310.0
+    )
+    found = jax.vmap(schedule)(steps_per_epoch * jnp.arange(310))
+    peak = 5e-4 * batch_size / 512
+    wanted = [cosine_of_timm(epoch, peak=peak, epochs=300) for epoch in range(310)]
+    np.testing.assert_allclose(found, wanted, rtol=2e-5)
+    assert wanted[0] == 1e-6 and wanted[299] > 1e-5 and set(wanted[300:]) == {1e-5}
+
+
+def test_a_warm_up_in_front_of_the_cosine_reaches_the_peak():
+    behind = dataclasses.replace(DEIT, cosine_under_warmup=False)
+    rates = [
+        float(optimizers.learning_rate(s, batch_size=512, total_steps=310, epochs=310.0)(5))
+        for s in (DEIT, behind)
+    ]
+    assert rates[0] < 4.9999e-4
+    assert rates[1] == pytest.approx(5e-4, rel=1e-6)
+
+
+def test_where_steps_say_the_length_epochs_are_as_large_a_share_of_it():
+    long, short = (
+        optimizers.learning_rate(DEIT, batch_size=512, total_steps=steps, epochs=310.0)
+        for steps in (3100, 310)
+    )
+    steps = np.array([0, 2, 5, 40, 299, 300, 309])
+    np.testing.assert_allclose(jax.vmap(long)(10 * steps), jax.vmap(short)(steps), rtol=1e-5)
+
+
+def test_a_lowest_rate_above_the_peak_is_refused():
+    with pytest.raises(UserError, match=r"min_rate is 1e-05, above the peak of 7.8\d*e-06 .* of 8"):
+        optimizers.learning_rate(DEIT, batch_size=8, total_steps=310, epochs=310.0)
 
 
 @pytest.mark.parametrize("total_steps", [1, 2, 3, 10])
@@ -174,3 +226,63 @@ def test_frozen_parameters_need_no_memory_in_the_optimiser():
     shapes = {leaf.shape for leaf in jax.tree.leaves(optimizer.init(params))}
     assert (2, 2) in shapes
     assert (5, 7) not in shapes
+
+
+def drawn(shapes: dict, seed: int) -> dict:
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("adamw", lambda **o: optax.adamw(b1=0.8, b2=0.9, eps=1e-6, **o)),
+        ("lamb", lambda **o: optax.lamb(b1=0.8, b2=0.9, eps=1e-6, **o)),
+        ("lion", lambda **o: optax.lion(b1=0.8, b2=0.9, **o)),
+    ],
+)
+def test_steps_are_those_of_optax_with_every_layer_by_itself(name, theirs):
+    """Blocks are stacked here; optax gets each layer's parameters as arrays of their own."""
+    of_block = {"fc1": {"kernel": jnp.zeros((3, 4, 2)), "bias": jnp.zeros((3, 2))}}
+    shapes = {"blocks": of_block, "head": {"kernel": jnp.zeros((4, 5)), "bias": jnp.zeros(5)}}
+    marks = {"blocks": everything(True, of_block), "head": everything(False, shapes["head"])}
+    config = settings(name=name, b1=0.8, b2=0.9, eps=1e-6, weight_decay=0.3)
+    rates = jnp.array([0.1, 0.03])
+    ours = optimizers.build(
+        config,
+        lambda step: rates[step],
+        trainable=everything(True, shapes),
+        stacked=marks,
+    )
+
+    def apart(tree: dict) -> dict:
+        layers = [jax.tree.map(lambda leaf, i=i: leaf[i], tree["blocks"]) for i in range(3)]
+        return tree | {"blocks": layers}
+
+    whole = drawn(shapes, 0)
+    whole["head"]["bias"] = np.zeros_like(whole["head"]["bias"])  # has no length to go by
+    layers = apart(whole)
+    reference = theirs(
+        learning_rate=lambda count: rates[count],
+        weight_decay=0.3,
+        mask=lambda p: jax.tree_util.tree_map_with_path(lambda k, _: k[-1].key == "kernel", p),
+    )
+    state, their_state = ours.init(whole), reference.init(layers)
+    for step in range(2):
+        grads = drawn(shapes, 1 + step)
+        updates, state = ours.update(grads, state, whole, step=jnp.int32(step))
+        whole = optax.apply_updates(whole, updates)
+        updates, their_state = reference.update(apart(grads), their_state, layers)
+        layers = optax.apply_updates(layers, updates)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), apart(whole), layers
+    )
+
+
+@pytest.mark.parametrize("name", ["lamb", "lion"])
+def test_every_optimiser_leaves_frozen_parameters_alone(name):
+    params = {"kept": {"kernel": jnp.ones((1, 2))}, "frozen": {"kernel": jnp.ones((1, 2))}}
+    trainable = {"kept": {"kernel": True}, "frozen": {"kernel": False}}
+    updates = one_update(settings(name=name), params, params, trainable)
+    assert np.all(updates["kept"]["kernel"] < 0)
+    np.testing.assert_array_equal(updates["frozen"]["kernel"], 0.0)

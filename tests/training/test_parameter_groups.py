@@ -133,3 +133,15 @@ def test_parameters_held_fixed_get_no_gradient_and_the_others_theirs():
     both, one = jax.grad(loss)(params), jax.grad(loss)(params, ("a.*",))
     np.testing.assert_array_equal(one["a"]["kernel"], 0.0)
     np.testing.assert_array_equal(one["b"]["kernel"], both["b"]["kernel"])
+
+
+def test_parameters_of_several_layers_are_known_in_backbones_policies_and_cascades():
+    def parts(name: str) -> set[str]:
+        marks = parameter_groups.stacked(create_model(name))
+        paths = jax.tree_util.tree_leaves_with_path(marks)
+        own = {"blocks", "policies", "feature_reuse"}
+        return {next(key.key for key in path if key.key in own) for path, mark in paths if mark}
+
+    assert parts("deit_micro_distilled_patch4_32") == {"blocks"}
+    assert parts("adavit_deit_micro_patch4_32") == {"blocks", "policies"}
+    assert parts("dvt_deit_small") == {"blocks", "feature_reuse"}

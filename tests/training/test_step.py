@@ -61,6 +61,19 @@ def test_a_step_is_gradient_descent_on_the_mean_smoothed_cross_entropy(plain):
     assert state.ema is None
 
 
+def test_the_loss_of_the_labels_can_be_of_each_class_by_itself():
+    model, rows = make_model(), batch(1)
+    params = model.init(jax.random.key(0))
+    images = normalise(rows["image"])
+    targets = classification.soft_targets(rows["label"], 5, smoothing=0.1)
+    loss = jax.jit(loss_function(model, task_loss="bce"))
+    total, (logged, _) = loss(params, images, targets, jax.random.key(0), 1.0)
+    present = jax.nn.sigmoid(model.apply(params, images).logits)
+    each = targets * jnp.log(present) + (1 - targets) * jnp.log(1 - present)
+    np.testing.assert_allclose(total, -each.mean(), rtol=1e-5)
+    assert total == logged["task_loss"]
+
+
 def test_penalties_and_all_exits_are_part_of_the_loss():
     adaptive = create_model(
         "avit_micro_patch4_32", method={"ponder_weight": 0.5, "prior_weight": 2.0}, **SIZES

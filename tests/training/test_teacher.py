@@ -101,6 +101,22 @@ def test_a_run_says_itself_of_which_sizes_it_is_and_a_file_is_told(run):
         deeper.abstract_state(make_mesh())
 
 
+def test_a_file_of_another_backbone_teaches_with_both_of_its_heads(tmp_path):
+    """In the names of timm, `dist_token` and `head_dist` among them."""
+    name = "deit_micro_distilled_patch4_32"
+    theirs = create_model(name, num_classes=10)
+    weights = theirs.to_torch(drawn(theirs))
+    assert {"dist_token", "head_dist.weight", "head_dist.bias"} <= weights.keys()
+    save_torch(tmp_path / "theirs.pth", weights)
+    named = {"teacher.weights": str(tmp_path / "theirs.pth"), "teacher.model": name}
+    named |= {"teacher.answers": "hard", "teacher.attention": 0.0, "teacher.hidden": 0.0}
+    named = settings(**named).teacher
+    teacher = make_teacher(named, STUDENT)
+    params, _ = teacher_weights(named, teacher, make_mesh())
+    chex.assert_trees_all_equal(jax.device_get(params), drawn(theirs))
+    assert teacher.model.shape.embed_dim != STUDENT.shape.embed_dim
+
+
 def test_a_teacher_that_cannot_teach_is_named(file, run, tmp_path):
     def weights(**changes):
         changes = {f"teacher.{name}": str(value) for name, value in changes.items()}
@@ -119,6 +135,14 @@ def test_a_teacher_that_cannot_teach_is_named(file, run, tmp_path):
     (tmp_path / "config.json").write_text(configs.to_json(tiny(**{"model.image_size": 64})))
     with pytest.raises(UserError, match="looks at images of 64 pixels and the student at 32"):
         weights(workdir=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("hidden", 0.2), ("model", "deit"), ("labels", 0.5)])
+def test_what_is_said_of_a_teacher_that_none_names_stops_a_training(name, value):
+    named = settings(**{f"teacher.{name}": value}).teacher
+    sentence = f"config.teacher.{name} is {value!r}, but there is no teacher: write --config.teach"
+    with pytest.raises(UserError, match=sentence):
+        make_teacher(named, STUDENT)
 
 
 def test_a_fresh_classifier_is_no_teacher_unless_only_features_are_learnt(tmp_path):

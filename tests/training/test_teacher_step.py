@@ -4,6 +4,7 @@ import dataclasses
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from avit_jax.losses.distillation import Distillation, Teacher
 from avit_jax.runtime.device_mesh import make_mesh, replicated, shard_batch
 from avit_jax.training import optimizers
 from avit_jax.training import step as steps
+from avit_jax.training.loss import loss_function
 from avit_jax.training.optimization import Optimization
 from avit_jax.training.teacher import teacher_weights
 from tests.training import trainer
@@ -96,6 +98,35 @@ def test_every_method_can_learn_from_the_answers_of_another_backbone():
         _, averages = jax.eval_shape(step, *shapes)
         assert "teacher_logits_penalty" in averages
         assert not {"teacher_attention_penalty", "teacher_hidden_penalty"} & set(averages)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "avit_micro_distilled_patch4_32",
+        pytest.param("deit_micro_distilled_patch4_32", marks=pytest.mark.slow),
+        pytest.param("adavit_deit_micro_distilled_patch4_32", marks=pytest.mark.slow),
+    ],
+)
+def test_hard_distillation_teaches_each_token_by_its_own_head(name):
+    """No label reaches the distillation token's head, and no teacher that of the class token."""
+    weights = {"attention": 0.0, "hidden": 0.0}
+    taught = {"ponder_weight": 0.0, "prior_weight": 0.0} if name.startswith("avit") else None
+    student = create_model(name, method=taught, **SIZES)
+    before = jax.tree.map(jnp.asarray, drawn(student, 2))
+    images, targets = normalise(rows()["image"]), jax.nn.one_hot(rows()["label"], 10)
+
+    def gradient(**weights_of):
+        distillation = Distillation(**weights, **weights_of, answers="hard")
+        loss = loss_function(student, Teacher(MODEL, distillation))
+        arguments = (images, targets, jax.random.key(0), 1.0, THEIRS)
+        return jax.jit(jax.grad(loss, has_aux=True))(before, *arguments)[0]
+
+    of_labels, of_teacher = gradient(logits=1e-30, labels=1.0), gradient(logits=1.0, labels=0.0)
+    for own, other in ((of_labels["head"], of_labels["head_dist"]),
+                       (of_teacher["head_dist"], of_teacher["head"])):  # fmt: skip
+        assert np.abs(own["kernel"]).max() > 1e-3
+        assert np.abs(other["kernel"]).max() < 1e-20
 
 
 def test_a_method_that_does_not_show_its_attention_says_what_to_write():

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from avit_jax import create_model
+from avit_jax.config.optim import Optim
 from avit_jax.data.mix import Mix
 from avit_jax.methods import plain as plain_method
 from avit_jax.runtime.device_mesh import make_mesh, replicated
@@ -34,7 +34,7 @@ RECIPE = steps.Recipe(
     log_every=3,
     mix=Mix(),
 )
-OPTIM = ConfigDict({"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.05, "clip_norm": 0.0})
+OPTIM = Optim()
 
 
 @jax.custom_vjp

@@ -108,7 +108,8 @@ def forward(
         fits=jnp.broadcast_to(ran.fits.all(), len(images)),
         penalties=weighted,
         metrics=metrics | {"halted": (~unfinished).mean(dtype=jnp.float32)},
-        aux={"live_rows": counts.max(1)} | ({"features": ran.states} if call.features else {}),
+        aux={"live_rows": counts.max(1), "head_logits": heads}
+        | ({"features": ran.states} if call.features else {}),
     )
 
 
