@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import jax
@@ -175,13 +175,15 @@ class Experiment:
 
     def eval_batches(self) -> Batches:
         """This process's rows of the evaluation split, every image once."""
-        from avit_jax.data import pipeline
+        return self._counting_bad(iter(self._evaluation), self.eval_source)
+
+    @functools.cached_property
+    def _evaluation(self) -> Iterable[dict[str, np.ndarray]]:
+        from avit_jax.data.eval_cache import EvalBatches
 
         size = whole_devices(self.settings.eval.batch_size)  # what only fills up weighs nothing
-        batches = pipeline.eval_batches(
-            self.eval_source, batch_size=size, **self._pipeline_settings()
-        )
-        return self._counting_bad(batches, self.eval_source)
+        kept = {"gigabytes": self.settings.data.eval_cache}
+        return EvalBatches(self.eval_source, batch_size=size, **kept, **self._pipeline_settings())
 
     def eval_images(self, limit: int) -> Selection:
         """At most so many images of the evaluation split, evenly spaced."""
@@ -240,6 +242,7 @@ class Experiment:
             "image_size": self.model.shape.image_size,
             "augment": self.settings.data.augment,
             "workers": self.settings.data.workers,
+            "threads": self.settings.data.threads,
             "host": jax.process_index(),
             "hosts": jax.process_count(),
         }

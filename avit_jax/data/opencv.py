@@ -24,10 +24,10 @@ def require_opencv() -> None:
         )
 
 
-def decode(image: bytes | np.ndarray) -> np.ndarray:
+def decode(image: bytes | np.ndarray, *, shrink: int = 1) -> np.ndarray:
     """Returns the image as upright RGB, uint8 [H, W, 3].
 
-    OpenCV decodes plain JPEGs only. All else goes to Pillow: OpenCV reads CMYK and transparency
+    `shrink` is that of `avit_jax.data.decode.decode`. OpenCV decodes plain JPEGs only. All else goes to Pillow: OpenCV reads CMYK and transparency
     differently, and returns a truncated JPEG half grey instead of failing.
 
     Raises:
@@ -37,22 +37,31 @@ def decode(image: bytes | np.ndarray) -> np.ndarray:
     if lies is not None:
         import cv2
 
+        colour = {
+            1: cv2.IMREAD_COLOR,
+            2: cv2.IMREAD_REDUCED_COLOR_2,
+            4: cv2.IMREAD_REDUCED_COLOR_4,
+            8: cv2.IMREAD_REDUCED_COLOR_8,
+        }[shrink]
         # OpenCV turns images by EXIF alone.
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        flags = colour | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(image, np.uint8), flags)
         if pixels is not None:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
             return pixels if lies == 1 else np.asarray(turned(Image.fromarray(pixels), lies))
-    return np.asarray(decode_with_pillow(image))
+    return np.asarray(decode_with_pillow(image, shrink=shrink))
 
 
 def resized_crop(
-    pixels: np.ndarray, box: tuple[int, int, int, int], size: int, *, mirrored: bool
+    pixels: np.ndarray, box: tuple[float, float, float, float], size: int, *, mirrored: bool
 ) -> np.ndarray:
-    """Returns `box` = (left, top, right, bottom) of uint8 [H, W, 3] as uint8 [size, size, 3]."""
+    """Returns `box` = (left, top, right, bottom) of uint8 [H, W, 3] as uint8 [size, size, 3].
+
+    Sides between two pixels are moved to the nearer one.
+    """
     import cv2
 
-    left, top, right, bottom = box
+    left, top, right, bottom = (round(side) for side in box)
     shrinks = min(right - left, bottom - top) > size
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     crop = pixels[top:bottom, left:right]
