@@ -164,12 +164,9 @@ class Experiment:
         from avit_jax.data import pipeline  # with Grain, which measuring speed does not need
 
         self.refuse_uneven_train_batch()
+        sizes = {"batch_size": self.settings.train.batch_size, **self._pipeline_settings()}
         batches = pipeline.train_batches(
-            self.train_source,
-            batch_size=self.settings.train.batch_size,
-            seed=self.settings.seed,
-            step=start,
-            **self._pipeline_settings(),
+            self.train_source, seed=self.settings.seed, step=start, **sizes
         )
         return self._counting_bad(batches, self.train_source)
 
@@ -182,8 +179,8 @@ class Experiment:
         from avit_jax.data.eval_cache import EvalBatches
 
         size = whole_devices(self.settings.eval.batch_size)  # what only fills up weighs nothing
-        kept = {"gigabytes": self.settings.data.eval_cache}
-        return EvalBatches(self.eval_source, batch_size=size, **kept, **self._pipeline_settings())
+        settings = {"batch_size": size, **self._pipeline_settings()}
+        return EvalBatches(self.eval_source, self.settings.data.eval_cache, settings)
 
     def eval_images(self, limit: int) -> Selection:
         """At most so many images of the evaluation split, evenly spaced."""

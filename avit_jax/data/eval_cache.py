@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from avit_jax.data.example import Source
@@ -20,15 +20,15 @@ GB = 10**9
 
 
 class EvalBatches:
-    """Passes over one split, as `eval_batches` makes them, the arguments of which these are.
+    """Passes over one split, as `eval_batches` makes them.
 
     Args:
         source: of the split.
-        gigabytes: that may be kept in this process, of 1e9 bytes; 0 keeps nothing.
-        settings: the others.
+        gigabytes: of 1e9 bytes, that may be kept in this process; 0 keeps nothing.
+        settings: further arguments of `eval_batches`.
     """
 
-    def __init__(self, source: Source, *, gigabytes: float, **settings: Any) -> None:
+    def __init__(self, source: Source, gigabytes: float, settings: Mapping[str, Any]) -> None:
         self._source, self._settings = source, settings
         self._budget = gigabytes * GB
         self._kept: list[Batch] = []
@@ -59,9 +59,9 @@ class EvalBatches:
     def _say_what_is_kept(self) -> None:
         images = -(-len(self._source) // self._settings.get("hosts", 1))
         needed = images * self._settings["image_size"] ** 2 * 3
-        kept = min(needed, self._budget)
         logger.info(
-            "evaluation images: %.2f of %.2f GB are kept in memory (config.data.eval_cache)",
-            kept / GB,
-            needed / GB,
+            "evaluation images take %s bytes, of which at most %s are kept in memory "
+            "(config.data.eval_cache)",
+            f"{needed:,}",
+            f"{min(needed, int(self._budget)):,}",
         )

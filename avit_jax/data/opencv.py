@@ -27,8 +27,9 @@ def require_opencv() -> None:
 def decode(image: bytes | np.ndarray, *, shrink: int = 1) -> np.ndarray:
     """Returns the image as upright RGB, uint8 [H, W, 3].
 
-    `shrink` is that of `avit_jax.data.decode.decode`. OpenCV decodes plain JPEGs only. All else goes to Pillow: OpenCV reads CMYK and transparency
-    differently, and returns a truncated JPEG half grey instead of failing.
+    `shrink` is that of `avit_jax.data.decode.decode`. OpenCV decodes plain JPEGs only. All else
+    goes to Pillow: OpenCV reads CMYK and transparency differently, and returns a truncated JPEG
+    half grey instead of failing.
 
     Raises:
         BadExample: as `avit_jax.data.decode.decode`.

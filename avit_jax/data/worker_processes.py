@@ -171,8 +171,8 @@ class _Workers:
             how = f"by {signal.Signals(-status).name}"
             why = "the system kills processes when memory is short, so write fewer if it was"
         return UserError(
-            f"one of {len(self._workers)} decoding processes (config.data.workers) was ended {how}; "
-            f"{why}, and start again to go on"
+            f"one of {len(self._workers)} decoding processes (config.data.workers) was ended "
+            f"{how}; {why}, and start again to go on"
         )
 
 
