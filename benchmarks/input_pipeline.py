@@ -6,7 +6,7 @@
 Contenders (--contenders), on the same files, with the same number of processes:
 
   pillow, opencv                the pipeline with either decoder (config.data.augment.decoder)
-  pillow-scaled, opencv-scaled  the same with config.data.augment.scaled_decoding
+  pillow-fast, opencv-fast      the same with config.data.augment.fast_shrink
   torch                         a DataLoader of PyTorch on Pillow (`pillow_loader.py`)
   bare                          threads that only read, decode and augment by Pillow, as many as
                                 there are processes: what any pipeline has to do at least
@@ -47,14 +47,14 @@ from avit_jax.runtime.cores import usable_cores
 from avit_jax.runtime.environment import processor
 from avit_jax.runtime.tables import columns
 
-OWN = ("pillow", "opencv", "pillow-scaled", "opencv-scaled")
+OWN = ("pillow", "opencv", "pillow-fast", "opencv-fast")
 
 
 def augment_of(name: str, randaugment: str | None) -> Augment:
     """Returns the training transform of one of the pipeline's contenders."""
-    decoder, _, scaled = name.partition("-")
+    decoder, _, fast = name.partition("-")
     further = {"randaugment": randaugment} if randaugment else {}
-    return Augment(decoder=decoder, scaled_decoding=bool(scaled), **further)
+    return Augment(decoder=decoder, fast_shrink=bool(fast), **further)
 
 
 def bare_batches(source: Source, arguments: argparse.Namespace) -> Iterator[None]:

@@ -47,8 +47,9 @@ class Augment:
     """Largest shift along each axis, in pixels of the delivered image (affine)."""
     decoder: str = "pillow"
     """Decoder and resize in training (inception): "pillow", or "opencv" (faster)."""
-    scaled_decoding: bool = False
-    """Decode JPEGs at 1/2, 1/4 or 1/8 where the crop stays as large as delivered (inception)."""
+    fast_shrink: bool = False
+    """Shrink crops faster and less exactly (inception): JPEGs are decoded at 1/2, 1/4 or 1/8 where
+    the crop stays as large as delivered, and OpenCV shrinks by less than 2 without averaging."""
     crop_ratio: float = 224 / 256
     """Evaluation: side of the central crop as a share of the resized shorter side."""
 
@@ -77,9 +78,9 @@ class Augment:
                 f"config.data.augment.decoder 'opencv' needs kind 'inception', not {self.kind!r}: "
                 "write decoder 'pillow'."
             )
-        if self.scaled_decoding and self.kind != "inception":
+        if self.fast_shrink and self.kind != "inception":
             raise UserError(
-                "config.data.augment.scaled_decoding needs kind 'inception', whose crops are "
+                "config.data.augment.fast_shrink needs kind 'inception', whose crops are "
                 f"shrunk, not {self.kind!r}: write False."
             )
 
@@ -100,7 +101,7 @@ def train_image(
     # Libraries mirror images many times faster than NumPy copies with a negative stride.
     if isinstance(decoded, np.ndarray):
         mirrored = augment.flip and rng.random() < 0.5
-        return opencv.resized_crop(decoded, box, size, mirrored=mirrored)
+        return opencv.resized_crop(decoded, box, size, mirrored=mirrored, fast=augment.fast_shrink)
     resized = decoded.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if augment.flip and rng.random() < 0.5:
         resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -112,7 +113,7 @@ def _decoded_with_box(
 ) -> tuple[Image.Image | np.ndarray, tuple[float, float, float, float]]:
     """The image, or pixels of OpenCV, and a random crop of it, in its pixels."""
     decoder = opencv.decode if augment.decoder == "opencv" else decode
-    if augment.scaled_decoding and isinstance(image, bytes):
+    if augment.fast_shrink and isinstance(image, bytes):
         full = scaled_jpeg.upright_size(image)
         if full is not None:
             before = rng.bit_generator.state

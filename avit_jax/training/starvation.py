@@ -64,8 +64,8 @@ def remedies(data: Data) -> str:
     if data.augment.kind == "inception":
         if data.augment.decoder != "opencv":
             steps.append("write --config.data.augment.decoder opencv")
-        if not data.augment.scaled_decoding:
-            steps.append("write --config.data.augment.scaled_decoding")
+        if not data.augment.fast_shrink:
+            steps.append("write --config.data.augment.fast_shrink")
     if data.workers and (data.threads or 1) == 1:
         steps.append("raise --config.data.threads, if the images come from far away")
     return ", or ".join(steps) or "take a machine with more cores, or store smaller images"

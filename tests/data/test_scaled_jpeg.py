@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avit_jax.data import scaled_jpeg
+from avit_jax.data import opencv, scaled_jpeg
 from avit_jax.data.augment import Augment, train_image
 from avit_jax.data.decode import decode
 from avit_jax.data.example import BadExample
@@ -63,7 +63,7 @@ def test_crops_are_those_of_full_decoding_up_to_a_few_levels(decoder, options):
     differences = []
     for seed in range(12):
         full, after_full = train(image, seed, decoder=decoder)
-        scaled, after = train(image, seed, decoder=decoder, scaled_decoding=True)
+        scaled, after = train(image, seed, decoder=decoder, fast_shrink=True)
         assert after == after_full  # the same draws, so the same box and flip
         differences.append(np.abs(scaled - full).mean())
     assert 0 < max(differences) < 4 and np.mean(differences) < 2  # of 255
@@ -84,7 +84,7 @@ def test_what_is_no_jpeg_is_decoded_in_full():
     scene(300, 300).save(stream, "PNG")
     for image in (stream.getvalue(), np.asarray(scene(300, 300))):
         full, after_full = train(image, 3)
-        same, after = train(image, 3, scaled_decoding=True)
+        same, after = train(image, 3, fast_shrink=True)
         assert after == after_full
         np.testing.assert_array_equal(full, same)
 
@@ -92,12 +92,25 @@ def test_what_is_no_jpeg_is_decoded_in_full():
 @pytest.mark.parametrize("decoder", ["pillow", "opencv"])
 def test_a_broken_jpeg_leaves_the_generator_untouched(decoder):
     generator = np.random.default_rng(5)
-    augment = Augment(scaled_decoding=True, decoder=decoder)
+    augment = Augment(fast_shrink=True, decoder=decoder)
     with pytest.raises(BadExample, match="truncated"):
         train_image(jpeg(scene(300, 300))[:2000], generator, size=64, augment=augment)
     assert generator.random() == np.random.default_rng(5).random()
 
 
 def test_only_random_crops_are_decoded_smaller():
-    with pytest.raises(UserError, match=r"scaled_decoding needs kind 'inception'.*not 'affine'"):
-        Augment(kind="affine", scaled_decoding=True)
+    with pytest.raises(UserError, match=r"fast_shrink needs kind 'inception'.*not 'affine'"):
+        Augment(kind="affine", fast_shrink=True)
+
+
+@pytest.mark.parametrize("side", [65, 96, 127, 128, 300])
+def test_opencv_shrinks_fast_only_where_it_passes_over_few_pixels(side):
+    pytest.importorskip("cv2", reason="OpenCV, an optional decoder, is not installed")
+    pixels = np.asarray(scene(400, 300))
+    box = 50, 0, 50 + side, side
+    exact, fast = (
+        opencv.resized_crop(pixels, box, 64, mirrored=False, fast=fast).astype(int)
+        for fast in (False, True)
+    )
+    assert np.array_equal(exact, fast) == (side >= 128)
+    assert np.abs(exact - fast).mean() < 4  # of 255

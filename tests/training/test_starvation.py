@@ -29,7 +29,12 @@ def test_steps_that_wait_are_said_once_with_speeds_and_remedies(caplog, monkeypa
     monkeypatch.setattr(starvation, "usable_cores", lambda: 8)
     (message,) = warnings(Data(workers=2), caplog, waiting=5.5)
     assert message.startswith("the steps wait for images 50% of the time, so that they are 9 ima")
-    for part in ("could be 18:", "data.workers (2; there are 8 cores)", "decoder opencv", "scaled"):
+    for part in (
+        "could be 18:",
+        "data.workers (2; there are 8 cores)",
+        "decoder opencv",
+        "fast_shrink",
+    ):
         assert part in message
 
 
@@ -46,7 +51,7 @@ def test_filling_the_pipeline_at_the_start_does_not_count(caplog):
     [
         (Data(workers=8, augment=Augment(kind="affine")), "config.data.threads"),
         (Data(workers=8, threads=4, augment=Augment(kind="affine")), "more cores"),
-        (Data(augment=Augment(decoder="opencv", scaled_decoding=True)), "config.data.workers"),
+        (Data(augment=Augment(decoder="opencv", fast_shrink=True)), "config.data.workers"),
     ],
 )
 def test_only_what_is_not_set_is_a_remedy(data, left, monkeypatch):
