@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import jax
@@ -166,24 +166,23 @@ class Experiment:
         from avit_jax.data import pipeline  # with Grain, which measuring speed does not need
 
         self.refuse_uneven_train_batch()
+        sizes = {"batch_size": self.settings.train.batch_size, **self._pipeline_settings()}
         batches = pipeline.train_batches(
-            self.train_source,
-            batch_size=self.settings.train.batch_size,
-            seed=self.settings.seed,
-            step=start,
-            **self._pipeline_settings(),
+            self.train_source, seed=self.settings.seed, step=start, **sizes
         )
         return self._counting_bad(batches, self.train_source)
 
     def eval_batches(self) -> Batches:
         """This process's rows of the evaluation split, every image once."""
-        from avit_jax.data import pipeline
+        return self._counting_bad(iter(self._evaluation), self.eval_source)
+
+    @functools.cached_property
+    def _evaluation(self) -> Iterable[dict[str, np.ndarray]]:
+        from avit_jax.data.eval_cache import EvalBatches
 
         size = whole_devices(self.settings.eval.batch_size)  # what only fills up weighs nothing
-        batches = pipeline.eval_batches(
-            self.eval_source, batch_size=size, **self._pipeline_settings()
-        )
-        return self._counting_bad(batches, self.eval_source)
+        settings = {"batch_size": size, **self._pipeline_settings()}
+        return EvalBatches(self.eval_source, self.settings.data.eval_cache, settings)
 
     def eval_images(self, limit: int) -> Selection:
         """At most so many images of the evaluation split, evenly spaced."""
@@ -242,6 +241,7 @@ class Experiment:
             "image_size": self.model.shape.image_size,
             "augment": self.settings.data.augment,
             "workers": self.settings.data.workers,
+            "threads": self.settings.data.threads,
             "host": jax.process_index(),
             "hosts": jax.process_count(),
         }

@@ -1,95 +1,145 @@
-"""Images/s of the input pipeline end to end, against bare decoding of the same files.
+"""Images/s of the input pipeline by decoder and setting, beside a PyTorch DataLoader.
 
-    python benchmarks/input_pipeline.py --name imagenette/160px-v2 --data_dir DIR --image_size 128
+    python benchmarks/input_pipeline.py --name imagenette/160px-v2 --data_dir DIR \
+        --image_size 224 --workers 1 --longer_side 500 --randaugment rand-m9-mstd0.5-inc1
 
-Two measurements take turns in one process, over the same examples with the same number of threads,
-each going first in every other turn:
+Contenders (--contenders), on the same files, with the same number of processes:
 
-  bare      each thread reads its share of the examples, decodes and augments them and drops the
-            result: what any pipeline has to do at least
-  pipeline  `train_batches` up to the batch in the hands of the caller: the order, substitution,
-            a generator per image, and one array per batch on top
+  pillow, opencv                the pipeline with either decoder (config.data.augment.decoder)
+  pillow-fast, opencv-fast      the same with config.data.augment.fast_shrink
+  torch                         a DataLoader of PyTorch on Pillow (`pillow_loader.py`)
+  bare                          threads that only read, decode and augment by Pillow, as many as
+                                there are processes: what any pipeline has to do at least
 
-The ratio pipeline / bare is taken per turn, because the speed of a shared machine drifts between
-turns but hardly within one; its median is what to read, its range says how far to trust it. With
---workers N the pipeline has N processes and bare has N threads, which share one interpreter: a
-ratio above 1 is then possible.
+All are kept running and take turns, each going first in every other turn; a turn begins when the
+others have filled their buffers and rest, and behind the batches that were ready. A ratio is taken
+within a turn, because the speed of a shared machine drifts between turns but hardly within one;
+its median is what to read, its range says how far to trust it. With --workers 1 one process decodes
+on either side, which is the throughput of a core; 0 decodes in this process, the pipeline with
+--threads and PyTorch with one.
+
+--longer_side enlarges the photographs to so many pixels (ImageNet's are 500 x 375 in the median)
+and writes them as JPEGs of quality 95 first; they are smoother than real ones of that size, and
+their files smaller. The differences of the pixels from those of exact decoding are printed too.
 """
 
+from __future__ import annotations
+
 import argparse
-import multiprocessing
+import contextlib
+import io
 import platform
 import statistics
-import threading
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from processes_at_rest import wait_until_idle
 
 from avit_jax.data.augment import Augment, train_image
 from avit_jax.data.pipeline import train_batches
 from avit_jax.data.sources import Source, open_source
 from avit_jax.runtime.cores import usable_cores
 from avit_jax.runtime.environment import processor
+from avit_jax.runtime.tables import columns
+
+OWN = ("pillow", "opencv", "pillow-fast", "opencv-fast")
 
 
-def bare_rate(
-    source: Source, indices: np.ndarray, *, image_size: int, augment: Augment, threads: int
-) -> float:
-    """Returns images/s of `threads` threads that only read, decode and augment `indices`."""
-
-    def work(share: np.ndarray) -> None:
-        rng = np.random.default_rng(0)
-        for index in share:
-            train_image(source[int(index)].image, rng, size=image_size, augment=augment)
-
-    with ThreadPoolExecutor(threads) as pool:
-        start = time.perf_counter()
-        list(pool.map(work, np.array_split(indices, threads)))
-        return len(indices) / (time.perf_counter() - start)
+def augment_of(name: str, randaugment: str | None) -> Augment:
+    """Returns the training transform of one of the pipeline's contenders."""
+    decoder, _, fast = name.partition("-")
+    further = {"randaugment": randaugment} if randaugment else {}
+    return Augment(decoder=decoder, fast_shrink=bool(fast), **further)
 
 
-def pipeline_rate(
-    source: Source,
-    *,
-    steps: int,
-    batch_size: int,
-    image_size: int,
-    augment: Augment,
-    workers: int,
-    threads: int,
-) -> tuple[float, np.ndarray]:
-    """Returns images/s over `steps` batches, and the indices of the examples delivered.
+def bare_batches(source: Source, arguments: argparse.Namespace) -> Iterator[None]:
+    """Decodes and augments a batch's images in threads, and drops them."""
+    rng = np.random.default_rng(0)
+    augment = augment_of("pillow", arguments.randaugment)
 
-    The clock starts when as much has been decoded ahead as stays so until it stops: neither the
-    start of the processes, paid once a run, nor work for later batches is counted.
-    """
-    batches = train_batches(
+    def work(index: int) -> None:
+        own = np.random.default_rng(index)
+        train_image(source[index].image, own, size=arguments.image_size, augment=augment)
+
+    with ThreadPoolExecutor(arguments.workers or arguments.threads) as pool:
+        while True:
+            list(pool.map(work, rng.integers(len(source), size=arguments.batch_size).tolist()))
+            yield
+
+
+def batches_of(name: str, source: Source, arguments: argparse.Namespace) -> Iterator:
+    """Returns the endless batches of a contender."""
+    sizes = {"batch_size": arguments.batch_size, "image_size": arguments.image_size}
+    if name == "bare":
+        return bare_batches(source, arguments)
+    if name == "torch":
+        import pillow_loader
+
+        further = {"workers": arguments.workers, "randaugment": bool(arguments.randaugment)}
+        return pillow_loader.batches(source, **sizes, **further)
+    return train_batches(
         source,
-        batch_size=batch_size,
-        image_size=image_size,
-        augment=augment,
+        augment=augment_of(name, arguments.randaugment),
         seed=0,
-        workers=workers,
-        threads=None if workers else threads,
+        workers=arguments.workers,
+        threads=None if arguments.workers else arguments.threads,
+        **sizes,
     )
-    for _ in range(4 * (workers or threads)):
+
+
+def images_per_second(batches: Iterator, arguments: argparse.Namespace) -> float:
+    """Returns the rate over a turn.
+
+    As much is decoded ahead when the clock starts as when it stops, so that neither batches that
+    were ready nor work for later ones count.
+    """
+    for _ in range(2 * max(1, arguments.workers, arguments.threads)):
         next(batches)
     start = time.perf_counter()
-    indices = np.concatenate([next(batches)["index"] for _ in range(steps)])
+    for _ in range(arguments.steps):
+        next(batches)
     seconds = time.perf_counter() - start
-    batches.close()
     wait_until_idle()
-    return len(indices) / seconds, indices
+    return arguments.steps * arguments.batch_size / seconds
 
 
-def wait_until_idle() -> None:
-    """Returns when threads and processes have finished what they had begun to decode ahead."""
-    for process in multiprocessing.active_children():
-        process.join()
-    for thread in threading.enumerate():
-        if thread.name.startswith("grain-prefetch"):
-            thread.join()
+@contextlib.contextmanager
+def enlarged(source: Source, *, longer_side: int, images: int) -> Iterator[Source]:
+    """Writes photographs of a source in another size, and opens the folder."""
+    with tempfile.TemporaryDirectory() as root:
+        for number in range(min(images, len(source))):
+            example = source[number * len(source) // images]
+            picture = Image.open(io.BytesIO(example.image)).convert("RGB")
+            factor = longer_side / max(picture.size)
+            size = tuple(round(side * factor) for side in picture.size)
+            folder = Path(root) / "train" / source.class_names[example.label]
+            folder.mkdir(parents=True, exist_ok=True)
+            picture.resize(size, Image.Resampling.BICUBIC).save(
+                folder / f"{number:06}.jpg", quality=95
+            )
+        yield open_source("folder", split="train", data_dir=root)
+
+
+def differences(source: Source, name: str, image_size: int, images: int = 200) -> np.ndarray:
+    """Returns the mean absolute difference of each image's pixels from the exact decoder's."""
+    found = []
+    for index in range(min(images, len(source))):
+        pixels = [
+            train_image(
+                source[index].image,
+                np.random.default_rng(index),
+                size=image_size,
+                augment=augment_of(kind, None),
+            ).astype(int)
+            for kind in (name, "pillow")
+        ]
+        found.append(np.abs(pixels[0] - pixels[1]).mean())
+    return np.array(found)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -97,65 +147,80 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--name", default="digits", help="digits, folder or a TFDS name")
+    parser.add_argument("--name", default="imagenette/160px-v2", help="folder or a TFDS name")
     parser.add_argument("--data_dir", help="where the data lie; or TFDS_DATA_DIR")
-    parser.add_argument("--image_size", type=int, default=128, help="pixels")
+    parser.add_argument("--image_size", type=int, default=224, help="pixels")
+    parser.add_argument("--longer_side", type=int, help="pixels of enlarged photographs")
+    parser.add_argument("--images", type=int, default=1000, help="that are enlarged")
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=0, help="decoding processes; 0: threads")
-    parser.add_argument("--repeats", type=int, default=7, help="turns of each measurement")
-    parser.add_argument("--steps", type=int, default=30, help="batches in a turn")
-    parser.add_argument("--decoder", default="pillow", choices=("pillow", "opencv"))
+    parser.add_argument("--workers", type=int, default=1, help="processes; 0: this one")
+    parser.add_argument("--threads", type=int, default=1, help="of this process, with --workers 0")
+    parser.add_argument("--randaugment", help="as config.data.augment.randaugment")
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each contender")
+    parser.add_argument("--steps", type=int, default=20, help="batches in a turn")
+    parser.add_argument("--contenders", nargs="+", default=[*OWN, "torch"])
+    parser.add_argument("--beside", default="torch", help="contender that ratios are taken to")
     return parser.parse_args()
+
+
+def race(source: Source, arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Returns images/s of every contender in every turn."""
+    names = arguments.contenders
+    running = {name: batches_of(name, source, arguments) for name in names}
+    turns: dict[str, Callable[[], float]] = {
+        name: lambda name=name: images_per_second(running[name], arguments) for name in names
+    }
+    for turn in turns.values():  # starts the processes and fills the cache of files; not counted
+        turn()
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(arguments.repeats):
+        for name in names if number % 2 else reversed(names):
+            rates[name].append(turns[name]())
+    for batches in running.values():
+        if hasattr(batches, "close"):
+            batches.close()
+    return rates
 
 
 def main() -> None:
     """Measures in turns and prints the table."""
     arguments = parse_arguments()
     source = open_source(arguments.name, split="train", data_dir=arguments.data_dir)
-    augment = Augment(decoder=arguments.decoder)
-    threads = arguments.workers or usable_cores()
-    rates: dict[str, list[float]] = {"bare": [], "pipeline": []}
-
-    def measure_pipeline() -> np.ndarray:
-        rate, indices = pipeline_rate(
-            source,
-            steps=arguments.steps,
-            batch_size=arguments.batch_size,
-            image_size=arguments.image_size,
-            augment=augment,
-            workers=arguments.workers,
-            threads=threads,
-        )
-        rates["pipeline"].append(rate)
-        return indices
-
-    def measure_bare() -> None:
-        rates["bare"].append(
-            bare_rate(
-                source, indices, image_size=arguments.image_size, augment=augment, threads=threads
+    with contextlib.ExitStack() as stack:
+        if arguments.longer_side:
+            source = stack.enter_context(
+                enlarged(source, longer_side=arguments.longer_side, images=arguments.images)
             )
-        )
-
-    # Fills the file cache and says which examples the batches hold; not counted.
-    indices = measure_pipeline()
-    rates["pipeline"].clear()
-    for turn in range(arguments.repeats):
-        in_turn = (measure_pipeline, measure_bare)
-        for measure in in_turn if turn % 2 else reversed(in_turn):
-            measure()
-    ratios = [one / other for one, other in zip(rates["pipeline"], rates["bare"], strict=True)]
-    kind = f"{threads} processes" if arguments.workers else f"{threads} threads"
+        kilobytes = statistics.mean(len(source[index].image) for index in range(50)) / 1000
+        rates = race(source, arguments)
+        shown = {
+            name: differences(source, name, arguments.image_size)
+            for name in arguments.contenders
+            if name in OWN
+        }
+    kind = f"{arguments.workers} processes" if arguments.workers else f"{arguments.threads} threads"
     print(f"{processor()}, {usable_cores()} usable cores, Python {platform.python_version()}")
     print(
-        f"{source.name}, {arguments.image_size} px, batch {arguments.batch_size}, "
-        f"{arguments.decoder}, {kind}, {arguments.repeats} turns of {len(indices)} images\n"
+        f"{arguments.name}, files of {kilobytes:.0f} kB, {arguments.image_size} px, "
+        f"batch {arguments.batch_size}, {kind}, RandAugment {arguments.randaugment or 'off'}, "
+        f"{arguments.repeats} turns of {arguments.steps * arguments.batch_size} images\n"
     )
-    print(f"{'':10}{'median':>12}{'lowest':>12}{'highest':>12}")
+    rows = []
     for name, values in rates.items():
-        row = f"{statistics.median(values):12,.0f}{min(values):12,.0f}{max(values):12,.0f}"
-        print(f"{name:10}{row}  images/s")
-    row = f"{statistics.median(ratios):12.1%}{min(ratios):12.1%}{max(ratios):12.1%}"
-    print(f"{'ratio':10}{row}  pipeline / bare, per turn")
+        row = [name, *(f"{figure(values):,.0f}" for figure in (statistics.median, min, max))]
+        if arguments.beside in rates:
+            pairs = zip(values, rates[arguments.beside], strict=True)
+            ratios = [one / other for one, other in pairs]
+            median = statistics.median(ratios)
+            row.append(f"{median:.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+        else:
+            row.append("")
+        off = shown.get(name)
+        row.append("" if off is None else f"{off.mean():.2f} / {off.max():.2f}")
+        rows.append(row)
+    headings = ["", "images/s", "lowest", "highest", f"beside {arguments.beside}", "off by"]
+    print(columns(headings, rows))
+    print("\noff by: levels of 255 from exact decoding, mean over images / most of an image")
 
 
 if __name__ == "__main__":

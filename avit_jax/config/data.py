@@ -27,6 +27,12 @@ class Data:
     holdout: float = 0.2
     # Processes that decode; 0 decodes in threads of this process.
     workers: int = changeable(0)
+    # Decoding threads of each process; unset, one per core without workers, else one. More hide the
+    # latency of remote storage.
+    threads: int | None = changeable(None)
+    # Memory for decoded evaluation images, in GB of each process, so that later evaluations of a
+    # training decode only those that find no room.
+    eval_cache: float = changeable(0.0)
     # Unreadable examples, as a share of those seen, that end a run.
     max_bad_share: float = changeable(0.01)
     augment: Augment = dataclasses.field(default_factory=Augment)
@@ -34,7 +40,10 @@ class Data:
 
     def __post_init__(self):
         expand_home(self, "dir")
-        validators.share_below_one(self, "holdout", "max_bad_share", prefix="config.data.")
+        prefix = "config.data."
+        validators.share_below_one(self, "holdout", "max_bad_share", prefix=prefix)
+        validators.at_least(1, self, "threads", prefix=prefix, optional=True)
+        validators.not_negative(self, "eval_cache", prefix=prefix)
 
     @property
     def tried_on(self) -> str:

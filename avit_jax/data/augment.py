@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from avit_jax import validators
-from avit_jax.data import opencv
+from avit_jax.data import opencv, scaled_jpeg
 from avit_jax.data.decode import decode
+from avit_jax.data.example import BadExample
 from avit_jax.errors import UserError
 
 KINDS = ("inception", "affine", "none")
@@ -46,6 +47,9 @@ class Augment:
     """Largest shift along each axis, in pixels of the delivered image (affine)."""
     decoder: str = "pillow"
     """Decoder and resize in training (inception): "pillow", or "opencv" (faster)."""
+    fast_shrink: bool = False
+    """Shrink crops faster and less exactly (inception): JPEGs are decoded at 1/2, 1/4 or 1/8 where
+    the crop stays as large as delivered, and OpenCV shrinks by less than 2 without averaging."""
     crop_ratio: float = 224 / 256
     """Evaluation: side of the central crop as a share of the resized shorter side."""
 
@@ -74,6 +78,11 @@ class Augment:
                 f"config.data.augment.decoder 'opencv' needs kind 'inception', not {self.kind!r}: "
                 "write decoder 'pillow'."
             )
+        if self.fast_shrink and self.kind != "inception":
+            raise UserError(
+                "config.data.augment.fast_shrink needs kind 'inception', whose crops are "
+                f"shrunk, not {self.kind!r}: write False."
+            )
 
 
 def train_image(
@@ -88,18 +97,41 @@ def train_image(
         return eval_image(image, size=size, augment=augment)
     if augment.kind == "affine":
         return np.asarray(affine(decode(image), rng, size=size, augment=augment))
+    decoded, box = _decoded_with_box(image, rng, size=size, augment=augment)
     # Libraries mirror images many times faster than NumPy copies with a negative stride.
-    if augment.decoder == "opencv":
-        pixels = opencv.decode(image)
-        box = random_box(pixels.shape[1], pixels.shape[0], rng, augment=augment)
+    if isinstance(decoded, np.ndarray):
         mirrored = augment.flip and rng.random() < 0.5
-        return opencv.resized_crop(pixels, box, size, mirrored=mirrored)
-    decoded = decode(image)
-    box = random_box(*decoded.size, rng, augment=augment)
+        return opencv.resized_crop(decoded, box, size, mirrored=mirrored, fast=augment.fast_shrink)
     resized = decoded.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if augment.flip and rng.random() < 0.5:
         resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(resized)
+
+
+def _decoded_with_box(
+    image: bytes | np.ndarray, rng: np.random.Generator, *, size: int, augment: Augment
+) -> tuple[Image.Image | np.ndarray, tuple[float, float, float, float]]:
+    """The image, or pixels of OpenCV, and a random crop of it, in its pixels."""
+    decoder = opencv.decode if augment.decoder == "opencv" else decode
+    if augment.fast_shrink and isinstance(image, bytes):
+        full = scaled_jpeg.upright_size(image)
+        if full is not None:
+            before = rng.bit_generator.state
+            box = random_box(*full, rng, augment=augment)
+            shrink = scaled_jpeg.shrink_of(box, size)
+            try:
+                decoded = decoder(image, shrink=shrink)
+            except BadExample:
+                rng.bit_generator.state = before
+                raise
+            return decoded, scaled_jpeg.scaled_box(box, full, _size(decoded))
+    decoded = decoder(image)
+    return decoded, random_box(*_size(decoded), rng, augment=augment)
+
+
+def _size(decoded: Image.Image | np.ndarray) -> tuple[int, int]:
+    is_array = isinstance(decoded, np.ndarray)
+    return (decoded.shape[1], decoded.shape[0]) if is_array else decoded.size
 
 
 def eval_image(image: bytes | np.ndarray, *, size: int, augment: Augment) -> np.ndarray:

@@ -38,7 +38,7 @@ _LOADING = threading.Lock()
 MAX_SIDE = 65_535  # pixels: what a JPEG can have; anything longer is no picture
 
 
-def decode(image: bytes | np.ndarray | Image.Image) -> Image.Image:
+def decode(image: bytes | np.ndarray | Image.Image, *, shrink: int = 1) -> Image.Image:
     """Returns the image as 8-bit RGB, turned upright.
 
     Transparent pixels are laid over white, the page that such graphics are drawn for. 16-bit
@@ -48,6 +48,8 @@ def decode(image: bytes | np.ndarray | Image.Image) -> Image.Image:
         image: the bytes of an image file, one that Pillow has opened (several threads may have the
             same one), or pixels uint8 [H, W] or
             [H, W, 1 | 3 | 4].
+        shrink: 1, 2, 4 or 8: sides of a JPEG, of which only so much is decoded, are divided by it
+            (and rounded up).
 
     Raises:
         BadExample: the bytes are not an image, are truncated, hold values without a known white,
@@ -60,7 +62,7 @@ def decode(image: bytes | np.ndarray | Image.Image) -> Image.Image:
             with _LOADING:
                 upright = _loaded_upright(image)
         else:
-            upright = _loaded_upright(Image.open(io.BytesIO(image)))
+            upright = _loaded_upright(Image.open(io.BytesIO(image)), shrink)
     except (MemoryError, BadExample):
         raise
     # On broken files Pillow raises OSError, SyntaxError, ValueError, zlib.error and others.
@@ -87,8 +89,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _loaded_upright(opened: Image.Image) -> Image.Image:
+def _loaded_upright(opened: Image.Image, shrink: int = 1) -> Image.Image:
     refuse_size(*opened.size)
+    if shrink > 1 and opened.format == "JPEG":
+        opened.draft(None, (opened.width // shrink, opened.height // shrink))
     opened.load()
     return turned(opened, orientation(opened))
 

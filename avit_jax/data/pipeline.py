@@ -7,22 +7,23 @@ replaced by the next readable one, so positions never shift. Hosts take contiguo
 global batch, so that any number of hosts, joined in order, sees the same rows in the same places;
 worker processes and threads only change who computes a batch.
 
-A batch is decoded as a whole by one thread or process straight into its array: no image is copied
-to be stacked.
+Images are decoded straight into the array of their batch: none is copied to be stacked. In this
+process a thread decodes a whole batch, several processes share one (`worker_processes.py`).
 """
 
+import contextlib
 import dataclasses
-import signal
 from collections.abc import Iterator
 
 import grain.python as grain
 import numpy as np
-from absl import flags
 
 from avit_jax.data.augment import Augment, eval_image, train_image
 from avit_jax.data.example import BadExample, Source, read_example
 from avit_jax.data.imagenet_variants import ImagenetVariant
 from avit_jax.data.opencv import require_opencv
+from avit_jax.data.shared_batch import Layout
+from avit_jax.data.worker_processes import Load, batches_of_processes
 from avit_jax.errors import UserError
 from avit_jax.runtime.cores import usable_cores
 from avit_jax.runtime.environment import MAX_THREADS
@@ -74,9 +75,9 @@ def train_batches(
     if augment.decoder == "opencv":
         require_opencv()
     load = LoadTrainBatch(source, image_size=image_size, augment=augment, seed=seed)
-    batches = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    batches = batches.batch(local, drop_remainder=True).map_with_index(load)
-    return _iterate(batches[host::hosts][step:], workers=workers, threads=threads)
+    drawn = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    drawn = drawn.batch(local, drop_remainder=True).map_with_index(_numbered)
+    return _iterate(drawn[host::hosts][step:], load, workers=workers, threads=threads)
 
 
 def eval_batches(
@@ -89,10 +90,12 @@ def eval_batches(
     threads: int | None = None,
     host: int = 0,
     hosts: int = 1,
+    first: int = 0,
 ) -> Iterator[Batch]:
     """Yields this host's part of one pass over the source, in order, each example exactly once.
 
-    The arguments are those of `train_batches`. All hosts get the same number of batches.
+    The arguments are those of `train_batches`, and `first` leaves out so many batches. All hosts
+    get the same number of batches.
 
     Yields:
         The keys of `train_batches`, and `valid` bool [b] (count this row) and `bad` bool [b] (an
@@ -106,12 +109,14 @@ def eval_batches(
     local = _local_batch_size(source, batch_size=batch_size, host=host, hosts=hosts)
     load = LoadEvalBatch(source, image_size=image_size, augment=augment)
     global_batches = -(-len(source) // batch_size)
-    batches = grain.MapDataset.range(global_batches * batch_size).batch(local).map(load)
-    return _iterate(batches[host::hosts], workers=workers, threads=threads)
+    drawn = grain.MapDataset.range(global_batches * batch_size).batch(local)
+    drawn = drawn.map_with_index(_numbered)[host::hosts][first:]
+    batches = _iterate(drawn, load, workers=workers, threads=threads)
+    return _judged(batches, source) if isinstance(source, ImagenetVariant) else batches
 
 
 @dataclasses.dataclass(frozen=True)
-class LoadTrainBatch(grain.MapWithIndexTransform):
+class LoadTrainBatch:
     """From the drawn examples of a batch to the batch; top-level, so that it pickles."""
 
     source: Source
@@ -119,15 +124,17 @@ class LoadTrainBatch(grain.MapWithIndexTransform):
     augment: Augment
     seed: int
 
-    def map_with_index(self, index: int, requested: np.ndarray) -> Batch:
-        """Returns batch `index` (counted over all hosts) of the examples `requested`, int [b]."""
-        batch = _empty_batch(requested, image_size=self.image_size)
-        for row, wanted in enumerate(requested):
+    def layout(self, size: int) -> Layout:
+        """Shapes and types of a batch of `size` examples."""
+        return _layout(size, self.image_size)
+
+    def fill(self, batch: Batch, number: int, rows: range) -> None:
+        """Decodes some rows of batch `number`, counted over all hosts, by what they `request`."""
+        for row in rows:
             # Row r of batch i has a position of its own in the run, whatever the hosts.
-            position = index * len(requested) + row
+            position = number * len(batch["requested"]) + row
             rng = np.random.Generator(np.random.Philox(key=[self.seed, position]))
-            self._fill_row(batch, row, int(wanted), rng)
-        return batch
+            self._fill_row(batch, row, int(batch["requested"][row]), rng)
 
     def _fill_row(self, batch: Batch, row: int, wanted: int, rng: np.random.Generator) -> None:
         count = len(self.source)
@@ -152,43 +159,56 @@ class LoadTrainBatch(grain.MapWithIndexTransform):
 
 
 @dataclasses.dataclass(frozen=True)
-class LoadEvalBatch(grain.MapTransform):
+class LoadEvalBatch:
     """From positions in the padded split to the batch; top-level, so that it pickles."""
 
     source: Source
     image_size: int
     augment: Augment
 
-    def map(self, positions: np.ndarray) -> Batch:
-        """Returns the batch of `positions`, int [b]; those past the split's end are padding."""
-        exists = positions < len(self.source)
-        batch = _empty_batch(np.where(exists, positions, -1), image_size=self.image_size)
-        batch["index"][:] = batch["requested"]
-        valid = exists.copy()
-        for row in np.flatnonzero(exists):
-            try:
-                example = read_example(self.source, int(positions[row]))
-                batch["image"][row] = eval_image(
-                    example.image, size=self.image_size, augment=self.augment
-                )
-            except BadExample:
-                valid[row] = False
-                continue
-            batch["label"][row] = example.label
-        batch["image"][~valid] = 0
-        batch |= {"valid": valid, "bad": exists & ~valid}
-        if isinstance(self.source, ImagenetVariant):
-            batch |= self.source.verdicts(batch["index"], valid)
-        return batch
+    def layout(self, size: int) -> Layout:
+        """Shapes and types of a batch of `size` examples."""
+        flags = {name: ((size,), np.dtype(bool)) for name in ("valid", "bad")}
+        return _layout(size, self.image_size) | flags
+
+    def fill(self, batch: Batch, number: int, rows: range) -> None:
+        """Decodes some rows by the positions `requested`; those past the end become padding."""
+        for row in rows:
+            position = int(batch["requested"][row])
+            exists = position < len(self.source)
+            if not exists:
+                batch["requested"][row] = -1
+            batch["index"][row] = batch["requested"][row]
+            batch["valid"][row] = exists and self._fill_row(batch, row, position)
+            batch["bad"][row] = exists and not batch["valid"][row]
+            if not batch["valid"][row]:
+                batch["image"][row], batch["label"][row] = 0, 0
+
+    def _fill_row(self, batch: Batch, row: int, position: int) -> bool:
+        try:
+            example = read_example(self.source, position)
+            batch["image"][row] = eval_image(
+                example.image, size=self.image_size, augment=self.augment
+            )
+        except BadExample:
+            return False
+        batch["label"][row] = example.label
+        return True
 
 
-def _empty_batch(requested: np.ndarray, *, image_size: int) -> Batch:
-    size = len(requested)
+def _judged(batches: Iterator[Batch], source: ImagenetVariant) -> Iterator[Batch]:
+    """Adds what an evaluation has to know beside the labels; closes `batches` when closed."""
+    with contextlib.closing(batches):
+        for batch in batches:
+            yield batch | source.verdicts(batch["index"], batch["valid"])
+
+
+def _layout(size: int, image_size: int) -> Layout:
     return {
-        "image": np.empty((size, image_size, image_size, 3), np.uint8),
-        "label": np.zeros(size, np.int32),
-        "index": np.empty(size, np.int64),
-        "requested": requested.astype(np.int64),
+        "image": ((size, image_size, image_size, 3), np.dtype(np.uint8)),
+        "label": ((size,), np.dtype(np.int32)),
+        "index": ((size,), np.dtype(np.int64)),
+        "requested": ((size,), np.dtype(np.int64)),
     }
 
 
@@ -205,29 +225,31 @@ def _local_batch_size(source: Source, *, batch_size: int, host: int, hosts: int)
     return batch_size // hosts
 
 
-def _iterate(batches: grain.MapDataset, *, workers: int, threads: int | None) -> Iterator[Batch]:
+def _numbered(number: int, drawn: np.ndarray) -> tuple[int, np.ndarray]:
+    return number, drawn
+
+
+def _iterate(
+    drawn: grain.MapDataset, load: Load, *, workers: int, threads: int | None
+) -> Iterator[Batch]:
     """Yields the batches in order, decoded ahead; stops threads and processes when closed."""
     threads = threads or (1 if workers else min(usable_cores(), MAX_THREADS))
+    if workers:
+        yield from batches_of_processes(load, drawn, workers=workers, threads=threads)
+        return
+
+    def decoded(draw: tuple[int, np.ndarray]) -> Batch:
+        number, requested = draw
+        layout = load.layout(len(requested)).items()
+        batch = {name: np.empty(shape, dtype) for name, (shape, dtype) in layout}
+        batch["requested"][:] = requested
+        load.fill(batch, number, range(len(requested)))
+        return batch
+
     # One batch more than threads keeps every thread busy while a finished batch waits.
     read_options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
-    dataset = batches.to_iter_dataset(read_options)
-    if workers:
-        # Grain reads absl flags in its processes, which are unparsed outside absl.app.run.
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
-            worker_init_fn=_ignore_interrupt,
-        )
-    iterator = iter(dataset)
+    iterator = iter(drawn.map(decoded).to_iter_dataset(read_options))
     try:
-        for batch in iterator:
-            # Other processes deliver in shared memory, which must not outlive the iterator.
-            yield {name: np.array(value) for name, value in batch.items()} if workers else batch
+        yield from iterator
     finally:
         iterator.close()
-
-
-def _ignore_interrupt(number: int, count: int) -> None:
-    """In a worker: Ctrl-C reaches all processes of a terminal, and the run still needs batches."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -154,16 +154,21 @@ def evaluate(
         UserError: the split has no readable image, or see `strict`.
     """
     totals: dict[str, np.ndarray] = {}
-    start, timed_images = None, 0
+    start, first, begun = None, 0, None
+
+    def add(begun: dict[str, Array] | None) -> None:
+        for name, value in jax.device_get(begun or {}).items():
+            totals[name] = totals.get(name, 0) + np.asarray(value, np.float64)
+
     for batch in batches:
         kept = {name: batch[name] for name in ("image", "label", "valid")} | verdicts(batch)
-        added = jax.device_get(eval_step(params, shard_batch(kept, mesh)))
-        for name, value in added.items():
-            totals[name] = totals.get(name, 0) + np.asarray(value, np.float64)
+        before, begun = begun, eval_step(params, shard_batch(kept, mesh))
         if start is None:
+            first = int(begun["count"])
             start = time.perf_counter()
-        else:
-            timed_images += int(added["count"])
+        add(before)  # while the device computes
+    add(begun)
+    timed_images = int(totals["count"]) - first if totals else 0
     if not totals or not totals["count"]:
         raise UserError(
             "the evaluation split has no readable image: check config.data.eval_split and the "

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 MAX_IN_FLIGHT = 2  # steps that were started and are not done
+POLL = 0.001  # seconds between two looks at whether the device still computes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Effort:
         timed_seconds: wall time of those steps and of waiting for their data.
         evaluating: seconds that evaluations have taken.
         saving: seconds in which checkpoints kept steps waiting.
+        waiting: seconds in which the device had nothing to do because a batch was missing.
     """
 
     seconds: float = 0.0
@@ -30,6 +32,7 @@ class Effort:
     timed_seconds: float = 0.0
     evaluating: float = 0.0
     saving: float = 0.0
+    waiting: float = 0.0
 
     @property
     def images_per_second(self) -> float | None:
@@ -48,7 +51,7 @@ class TrainingClock:
         self._clock = clock
         self._began = clock()
         self._timed_since: float | None = None
-        self._images, self._seconds = 0, 0.0
+        self._images, self._seconds, self._waiting = 0, 0.0, 0.0
         self._paused_for: collections.Counter[str] = collections.Counter()
         self._in_flight: collections.deque[tuple[jax.Array, int]] = collections.deque()
 
@@ -66,6 +69,20 @@ class TrainingClock:
         else:
             # Enough to keep the device busy, few enough to stop soon after SIGTERM.
             self._wait(left=MAX_IN_FLIGHT)
+
+    def wait_for(self, arrives: Callable[[float], bool]) -> None:
+        """Wait for a batch; time in which steps still run on the device is not spent on it.
+
+        Args:
+            arrives: waits so many seconds for the batch, and says whether it is there.
+        """
+        idle_since, timeout = None, 0.0
+        while not arrives(timeout):
+            if idle_since is None and all(result.is_ready() for result, _ in self._in_flight):
+                idle_since = self._clock()
+            timeout = POLL
+        if idle_since is not None:
+            self._waiting += self._clock() - idle_since
 
     @contextlib.contextmanager
     def paused(self, purpose: str = "") -> Iterator[None]:
@@ -90,6 +107,7 @@ class TrainingClock:
             timed_seconds=before.timed_seconds + self._timed(),
             evaluating=before.evaluating + self._paused_for["evaluating"],
             saving=before.saving + self._paused_for["saving"],
+            waiting=before.waiting + self._waiting,
         )
 
     def images_per_second(self) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from avit_jax.runtime.device_mesh import shard_batch
 from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.training_clock import Effort, TrainingClock
 from avit_jax.training import step
+from avit_jax.training.device_prefetch import DevicePrefetch
 from avit_jax.training.optimization import Optimization
 from avit_jax.training.run_log import RunLog
 from avit_jax.training.skipped_steps import SkippedSteps
@@ -70,7 +71,10 @@ def train(
             skipped.write()
             while not run.is_done():
                 try:
-                    with contextlib.closing(experiment.train_batches(run.step)) as batches:
+                    with (
+                        contextlib.closing(experiment.train_batches(run.step)) as decoded,
+                        contextlib.closing(DevicePrefetch(decoded, run.on_devices)) as batches,
+                    ):
                         run.through(batches, stop)
                 except step.NonFinite as problem:
                     run.roll_back(problem)
@@ -135,8 +139,14 @@ class Run:
         """Whether the state in hand has to be evaluated, and was not."""
         return self.timetable.evaluates_at(self.step) and 0 < self.step != self.evaluated
 
+    def on_devices(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """What a step needs of a batch, on the mesh; called in another thread."""
+        rows = {name: batch[name] for name in ("image", "label")}
+        rows["substituted"] = batch["index"] != batch["requested"]
+        return shard_batch(rows, self.experiment.mesh)
+
     def through(
-        self, batches: Iterator[dict[str, np.ndarray]], stop: Callable[[int], bool]
+        self, batches: DevicePrefetch[dict[str, jax.Array]], stop: Callable[[int], bool]
     ) -> None:
         """Run steps until the training is done; raises `NonFinite`, `Preempted` or `UserError`."""
         total = self.timetable.total_steps
@@ -144,7 +154,8 @@ class Run:
             self.evaluate()
         while self.step < total:
             try:
-                batch = next(batches)
+                self.clock.wait_for(batches.arrives)
+                batch = batches.take()
             except UserError:
                 # Several processes cannot save here: the others do not know that this one stops.
                 if self.averages is not None and jax.process_count() == 1:
@@ -164,7 +175,7 @@ class Run:
             if self.evaluation_is_due():
                 self.evaluate()
 
-    def advance(self, batch: dict[str, np.ndarray]) -> None:
+    def advance(self, batch: dict[str, jax.Array]) -> None:
         """One step; leaves the averages since the last log line on the device."""
         number, is_skipped = self.step, self.step in self.skipped
         self.step += 1
@@ -172,10 +183,7 @@ class Run:
             self.settle()
             self.state, self.averages = self.skip_step(self.state)
             return
-        rows = {name: batch[name] for name in ("image", "label")}
-        rows["substituted"] = batch["index"] != batch["requested"]
-        rows = shard_batch(rows, self.experiment.mesh)
-        self.state, self.averages = self.stepping.advance(self.state, number, rows)
+        self.state, self.averages = self.stepping.advance(self.state, number, batch)
         self.clock.follow(self.averages["loss"], images=self.settings.train.batch_size)
 
     def settle(self) -> None:

@@ -20,6 +20,7 @@ from avit_jax.runtime.json_lines import JsonLines
 from avit_jax.runtime.metrics_log import MetricsWriter
 from avit_jax.runtime.progress import Progress
 from avit_jax.runtime.training_clock import Effort
+from avit_jax.training.starvation import Starvation
 
 TIMINGS = "timings.jsonl"
 PLACES = 2  # of seconds: a log is read by people
@@ -46,6 +47,7 @@ class RunLog:
         settings, batch_size = experiment.settings, experiment.settings.train.batch_size
         self._steps_per_epoch = len(experiment.train_source) / batch_size
         self._effort, self._last = effort, effort()
+        self._starvation = Starvation(settings.data)
         self._metrics = MetricsWriter(
             experiment.workdir, restored_step=step, tensorboard=settings.log.tensorboard
         )
@@ -63,6 +65,7 @@ class RunLog:
         """Averages over the steps since the last such line."""
         self._metrics.write(step, "train", values)
         self._time(step, "train")
+        self._starvation.look(self._last)
         self._progress.update(step, report.shown(values))
 
     def evaluated(self, step: int, results: dict[str, Any]) -> None:
@@ -105,9 +108,10 @@ def timing(before: Effort, now: Effort) -> dict[str, float | None]:
         now: what it has taken at this line.
 
     Returns:
-        `seconds` of the whole run, and of those that went by in evaluations and in saving
-        (`evaluating_seconds`, `saving_seconds`); `images_per_second` of the steps between the two
-        moments, `None` where none was timed, as in an evaluation.
+        `seconds` of the whole run, and of those that went by in evaluations, in saving and in
+        waiting for a batch with nothing else to do (`evaluating_seconds`, `saving_seconds`,
+        `waiting_seconds`); `images_per_second` of the steps between the two moments, `None` where
+        none was timed, as in an evaluation.
     """
     images = now.timed_images - before.timed_images
     elapsed = now.timed_seconds - before.timed_seconds
@@ -116,4 +120,5 @@ def timing(before: Effort, now: Effort) -> dict[str, float | None]:
         "images_per_second": round(images / elapsed, PLACES) if images and elapsed else None,
         "evaluating_seconds": round(now.evaluating, PLACES),
         "saving_seconds": round(now.saving, PLACES),
+        "waiting_seconds": round(now.waiting, PLACES),
     }

@@ -57,3 +57,29 @@ def test_a_pause_before_the_first_step_does_not_start_the_clock():
         pass
     clock.follow(Result(), images=8)
     assert clock.effort().timed_images == 0
+
+
+def test_only_time_in_which_the_device_had_nothing_to_do_is_spent_on_waiting():
+    now, step = [0.0], Result()
+    clock = TrainingClock(lambda: now[0])
+    clock.follow(Result(), images=8)
+    clock.follow(step, images=8)  # runs until second 3
+    looks = []
+
+    def arrives(seconds):
+        """At second 5."""
+        looks.append(seconds)
+        now[0] += 1.0 if seconds else 0.0
+        step.done = now[0] >= 3.0
+        return now[0] >= 5.0
+
+    clock.wait_for(arrives)
+    assert clock.effort(Effort(waiting=10.0)).waiting == 10.0 + 5.0 - 3.0
+    assert looks[0] == 0.0
+    clock.wait_for(lambda seconds: True)
+    assert clock.effort().waiting == 2.0
+
+
+def test_an_effort_that_was_saved_before_waiting_was_counted_can_be_read():
+    stored = {"seconds": 9.0, "timed_images": 8, "timed_seconds": 4.0, "evaluating": 1.0}
+    assert Effort(**stored).waiting == 0.0

@@ -1,0 +1,74 @@
+"""The next batch goes to the devices while they compute: a thread takes and places one ahead.
+
+The order of the batches is that of their iterator, so the data position stays the step number. The
+devices hold one batch more than the steps in flight do; the host holds one that waits for room.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+Host = TypeVar("Host")
+Placed = TypeVar("Placed")
+
+AHEAD = 1  # batches on the devices that no step has taken yet
+
+
+class DevicePrefetch(Generic[Placed]):
+    """Batches on the devices, in order.
+
+    Args:
+        batches: on the host; only this object's thread takes from them.
+        place: puts a batch on the devices.
+    """
+
+    def __init__(self, batches: Iterator[Host], place: Callable[[Host], Placed]) -> None:
+        self._room = threading.Semaphore(AHEAD)
+        self._placed: queue.SimpleQueue[tuple[Placed | None, BaseException | None]]
+        self._placed = queue.SimpleQueue()
+        self._next: tuple[Placed | None, BaseException | None] | None = None
+        self._closed = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(batches, place), name="device-prefetch", daemon=True
+        )
+        self._thread.start()
+
+    def arrives(self, seconds: float) -> bool:
+        """Waits for the next batch, at most so long; returns whether it is there."""
+        if self._next is None:
+            try:
+                self._next = (
+                    self._placed.get(timeout=seconds) if seconds else self._placed.get(False)
+                )
+            except queue.Empty:
+                return False
+        return True
+
+    def take(self) -> Placed:
+        """Returns the next batch; raises what the iterator raised in its place."""
+        placed, error = self._next or self._placed.get()
+        self._next = None
+        if error is not None:
+            raise error
+        self._room.release()
+        return placed
+
+    def close(self) -> None:
+        """Ends the thread, behind the batch that it waits for; the iterator may then be closed."""
+        self._closed.set()
+        self._room.release()
+        self._thread.join()
+
+    def _run(self, batches: Iterator[Host], place: Callable[[Host], Placed]) -> None:
+        try:
+            for batch in batches:
+                self._room.acquire()
+                if self._closed.is_set():
+                    return
+                self._placed.put((place(batch), None))
+            self._placed.put((None, StopIteration()))
+        except BaseException as error:  # whatever it is belongs to the one who takes
+            self._placed.put((None, error))
