@@ -169,6 +169,7 @@ class Experiment:
             batch_size=self.settings.train.batch_size,
             seed=self.settings.seed,
             step=start,
+            repeats=self.settings.data.repeats,
             **self._pipeline_settings(),
         )
         return self._counting_bad(batches, self.train_source)

@@ -20,6 +20,7 @@ from flax import struct
 from jax import Array
 from jax.sharding import Mesh
 
+from avit_jax.data.erase import Erase, erase
 from avit_jax.data.mix import Mix, mix, normalise
 from avit_jax.losses import classification
 from avit_jax.losses.distillation import Teacher
@@ -80,7 +81,8 @@ class Recipe:
     change, so they are no part of the state and come with every call.
 
     `on_live_rows` says that steps leave out tokens that have halted, `ema_warmup` that the average
-    moves faster in the beginning, `freeze` which parameters get no gradient.
+    moves faster in the beginning, `freeze` which parameters get no gradient, `mixed_steps` how many
+    steps mix their images, `None` for all.
     """
 
     total_steps: int
@@ -90,6 +92,8 @@ class Recipe:
     ema_decay: float
     log_every: int
     mix: Mix
+    mixed_steps: int | None = None
+    erase: Erase = dataclasses.field(default_factory=Erase)
     teacher: Teacher | None = None
     on_live_rows: bool = False
     ema_warmup: bool = False
@@ -170,7 +174,11 @@ def make_train_step(
         targets = classification.soft_targets(
             batch["label"], model.shape.num_classes, smoothing=recipe.label_smoothing
         )
-        images, targets = mix(normalise(batch["image"]), targets, recipe.mix, mix_key)
+        # `split` makes the first two numbers of a key, and old runs know no third.
+        erase_key = jax.random.fold_in(key, 2)
+        images = erase(normalise(batch["image"]), recipe.erase, erase_key)
+        on = True if recipe.mixed_steps is None else state.step < recipe.mixed_steps
+        images, targets = mix(images, targets, recipe.mix, mix_key, on=on)
 
         loss = loss_function(model, teacher, rows, recipe.freeze)
         loss = functools.partial(loss, teacher_params=teacher_params)
