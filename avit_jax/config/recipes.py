@@ -14,11 +14,23 @@ from avit_jax.data import digits as packaged_digits
 
 
 def imagenet_from_scratch(config: ConfigDict) -> None:
-    """DeiT's Table 9 (arXiv 2012.12877), as far as this trainer has it: 300 epochs, 5 of warm-up.
-
-    RandAugment, random erasing and repeated augmentation are left out.
-    """
+    """DeiT's Table 9 (arXiv 2012.12877): 300 epochs, 5 of warm-up."""
     _imagenet(config, epochs=300, learning_rate=5e-4)
+    deit_images(config)
+
+
+def deit_images(config: ConfigDict, *, gpus: int = 4) -> None:
+    """What DeiT does to the images of a training, each setting as its published command has it.
+
+    Args:
+        config: to change; its batch size has to be there already.
+        gpus: of the command: the images of each were mixed alike.
+    """
+    config.data.repeats = 3
+    config.data.augment.randaugment = "rand-m9-mstd0.5-inc1"
+    config.data.erase.update(probability=0.25, mode="pixel")
+    config.data.mix.update(mixup=0.8, cutmix=1.0, probability=1.0, cutmix_share=0.5)
+    config.data.mix.update(per="batch", group=config.train.batch_size // gpus)
 
 
 def imagenet_fine_tuning(config: ConfigDict, *, learning_rate: float) -> None:

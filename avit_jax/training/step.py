@@ -174,11 +174,7 @@ def make_train_step(
         targets = classification.soft_targets(
             batch["label"], model.shape.num_classes, smoothing=recipe.label_smoothing
         )
-        # `split` makes the first two numbers of a key, and old runs know no third.
-        erase_key = jax.random.fold_in(key, 2)
-        images = erase(normalise(batch["image"]), recipe.erase, erase_key)
-        on = True if recipe.mixed_steps is None else state.step < recipe.mixed_steps
-        images, targets = mix(images, targets, recipe.mix, mix_key, on=on)
+        images, targets = augmented(batch["image"], targets, recipe, mix_key, state.step)
 
         loss = loss_function(model, teacher, rows, recipe.freeze)
         loss = functools.partial(loss, teacher_params=teacher_params)
@@ -219,6 +215,16 @@ def make_train_step(
         return after, averages_of(after.window, after.nonfinite) | {"fits": made}
 
     return train_step
+
+
+def augmented(
+    images: Array, targets: Array, recipe: Recipe, key: Array, step: Array
+) -> tuple[Array, Array]:
+    """Normalised, erased and mixed, in this order: images `[B, H, W, 3]`, targets `[B, C]`."""
+    # The first five keys that come of this one are those of mixing, which older runs had alone.
+    images = erase(normalise(images), recipe.erase, jax.random.fold_in(key, 5))
+    on = True if recipe.mixed_steps is None else step < recipe.mixed_steps
+    return mix(images, targets, recipe.mix, key, on=on)
 
 
 def make_skip_step(recipe: Recipe) -> SkipStep:
