@@ -168,7 +168,11 @@ class Experiment:
         self.refuse_uneven_train_batch()
         sizes = {"batch_size": self.settings.train.batch_size, **self._pipeline_settings()}
         batches = pipeline.train_batches(
-            self.train_source, seed=self.settings.seed, step=start, **sizes
+            self.train_source,
+            seed=self.settings.seed,
+            step=start,
+            repeats=self.settings.data.repeats,
+            **sizes,
         )
         return self._counting_bad(batches, self.train_source)
 

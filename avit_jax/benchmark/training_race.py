@@ -24,6 +24,7 @@ from avit_jax.benchmark.room import Room
 from avit_jax.config import Settings
 from avit_jax.config.defaults import Optim, Teacher
 from avit_jax.config.inference import Benchmark
+from avit_jax.data.erase import Erase
 from avit_jax.data.mix import Mix
 from avit_jax.errors import UserError
 from avit_jax.methods import plain
@@ -124,7 +125,7 @@ def comparable(settings: Settings, batch_size: int) -> Settings:
     """The settings with a step that PyTorch's peers do, too, and that changes next to nothing."""
     return dataclasses.replace(
         settings,
-        data=dataclasses.replace(settings.data, mix=Mix()),
+        data=dataclasses.replace(settings.data, mix=Mix(), erase=Erase()),
         train=dataclasses.replace(
             settings.train, batch_size=batch_size, accumulation=1, ema_decay=0.0, rows="all"
         ),

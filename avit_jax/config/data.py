@@ -7,6 +7,7 @@ import dataclasses
 from avit_jax import validators
 from avit_jax.config.settings import changeable, expand_home
 from avit_jax.data.augment import Augment
+from avit_jax.data.erase import Erase
 from avit_jax.data.mix import Mix
 
 
@@ -35,13 +36,18 @@ class Data:
     eval_cache: float = changeable(0.0)
     # Unreadable examples, as a share of those seen, that end a run.
     max_bad_share: float = changeable(0.01)
+    # How often an image that was drawn is augmented, in one batch; an epoch keeps its number of
+    # rows and sees fewer images. DeiT's is 3.
+    repeats: int = 1
     augment: Augment = dataclasses.field(default_factory=Augment)
+    erase: Erase = dataclasses.field(default_factory=Erase)
     mix: Mix = dataclasses.field(default_factory=Mix)
 
     def __post_init__(self):
         expand_home(self, "dir")
         prefix = "config.data."
         validators.share_below_one(self, "holdout", "max_bad_share", prefix=prefix)
+        validators.at_least(1, self, "repeats", prefix=prefix)
         validators.at_least(1, self, "threads", prefix=prefix, optional=True)
         validators.not_negative(self, "eval_cache", prefix=prefix)
 

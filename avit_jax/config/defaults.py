@@ -182,6 +182,7 @@ class Settings:
 
     def __post_init__(self):
         expand_home(self, "dense_twin")
+        self.data.mix.refuse_uneven(self.train.batch_size)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"config.seed is {self.seed}: write a number from 0 to 4294967295.")
         of_schedule = (self.optim.warmup_epochs or 0.0) + self.optim.cooldown_epochs

@@ -44,9 +44,18 @@ def distilled(config: ConfigDict) -> None:
     config.teacher.update(attention=0.0, hidden=0.0, logits=0.5, labels=0.5, answers="hard")
 
 
-def deit_images(config: ConfigDict) -> None:
-    """What DeiT does to the images of a training."""
+def deit_images(config: ConfigDict, *, gpus: int = 4) -> None:
+    """What DeiT does to the images of a training, each setting as its published command has it.
+
+    Args:
+        config: to change; its batch size has to be there already.
+        gpus: of the command: the images of each were mixed alike.
+    """
+    config.data.repeats = 3
+    config.data.augment.randaugment = "rand-m9-mstd0.5-inc1"
+    config.data.erase.update(probability=0.25, mode="pixel")
     config.data.mix.update(mixup=0.8, cutmix=1.0, probability=1.0, cutmix_share=0.5)
+    config.data.mix.update(per="batch", group=config.train.batch_size // gpus)
 
 
 def imagenet_fine_tuning(config: ConfigDict, *, learning_rate: float) -> None:

@@ -48,7 +48,7 @@ def debug(config: ConfigDict) -> ConfigDict:
         exits = min(finest, len(config.method.grids))
         config.method.grids = tuple(range(finest - exits + 1, finest + 1))
     config.data.update(name="digits", dir=None, train_split="train", eval_split="validation")
-    config.data.workers = 0
+    config.data.workers, config.data.mix.group = 0, 0
     config.train.update(batch_size=16, steps=8, accumulation=1)
     config.eval.batch_size = 128
     config.optim.min_rate = None  # it may be above the peak of so small a batch

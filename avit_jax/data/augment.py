@@ -2,8 +2,8 @@
 
 `inception` is the random resized crop with a flip (Szegedy et al. 2015, "Going deeper with
 convolutions"), `affine` turns, zooms and shifts the whole image (digits must keep all their ink and
-their handedness), `none` is the evaluation transform. Randomness comes from the generator that is
-passed in and from nothing else.
+their handedness), `none` is the evaluation transform. RandAugment or colour jitter follow the flip.
+Randomness comes from the generator that is passed in and from nothing else.
 """
 
 import dataclasses
@@ -14,8 +14,10 @@ from PIL import Image
 
 from avit_jax import validators
 from avit_jax.data import opencv, scaled_jpeg
+from avit_jax.data.color_jitter import color_jitter
 from avit_jax.data.decode import decode
 from avit_jax.data.example import BadExample
+from avit_jax.data.randaugment import INTERPOLATIONS, parse
 from avit_jax.errors import UserError
 
 KINDS = ("inception", "affine", "none")
@@ -39,6 +41,12 @@ class Augment:
     """Smallest and largest width / height of a crop (inception)."""
     flip: bool = True
     """Whether half of the images are mirrored left to right (inception)."""
+    randaugment: str | None = None
+    """RandAugment in timm's notation; DeiT's is "rand-m9-mstd0.5-inc1" (inception)."""
+    interpolation: str = "bicubic"
+    """Where RandAugment moves pixels: "bicubic" (DeiT), or "random", which takes bilinear, too."""
+    color_jitter: float = 0.0
+    """Largest relative change of brightness, contrast, saturation (inception)."""
     rotation: float = 0.0
     """Largest turn either way, in radians (affine)."""
     zoom: float = 0.0
@@ -61,7 +69,8 @@ class Augment:
         validators.one_of(DECODERS, self, "decoder", prefix=prefix)
         validators.positive(self, "min_scale", "crop_ratio", prefix=prefix)
         validators.share(self, "min_scale", "max_scale", "crop_ratio", prefix=prefix)
-        validators.not_negative(self, "rotation", "shift", prefix=prefix)
+        validators.one_of(tuple(INTERPOLATIONS), self, "interpolation", prefix=prefix)
+        validators.not_negative(self, "rotation", "shift", "color_jitter", prefix=prefix)
         validators.share_below_one(self, "zoom", prefix=prefix)
         if self.min_scale > self.max_scale:
             raise UserError(
@@ -73,6 +82,7 @@ class Augment:
                 f"config.data.augment.ratio is {self.ratio!r}: write two positive numbers, the "
                 "smaller first."
             )
+        self._check_colours()
         if self.decoder == "opencv" and self.kind != "inception":
             raise UserError(
                 f"config.data.augment.decoder 'opencv' needs kind 'inception', not {self.kind!r}: "
@@ -82,6 +92,22 @@ class Augment:
             raise UserError(
                 "config.data.augment.fast_shrink needs kind 'inception', whose crops are "
                 f"shrunk, not {self.kind!r}: write False."
+            )
+
+    def _check_colours(self) -> None:
+        if self.randaugment is not None:
+            parse(self.randaugment)
+        given = [name for name in ("randaugment", "color_jitter") if getattr(self, name)]
+        if len(given) == 2:
+            raise UserError(
+                f"config.data.augment.color_jitter is {self.color_jitter!r}, but RandAugment "
+                f"({self.randaugment!r}) changes colours already: write color_jitter 0, as DeiT's "
+                "training has it, or randaugment None."
+            )
+        if given and self.kind != "inception":
+            raise UserError(
+                f"config.data.augment.{given[0]} is {getattr(self, given[0])!r}, which needs kind "
+                f"'inception', not {self.kind!r}: leave it out."
             )
 
 
@@ -97,6 +123,19 @@ def train_image(
         return eval_image(image, size=size, augment=augment)
     if augment.kind == "affine":
         return np.asarray(affine(decode(image), rng, size=size, augment=augment))
+    cropped = _random_crop(image, rng, size=size, augment=augment)
+    if augment.randaugment is not None:
+        policy, interpolation = parse(augment.randaugment), augment.interpolation
+        cropped = policy.apply(Image.fromarray(cropped), rng, interpolation=interpolation)
+    elif augment.color_jitter:
+        cropped = color_jitter(Image.fromarray(cropped), rng, amount=augment.color_jitter)
+    return np.asarray(cropped)
+
+
+def _random_crop(
+    image: bytes | np.ndarray, rng: np.random.Generator, *, size: int, augment: Augment
+) -> np.ndarray:
+    """A random part of the image at the delivered size, mirrored or not."""
     decoded, box = _decoded_with_box(image, rng, size=size, augment=augment)
     # Libraries mirror images many times faster than NumPy copies with a negative stride.
     if isinstance(decoded, np.ndarray):

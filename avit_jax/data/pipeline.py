@@ -3,7 +3,8 @@
 The data position is the step number: batch k of a run that starts at step 0 is the first batch of
 a run that starts at step k. Nothing else decides what is in a batch: the order comes from a seeded
 shuffle of the positions, an image's randomness from (seed, position), and an unreadable example is
-replaced by the next readable one, so positions never shift. Hosts take contiguous slices of a
+replaced by the next readable one, so positions never shift. With repeated augmentation (arXiv
+1901.09335) an image stands at several neighbouring positions. Hosts take contiguous slices of a
 global batch, so that any number of hosts, joined in order, sees the same rows in the same places;
 worker processes and threads only change who computes a batch.
 
@@ -41,6 +42,7 @@ def train_batches(
     augment: Augment,
     seed: int,
     step: int = 0,
+    repeats: int = 1,
     workers: int = 0,
     threads: int | None = None,
     host: int = 0,
@@ -57,6 +59,7 @@ def train_batches(
         augment: the training transform.
         seed: decides order and augmentation.
         step: number of the first batch.
+        repeats: how often an example that was drawn is augmented, see `shuffled`.
         workers: decoding processes; 0 decodes in threads of this process.
         threads: decoding threads in each process; by default one per usable core with workers=0,
             otherwise one. More hide the latency of remote storage.
@@ -75,9 +78,35 @@ def train_batches(
     if augment.decoder == "opencv":
         require_opencv()
     load = LoadTrainBatch(source, image_size=image_size, augment=augment, seed=seed)
-    drawn = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    drawn = shuffled(len(source), seed=seed, repeats=repeats)
     drawn = drawn.batch(local, drop_remainder=True).map_with_index(_numbered)
     return _iterate(drawn[host::hosts][step:], load, workers=workers, threads=threads)
+
+
+def shuffled(count: int, *, seed: int, repeats: int) -> grain.MapDataset:
+    """Numbers of examples in the order of a training, without end: each epoch is `count` of them.
+
+    With `repeats`, each comes that many times in a row, and an epoch ends after as many numbers as
+    before: it sees one in `repeats` of the examples, others each time. So does DeiT's sampler
+    (`RASampler`), which also leaves out what does not fill the last 256 of an epoch.
+    """
+    order = grain.MapDataset.range(count).seed(seed).shuffle()
+    drawn = _Repeated(order, count=count, repeats=repeats)
+    return grain.MapDataset.range(count).repeat().map_with_index(drawn)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Repeated(grain.MapWithIndexTransform):
+    """From a position in the run to the example there."""
+
+    order: grain.MapDataset
+    _: dataclasses.KW_ONLY
+    count: int
+    repeats: int
+
+    def map_with_index(self, position: int, _: int) -> int:
+        epoch, place = divmod(position, self.count)
+        return self.order[epoch * self.count + place // self.repeats]
 
 
 def eval_batches(

@@ -47,7 +47,10 @@ class Optimization:
 
     def __init__(self, settings: Settings, model: Model, total_steps: int):
         train, optim = settings.train, settings.optim
-        freeze = tuple(map(str, optim.freeze or ()))
+        freeze, mix = tuple(map(str, optim.freeze or ())), settings.data.mix
+        mixed_steps = None
+        if mix.end_epoch:
+            mixed_steps = round(mix.end_epoch / train.epochs * total_steps)
         self.model = model
         self.recipe = Recipe(
             total_steps=total_steps,
@@ -59,7 +62,9 @@ class Optimization:
             freeze=freeze,
             loss=train.loss,
             log_every=settings.log.every,
-            mix=settings.data.mix,
+            mix=mix,
+            mixed_steps=mixed_steps,
+            erase=settings.data.erase,
             teacher=make_teacher(settings.teacher, model),
             on_live_rows=train.rows == "live",
         )

@@ -20,6 +20,7 @@ from flax import struct
 from jax import Array
 from jax.sharding import Mesh
 
+from avit_jax.data.erase import Erase, erase
 from avit_jax.data.mix import Mix, mix, normalise
 from avit_jax.losses import classification
 from avit_jax.losses.distillation import Teacher
@@ -81,7 +82,8 @@ class Recipe:
 
     `on_live_rows` says that steps leave out tokens that have halted, `ema_warmup` that the average
     moves faster in the beginning, `freeze` which parameters get no gradient, `loss` what the labels
-    are held to (`classification.TASK_LOSSES`).
+    are held to (`classification.TASK_LOSSES`), `mixed_steps` how many steps mix their images,
+    `None` for all.
     """
 
     total_steps: int
@@ -91,6 +93,8 @@ class Recipe:
     ema_decay: float
     log_every: int
     mix: Mix
+    mixed_steps: int | None = None
+    erase: Erase = dataclasses.field(default_factory=Erase)
     teacher: Teacher | None = None
     on_live_rows: bool = False
     ema_warmup: bool = False
@@ -172,7 +176,7 @@ def make_train_step(
         targets = classification.soft_targets(
             batch["label"], model.shape.num_classes, smoothing=recipe.label_smoothing
         )
-        images, targets = mix(normalise(batch["image"]), targets, recipe.mix, mix_key)
+        images, targets = augmented(batch["image"], targets, recipe, mix_key, state.step)
 
         loss = loss_function(model, teacher, rows, recipe.freeze, recipe.loss)
         loss = functools.partial(loss, teacher_params=teacher_params)
@@ -213,6 +217,16 @@ def make_train_step(
         return after, averages_of(after.window, after.nonfinite) | {"fits": made}
 
     return train_step
+
+
+def augmented(
+    images: Array, targets: Array, recipe: Recipe, key: Array, step: Array
+) -> tuple[Array, Array]:
+    """Normalised, erased and mixed, in this order: images `[B, H, W, 3]`, targets `[B, C]`."""
+    # The first five keys that come of this one are those of mixing, which older runs had alone.
+    images = erase(normalise(images), recipe.erase, jax.random.fold_in(key, 5))
+    on = True if recipe.mixed_steps is None else step < recipe.mixed_steps
+    return mix(images, targets, recipe.mix, key, on=on)
 
 
 def make_skip_step(recipe: Recipe) -> SkipStep:

@@ -8,8 +8,10 @@ from PIL import Image
 from avit_jax.data import augment as augment_module
 from avit_jax.data import opencv
 from avit_jax.data.augment import Augment, eval_image, random_box, train_image
+from avit_jax.data.color_jitter import color_jitter
 from avit_jax.data.decode import decode
 from avit_jax.data.example import BadExample
+from avit_jax.data.randaugment import parse
 from avit_jax.errors import UserError
 
 
@@ -64,6 +66,48 @@ def test_half_of_the_images_are_mirrored(photograph):
     assert all(a != b for a, b in zip(mirrored, kept, strict=True)) and 30 < sum(mirrored) < 70
     unflipped = [train(image, seed=seed, flip=False, **settings) for seed in range(20)]
     assert all(np.array_equal(result, image) for result in unflipped)
+
+
+DEIT = "rand-m9-mstd0.5-inc1"
+
+
+@pytest.mark.parametrize("decoder", ["pillow", "opencv"])
+@pytest.mark.parametrize("settings", [{"randaugment": DEIT}, {"color_jitter": 0.4}])
+def test_colours_change_behind_crop_and_flip_with_either_decoder(decoder, settings, photograph):
+    if decoder == "opencv":
+        pytest.importorskip("cv2", reason="OpenCV, an optional decoder, is not installed")
+    image = jpeg(photograph(50, 60))
+    changed = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        plain = train_image(image, rng, size=16, augment=Augment(decoder=decoder))
+        if settings.get("randaugment"):
+            expected = parse(DEIT).apply(Image.fromarray(plain), rng)
+        else:
+            expected = color_jitter(Image.fromarray(plain), rng, amount=0.4)
+        found = train(image, seed=seed, decoder=decoder, **settings)
+        np.testing.assert_array_equal(found, np.asarray(expected))
+        changed += not np.array_equal(found, plain)
+    assert changed >= 6
+
+
+def test_colour_jitter_changes_brightness_contrast_and_saturation_within_its_range():
+    grey = Image.new("RGB", (4, 4), (100, 100, 100))
+    rng = np.random.default_rng(0)
+    levels = [np.asarray(color_jitter(grey, rng, amount=0.4))[0, 0, 0] for _ in range(400)]
+    # Contrast and saturation leave a plain grey alone: what is seen is brightness.
+    assert 60 <= min(levels) < 63 and 137 < max(levels) <= 140
+    assert np.mean(levels) == pytest.approx(100, abs=4)
+    halves = Image.fromarray(np.array([[[0] * 3, [200] * 3]], np.uint8))
+    ratios = [
+        np.ptp(np.asarray(color_jitter(halves, rng, amount=0.2)).astype(int)) for _ in range(99)
+    ]
+    assert 200 * 0.63 < min(ratios) < max(ratios) <= 255
+    red = Image.new("RGB", (4, 4), (150, 50, 50))
+    spans = [
+        np.ptp(np.asarray(color_jitter(red, rng, amount=0.4))[0, 0].astype(int)) for _ in range(300)
+    ]
+    assert min(spans) < 70 and max(spans) > 140
 
 
 def test_affine_without_ranges_only_resizes(photograph):
@@ -156,6 +200,11 @@ def test_an_image_longer_than_any_picture_is_bad_in_training_and_evaluation_alik
         (dict(shift=-2), "augment.shift is -2: write 0 or more"),
         (dict(decoder="turbo"), "augment.decoder is 'turbo': write one of pillow, opencv"),
         (dict(crop_ratio=1.5), "augment.crop_ratio is 1.5"),
+        (dict(randaugment="m9"), "augment.randaugment is 'm9'.*: write it like"),
+        (dict(randaugment=DEIT, color_jitter=0.4), "color_jitter is 0.4, but RandAugment"),
+        (dict(color_jitter=-0.4), "augment.color_jitter is -0.4: write 0 or more"),
+        (dict(interpolation="nearest"), "interpolation is 'nearest': write one of bicubic, random"),
+        (dict(kind="affine", randaugment=DEIT), "needs kind 'inception', not 'affine'"),
         (dict(kind="affine", decoder="opencv"), "'opencv' needs kind 'inception', not 'affine'"),
     ],
 )

@@ -127,3 +127,96 @@ def test_a_negative_alpha_is_refused(settings):
 def test_a_share_outside_0_to_1_is_refused(settings):
     with pytest.raises(UserError, match="write a share, from 0 to 1"):
         Mix(**settings)
+
+
+GROUP = 32  # of images that draw together
+
+
+def in_groups(rows):
+    return rows.reshape(-1, GROUP, *rows.shape[1:])
+
+
+@pytest.fixture(scope="module")
+def grouped(numbered):
+    """Own weights `[G, GROUP, S, S]` of many groups, with their targets, by timm's rule."""
+    settings = Mix(mixup=0.8, cutmix=1.0, per="batch", group=GROUP)
+    weights, own, partners = [], [], []
+    mixed = jax.jit(lambda key: mix(*numbered, settings, key))
+    numbers = np.arange(BATCH)
+    mirrored = in_groups(numbers)[:, ::-1].ravel()
+    for seed in range(16):
+        images, targets = map(np.asarray, mixed(jax.random.key(seed)))
+        share = (images[..., 0] - mirrored[:, None, None]) / (numbers - mirrored)[:, None, None]
+        weights.append(in_groups(share))
+        own.append(in_groups(targets[numbers, numbers]))
+        partners.append(in_groups(targets[numbers, mirrored]))
+    return (np.concatenate(parts) for parts in (weights, own, partners))
+
+
+def test_images_of_a_group_draw_one_lambda_one_kind_and_one_box(grouped):
+    weights, own, partners = grouped
+    assert len(weights) == 16 * BATCH // GROUP
+    np.testing.assert_allclose(weights, weights[:, :1] + 0 * weights, atol=1e-3)
+    drawn = weights[:, 0]
+    # The target's share is that of the box after it was clipped ("corrected lambda").
+    np.testing.assert_allclose(own, drawn.mean((1, 2))[:, None] + 0 * own, atol=2e-3)
+    np.testing.assert_allclose(own + partners, 1.0, atol=1e-5)
+    is_box = (np.isclose(drawn, 0, atol=1e-3) | np.isclose(drawn, 1, atol=1e-3)).all((1, 2))
+    assert is_box.mean() == pytest.approx(0.5, abs=0.15)
+    blends = drawn[~is_box][:, 0, 0]
+    assert blends.mean() == pytest.approx(0.5, abs=0.12)
+    assert blends.var() == pytest.approx(1 / (4 * 2.6), abs=0.04)
+
+
+def test_boxes_are_those_of_timms_rule(numbered):
+    """Even sides of int(S * sqrt(1 - lambda)) // 2 * 2 pixels about a uniform pixel, clipped."""
+    settings = Mix(cutmix=1.0, per="batch", group=2)
+    rng, mixed = np.random.default_rng(0), jax.jit(lambda key: mix(*numbered, settings, key))
+    found = []
+    for seed in range(16):
+        images = np.asarray(mixed(jax.random.key(seed))[0])[::2, :, :, 0]
+        pasted = ~np.isclose(images, np.arange(0, BATCH, 2)[:, None, None], atol=1e-3)
+        found.append(pasted)
+    pasted = np.concatenate(found)
+    rows, columns = pasted.any(2), pasted.any(1)
+    np.testing.assert_array_equal(pasted, rows[:, :, None] & columns[:, None, :])
+    count = len(pasted)
+    half = (SIZE * np.sqrt(1 - rng.beta(1, 1, count))).astype(int) // 2
+    centre = rng.integers(SIZE, size=count)
+    heights = np.clip(centre + half, 0, SIZE) - np.clip(centre - half, 0, SIZE)
+    expected = np.bincount(heights, minlength=SIZE + 1) / count
+    for sides in (rows.sum(1), columns.sum(1)):
+        frequency = np.bincount(sides, minlength=SIZE + 1) / count
+        assert np.abs(frequency - expected).max() < 0.04
+    inside = ~(rows[:, 0] | rows[:, -1] | columns[:, 0] | columns[:, -1])
+    assert (rows.sum(1)[inside] % 2 == 0).all() and (rows.sum(1) == columns.sum(1))[inside].all()
+
+
+def test_without_a_group_all_images_of_a_step_draw_together(numbered):
+    settings = Mix(mixup=0.8, per="batch")
+    weights = own_weights(mix(*numbered, settings, jax.random.key(0))[0])
+    np.testing.assert_allclose(weights, weights[0, 0, 0], atol=2e-3)
+
+
+def test_a_group_is_mixed_or_left_with_the_probability(numbered):
+    settings = Mix(mixup=1.0, per="batch", group=2, probability=0.25)
+    images, _ = mix(*numbered, settings, jax.random.key(4))
+    untouched = (np.asarray(images) == np.asarray(numbered[0])).all((1, 2, 3)).reshape(-1, 2)
+    assert (untouched[:, 0] == untouched[:, 1]).all()
+    assert untouched.mean() == pytest.approx(0.75, abs=0.12)
+
+
+def test_switched_off_on_the_device_nothing_is_mixed(numbered):
+    settings = Mix(mixup=0.8, cutmix=1.0)
+    mixed = jax.jit(lambda on: mix(*numbered, settings, jax.random.key(0), on=on))
+    jax.tree.map(np.testing.assert_array_equal, mixed(False), numbered)
+    assert not np.array_equal(mixed(True)[0], numbered[0])
+
+
+def test_groups_are_refused_where_they_cannot_be():
+    with pytest.raises(UserError, match=r"mix.per is 'pair': write one of image, batch"):
+        Mix(per="pair")
+    with pytest.raises(UserError, match=r"mix.group is 4, but per 'image' every image draws"):
+        Mix(group=4)
+    with pytest.raises(UserError, match=r"mix.group is 4, of which 6 images a step"):
+        Mix(per="batch", group=4).refuse_uneven(6)

@@ -1,11 +1,12 @@
 import sys
 
+import grain.python as grain
 import numpy as np
 import pytest
 
 from avit_jax.data.augment import Augment
 from avit_jax.data.digits import DigitsSource
-from avit_jax.data.pipeline import MAX_SUBSTITUTES, eval_batches, train_batches
+from avit_jax.data.pipeline import MAX_SUBSTITUTES, eval_batches, shuffled, train_batches
 from avit_jax.errors import UserError
 
 AFFINE = Augment(kind="affine", rotation=0.2, zoom=0.12, shift=3, crop_ratio=1.0)
@@ -63,6 +64,36 @@ def test_images_belong_to_their_index(digits):
 def test_starting_at_a_step_gives_that_steps_batch(digits, step):
     run = take(digits, step + 2)
     assert_same(take(digits, 2, step=step), run[step:])
+
+
+@pytest.mark.parametrize("count, repeats", [(11, 3), (12, 3), (5, 7)])
+def test_repeats_stand_in_a_row_and_an_epoch_sees_other_images(count, repeats):
+    order = shuffled(count, seed=3, repeats=repeats)
+    drawn = np.array([order[position] for position in range(12 * count)]).reshape(12, count)
+    distinct = -(-count // repeats)
+    for epoch in drawn:
+        firsts = epoch[::repeats]
+        assert len(set(firsts)) == distinct
+        np.testing.assert_array_equal(epoch, np.repeat(firsts, repeats)[:count])
+    assert len({tuple(epoch) for epoch in drawn}) > 1
+    assert set(drawn.ravel()) == set(range(count))
+    # The seeded shuffle that runs without repeats have, whose first images are taken.
+    whole = grain.MapDataset.range(count).seed(3).shuffle().repeat()
+    for number, epoch in enumerate(drawn):
+        start = number * count
+        assert list(epoch[::repeats]) == [whole[start + place] for place in range(distinct)]
+
+
+def test_repeats_differ_in_augmentation_and_resume_at_any_step_on_any_hosts(digits):
+    run = take(digits, 4, batch_size=9, repeats=3)
+    for batch in run:
+        images = batch["image"].reshape(3, 3, -1)
+        assert (batch["index"].reshape(3, 3) == batch["index"][::3, None]).all()
+        assert (images[:, 0] != images[:, 1]).any(-1).all()
+        assert (images[:, 1] != images[:, 2]).any(-1).all()
+    assert_same(take(digits, 2, batch_size=9, repeats=3, step=2), run[2:])
+    parts = [take(digits, 4, batch_size=9, repeats=3, host=host, hosts=3) for host in range(3)]
+    assert_same(joined(parts), run)
 
 
 def test_every_epoch_is_another_permutation(list_source):

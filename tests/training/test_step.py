@@ -1,20 +1,27 @@
 """What one training step changes."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from avit_jax import config as configs
 from avit_jax import create_model
-from avit_jax.data.mix import Mix, normalise
+from avit_jax.data.erase import Erase, erase
+from avit_jax.data.mix import Mix, mix, normalise
 from avit_jax.losses import classification
 from avit_jax.training import optimizers
 from avit_jax.training.loss import loss_function
+from avit_jax.training.optimization import Optimization
+from avit_jax.training.step import augmented
 from tests.training.trainer import (
     FROZEN,
     OPTIM,
     RATE,
+    RECIPE,
     SIZES,
     RandomModel,
     Trainer,
@@ -108,6 +115,39 @@ def test_randomness_depends_on_seed_and_step_only(drawing):
     later = drawing.start.replace(step=drawing.start.step + 5)
     (moved,), _ = drawing.run([rows], later)
     assert not np.allclose(moved.params["head"]["kernel"], first.params["head"]["kernel"])
+
+
+@pytest.mark.parametrize("step, mixed", [(0, True), (6, True), (7, False)])
+def test_images_are_normalised_erased_and_then_mixed_until_a_step(step, mixed):
+    recipe = dataclasses.replace(
+        RECIPE,
+        erase=Erase(probability=1.0, mode="const", min_area=0.1),
+        mix=Mix(mixup=1.0),
+        mixed_steps=7,
+    )
+    rows, key = batch(2), jax.random.key(4)
+    labels = jax.nn.one_hot(rows["label"], 5)
+
+    @jax.jit
+    def found(step):
+        return augmented(rows["image"], labels, recipe, key, step)
+
+    images, targets = found(step)
+    erased = (erase(normalise(rows["image"]), recipe.erase, jax.random.fold_in(key, 5)), labels)
+    expected = mix(*erased, recipe.mix, key) if mixed else erased
+    chex.assert_trees_all_close((images, targets), expected, atol=1e-5)
+    assert ((images == 0).all(-1).any() and not mixed) or mixed
+
+
+def test_an_end_epoch_becomes_the_step_that_the_epoch_begins_with():
+    config = configs.base(model="deit_micro_patch4_32")
+    config.train.update(epochs=300.0, batch_size=16)
+    config.data.mix.update(mixup=0.8, end_epoch=200.0)
+    settings, model = configs.Settings.of(config), make_model()
+    assert Optimization(settings, model, total_steps=3000).recipe.mixed_steps == 2000
+    config.data.mix.end_epoch = 0.0
+    settings = configs.Settings.of(config)
+    assert Optimization(settings, model, total_steps=3000).recipe.mixed_steps is None
 
 
 def test_parameters_that_are_not_trainable_neither_move_nor_decay(drawing):
