@@ -14,7 +14,7 @@ from pathlib import Path
 from tests import compiling
 
 ROOT = Path(__file__).parent.parent
-# Everything random is on: augmentation, mixup, cutmix, dropout, stochastic depth.
+# Everything random is on: augmentation, erasing, mixup, cutmix, dropout, stochastic depth.
 TINY = {
     "model.depth": 2,
     "model.embed_dim": 16,
@@ -22,6 +22,8 @@ TINY = {
     "model.patch_size": 16,
     "model.dropout_rate": 0.1,
     "model.drop_path_rate": 0.1,
+    "data.repeats": 3,
+    "data.erase.probability": 0.25,
     "data.mix.mixup": 0.8,
     "data.mix.cutmix": 1.0,
     "train.ema_decay": 0.9,

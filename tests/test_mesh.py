@@ -23,7 +23,8 @@ def losses_on(data, fsdp):
         num_classes=10, patch_size=8, depth=2, embed_dim=64, drop_path_rate=0.2, dropout_rate=0.1
     )
     config.train.update(batch_size=BATCH, accumulation=2, ema_decay=0.9)
-    config.data.mix.update(mixup=0.8, cutmix=1.0)
+    config.data.erase.probability = 0.5
+    config.data.mix.update(mixup=0.8, cutmix=1.0, per="batch", group=4)
     config.optim.clip_norm = 1.0
     optimization = Optimization(
         configs.Settings.of(config), configs.make_model(config), total_steps=10
