@@ -13,16 +13,16 @@ BUSY = 0.15  # share of a core
 
 def wait_until_idle() -> None:
     """Returns when all that was begun ahead is done."""
-    before = _seconds_of_cores()
+    before = seconds_of_cores()
     while True:
         time.sleep(INTERVAL)
-        now = _seconds_of_cores()
+        now = seconds_of_cores()
         if now - before < BUSY * INTERVAL:
             return
         before = now
 
 
-def _seconds_of_cores() -> float:
+def seconds_of_cores() -> float:
     """Time of cores that this process and the ones that it has started have had, on Linux."""
     tick = os.sysconf("SC_CLK_TCK")
     total = time.process_time()

@@ -61,6 +61,8 @@ def batches_of_processes(
     Raises:
         UserError: a process has ended, or whatever `load` raises, where that batch is due.
     """
+    if not len(draws):
+        return
     with contextlib.closing(_Workers(load, len(draws[0][1]), workers, threads)) as pool:
         for number in range(len(draws)):
             pool.begin(*draws[number])

@@ -96,7 +96,8 @@ def test_any_config_may_follow_a_run_without_a_checkpoint(old_run, old_config):
 @pytest.mark.parametrize(
     "key",
     [
-        "data.dir", "data.workers", "data.max_bad_share", "train.on_nonfinite",
+        "data.dir", "data.workers", "data.threads", "data.eval_cache", "data.max_bad_share",
+        "train.on_nonfinite",
         "train.max_rollbacks", "eval.every", "eval.batch_size", "checkpoint.every",
         "checkpoint.keep", "log.tensorboard", "dense_twin", "inference.execution",
         "inference.batch_size", "benchmark.turns",

@@ -31,6 +31,14 @@ def assert_same(first, second):
             np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+def test_processes_have_nothing_to_do_where_everything_is_kept(list_source):
+    batches = EvalBatches(list_source, 1.0, SETTINGS)
+    first = list(batches)
+    in_processes = EvalBatches(list_source, 1.0, SETTINGS | {"workers": 2})
+    in_processes._kept = first
+    assert_same(list(in_processes), first)
+
+
 @pytest.mark.parametrize(("kept", "again"), [(0, 11), (1, 7), (2, 3), (3, 0)])
 def test_later_passes_are_the_same_and_decode_only_what_found_no_room(list_source, kept, again):
     list_source.images[5] = b"not an image"
