@@ -136,8 +136,8 @@ EXTRAS = {
     # Compilers for machines that are not there (benchmarks/compile_for.py), one to an environment.
     # JAX before 0.11 does not compile for a described GPU, so they need Python 3.12; below it pip
     # installs nothing for them.
-    "compile-gpu": [f"jax[cuda13]>=0.11.1,<0.13; {FROM_PYTHON_312}"],
-    "compile-tpu": [f"jax[tpu]>=0.11.1,<0.13; {FROM_PYTHON_312}"],
+    "forecast-gpu": [f"jax[cuda13]>=0.11.1,<0.13; {FROM_PYTHON_312}"],
+    "forecast-tpu": [f"jax[tpu]>=0.11.1,<0.13; {FROM_PYTHON_312}"],
     # The peers of the speed comparison, pinned so that the comparison can be repeated.
     "benchmark": ["torch==2.13.0", "transformers>=5,<6"],
     # timm's networks as further peers; it needs the torchvision that belongs to that PyTorch.

@@ -133,6 +133,13 @@ def run_convert(config: ConfigDict, workdir: Path) -> None:
     convert_run(config, workdir, source=_input(), output=output, layout=LAYOUT.value)
 
 
+def run_forecast(config: ConfigDict, workdir: Path) -> None:
+    """What a run needs on a machine that is not there."""
+    from avit_jax.forecast.run import forecast_run
+
+    forecast_run(config, workdir)
+
+
 MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
     "train": run_train,
     "eval": run_eval,
@@ -142,6 +149,7 @@ MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
     "visualize": run_visualize,
     "export": run_export,
     "convert": run_convert,
+    "forecast": run_forecast,
 }
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 
@@ -164,11 +172,14 @@ def main(argv: list[str]) -> None:
         if MODE.value in ("benchmark", "calibrate"):
             environment.start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
         environment.use_own_dtypes()
+        if MODE.value == "forecast":
+            environment.compute_on_cpu()
         initialise_processes(os.environ)
         cpu_devices.share(*shared_batch.batch_of(MODE.value, CONFIG.value))
         environment.require_device()
         refuse_unjoined()
-        use_compilation_cache()
+        if MODE.value != "forecast":  # nothing could be read from a program of another machine
+            use_compilation_cache()
         MODES[MODE.value](chosen_config(workdir), workdir)
     except Preempted as notice:
         logging.warning("%s; start the same command again to go on.", notice)
@@ -211,7 +222,7 @@ def checked_workdir() -> Path:
     output = _output()
     if DRY_RUN.value:  # the machine that will write may be another one
         return workdir
-    if output is None or MODE.value in ("train", "eval", "calibrate"):
+    if output is None or MODE.value in ("train", "eval", "calibrate", "forecast"):
         command_line.refuse_unwritable("--workdir", workdir)
     else:
         # An existing file may be one to go on with: its mode knows.

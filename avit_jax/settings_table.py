@@ -130,7 +130,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"`{value:.6g}`"
     if isinstance(value, tuple):
-        return "`(" + ", ".join(f"{part:.6g}" for part in value) + ")`"
+        parts = (repr(part) if isinstance(part, str) else f"{part:.6g}" for part in value)
+        return "`(" + ", ".join(parts) + ")`"
     return f"`{value!r}`"
 
 

@@ -1,7 +1,7 @@
 """Compile programs for a GPU or TPU that is not there, and say what the compiler made of them.
 
-    pip install -e '.[compile-gpu]' && python benchmarks/compile_for.py gpu
-    pip install -e '.[compile-tpu]' && python benchmarks/compile_for.py v5e --programs dense,masked
+    pip install -e '.[forecast-gpu]' && python benchmarks/compile_for.py gpu
+    pip install -e '.[forecast-tpu]' && python benchmarks/compile_for.py v5e --programs dense,masked
     python benchmarks/compile_for.py v5e --models dvt_deit_small --reach 0.15,0.05 --programs static
     python benchmarks/compile_for.py gpu --set pos_embed=rope_2d method.spread=circle
 
@@ -39,11 +39,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import avit_jax
-from avit_jax.benchmark.absent_machines import TPUS, compile_for, platform_of
-from avit_jax.benchmark.compiled_text import work_of
 from avit_jax.errors import UserError
 from avit_jax.execution.execution import executed_gmacs
 from avit_jax.execution.executions import find
+from avit_jax.forecast.absent_machines import TPUS, compile_for, platform_of
+from avit_jax.forecast.compiled_text import work_of
 from avit_jax.losses import classification
 from avit_jax.methods.base import Model
 from avit_jax.methods.forward import RowCapacities

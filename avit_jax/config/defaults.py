@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from avit_jax import validators
 from avit_jax.config.data import Data
+from avit_jax.config.forecast import Forecast
 from avit_jax.config.inference import Benchmark, Eval, Inference
 from avit_jax.config.optim import Optim
 from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable, expand_home
@@ -175,6 +176,7 @@ class Settings:
     eval: Eval = dataclasses.field(default_factory=Eval, metadata=OF_USE)
     inference: Inference = dataclasses.field(default_factory=Inference, metadata=CHANGEABLE)
     benchmark: Benchmark = dataclasses.field(default_factory=Benchmark, metadata=CHANGEABLE)
+    forecast: Forecast = dataclasses.field(default_factory=Forecast, metadata=CHANGEABLE)
     checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint, metadata=CHANGEABLE)
     log: Log = dataclasses.field(default_factory=Log, metadata=OF_USE)
     # Workdir of a dense run to set beside the results.

@@ -29,6 +29,7 @@ from avit_jax.models import skippable_parts
 from avit_jax.models.functional import Params
 from avit_jax.runtime import processes
 from avit_jax.runtime.device_mesh import platform_of, replicated, shard_batch
+from avit_jax.runtime.whole_weights import splitting
 from avit_jax.types import Output
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def make_eval_step(model: Model, mesh: Mesh, *, execution: str = "masked") -> Ev
         params: Params, batch: dict[str, Array], settings: dict[str, float] | None = None
     ) -> dict[str, Array]:
         images = normalise(batch["image"])
-        output = model.apply(params, images, execution=execution, settings=settings)
+        with splitting(mesh):
+            output = model.apply(params, images, execution=execution, settings=settings)
         return sums(model, output, batch["label"], batch["valid"], verdicts(batch))
 
     return jax.jit(eval_step, out_shardings=replicated(mesh))

@@ -16,12 +16,21 @@ from avit_jax.runtime.device_mesh import AXES, batch_sharding
 def compile_on(
     mesh: Mesh, program: Program, *, params: Params, batch_size: int, size: int
 ) -> jax.stages.Compiled:
-    """A function of parameters, images `[B, S, S, 3]` and which of them exist, `[B]`.
+    """A function of parameters, images `[B, S, S, 3]` and which of them exist, `[B]`."""
+    return (
+        traced_on(mesh, program, params=params, batch_size=batch_size, size=size).lower().compile()
+    )
+
+
+def traced_on(
+    mesh: Mesh, program: Program, *, params: Params, batch_size: int, size: int
+) -> jax.stages.Traced:
+    """The same before it is compiled.
 
     Args:
         mesh: devices, each of which takes an equal part of a batch.
         program: of one device's part.
-        params: on all devices.
+        params: on all devices; arrays, or their shapes and places.
         batch_size: images B over all devices.
         size: their side S, in pixels.
     """
@@ -42,12 +51,8 @@ def compile_on(
         check_vma=False,
     )
     place = batch_sharding(mesh)
-    return (
-        jax.jit(sharded)
-        .lower(
-            params,
-            jax.ShapeDtypeStruct(images, jnp.float32, sharding=place),
-            jax.ShapeDtypeStruct(exists, bool, sharding=place),
-        )
-        .compile()
+    return jax.jit(sharded).trace(
+        params,
+        jax.ShapeDtypeStruct(images, jnp.float32, sharding=place),
+        jax.ShapeDtypeStruct(exists, bool, sharding=place),
     )

@@ -19,6 +19,7 @@ from jax import Array
 
 from avit_jax.errors import UserError
 from avit_jax.models.misfits import differ, misfit
+from avit_jax.runtime.whole_weights import whole
 
 Params = dict[str, Any]
 Build = Callable[[nnx.Rngs], nnx.Module]
@@ -92,9 +93,10 @@ def scan_layers(
         The last carry, and the outputs stacked on a leading layer axis.
     """
     graph, params = nnx.split(stacked)
+    depth = len(jax.tree.leaves(params)[0])
 
     def body(carry: Carry, inputs: tuple[Any, Any]) -> tuple[Carry, Any]:
-        return layer(nnx.merge(graph, inputs[0]), carry, inputs[1])
+        return layer(nnx.merge(graph, whole(inputs[0], layers=depth)), carry, inputs[1])
 
     if remat or not unrolled:
         # Saved by default: outputs of linear layers. Norms, attention and activations are

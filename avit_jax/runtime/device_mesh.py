@@ -77,15 +77,15 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
         mesh: from `make_mesh`.
     """
     parts = mesh.shape["fsdp"]
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, spec_of(leaf.shape, parts)), tree)
 
-    def sharding(leaf: Any) -> NamedSharding:
-        sizes = [size if size % parts == 0 else 0 for size in leaf.shape]
-        if parts == 1 or np.prod(leaf.shape) < SMALLEST_SHARDED or max(sizes) == 0:
-            return replicated(mesh)
-        axis = int(np.argmax(sizes))
-        return NamedSharding(mesh, P(*([None] * axis), "fsdp"))
 
-    return jax.tree.map(sharding, tree)
+def spec_of(shape: Sequence[int], parts: int) -> P:
+    """How an array of a state is split over an axis 'fsdp' of so many devices."""
+    sizes = [size if size % parts == 0 else 0 for size in shape]
+    if parts == 1 or np.prod(shape) < SMALLEST_SHARDED or max(sizes) == 0:
+        return P()
+    return P(*([None] * int(np.argmax(sizes))), "fsdp")
 
 
 def abstract_on(mesh: Mesh, shapes: Any) -> Any:

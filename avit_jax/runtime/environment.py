@@ -45,6 +45,11 @@ def use_own_dtypes() -> None:
             jax.config.update(name, value)
 
 
+def compute_on_cpu() -> None:
+    """Leaves accelerators alone, whatever is installed for them or JAX_PLATFORMS says."""
+    jax.config.update("jax_platforms", "cpu")
+
+
 def require_device() -> None:
     """Starts JAX.
 

@@ -28,6 +28,7 @@ from avit_jax.methods.base import Model
 from avit_jax.methods.forward import RowCapacities
 from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import platform_of
+from avit_jax.runtime.whole_weights import splitting
 from avit_jax.training.accumulation import accumulated
 from avit_jax.training.log_window import averages_of, empty_window, running_window
 from avit_jax.training.loss import loss_function
@@ -181,14 +182,15 @@ def make_train_step(
         loss = loss_function(model, teacher, rows, recipe.freeze, recipe.loss)
         loss = functools.partial(loss, teacher_params=teacher_params)
         gradient = jax.value_and_grad(loss, has_aux=True)
-        if recipe.accumulation == 1:
-            (_, told), grads = gradient(state.params, images, targets, model_key, progress)
-            logged, room = told
-        else:
-            over_microbatches = accumulated(gradient, recipe.accumulation, mesh)
-            grads, logged, room = over_microbatches(
-                state.params, (images, targets), model_key, progress
-            )
+        with splitting(mesh):
+            if recipe.accumulation == 1:
+                (_, told), grads = gradient(state.params, images, targets, model_key, progress)
+                logged, room = told
+            else:
+                over_microbatches = accumulated(gradient, recipe.accumulation, mesh)
+                grads, logged, room = over_microbatches(
+                    state.params, (images, targets), model_key, progress
+                )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
 

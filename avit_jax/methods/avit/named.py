@@ -10,15 +10,20 @@ from avit_jax.models.family import Family, Published
 from avit_jax.models.shape import Shape
 
 _CODE = "https://github.com/NVlabs/A-ViT"
+# The one size that DeiT does not have.
+_LARGE = ("vit_large_patch16_224", "vit_large_patch16_384")
 
 
 def families(backbones: Iterable[Family[Shape]]) -> list[Family[Model]]:
-    """`avit_small_...` on `deit_small_...`, and `avit_NAME` on every other backbone NAME."""
+    """`avit_small_...` on `deit_small_...`, and `avit_NAME` on every other backbone NAME.
+
+    `avit_large_...` is on the ViT-L/16 of arXiv 2010.11929.
+    """
     members = {
-        f"avit_{name.removeprefix('deit_')}": Model(shape, settings_for(shape))
+        f"avit_{name.removeprefix('deit_').removeprefix('vit_')}": Model(shape, settings_for(shape))
         for family in backbones
-        if not family.only_dense
         for name, shape in family.members.items()
+        if not family.only_dense or name in _LARGE
     }
     heading = "A-ViT: tokens halt ([arXiv 2112.07658](https://arxiv.org/abs/2112.07658))"
     # Of the released weights; the paper has 71.0 and 78.6.

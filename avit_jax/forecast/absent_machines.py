@@ -1,8 +1,8 @@
 """Compiling for GPUs and TPUs that are not there: their compilers run on a plain CPU machine.
 
 Both are plug-ins of JAX, one to an environment because a process holds one of them: the extras
-`compile-gpu` and `compile-tpu`, with Python 3.12. Any program can be compiled: of any model, method
-and execution, for inference or training.
+`forecast-gpu` and `forecast-tpu`, with Python 3.12. Any program can be compiled: of any model,
+method and execution, for inference or training.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from importlib import util
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,8 @@ registers_per_block_limit: 65536 } platform_name: "CUDA" dnn_version_info { majo
 runtime_version { major: 13 } device_description_str: "NVIDIA H100 80GB HBM3"
 """
 TPUS = ("v4", "v5e", "v5p", "v6e")
+FLAT = ("v5e", "v6e")  # whose torus has two dimensions
+PACKAGES = {"tpu": "libtpu", "gpu": "jax_cuda13_plugin"}
 
 
 class Compiled(NamedTuple):
@@ -62,7 +65,27 @@ def device_of(target: str) -> jax.Device:
     Raises:
         UserError: unknown target, or its compiler is not installed or does not start.
     """
+    if platform_of(target) == "gpu":
+        return devices_of("gpu")[0]
+    return devices_of(target, "2x2" if target in FLAT else "2x2x1")[0]
+
+
+def devices_of(target: str, layout: str = "1") -> tuple[jax.Device, ...]:
+    """All devices of an absent machine.
+
+    Args:
+        target: as in `device_of`.
+        layout: of TPUs their torus, such as "16x16"; of GPUs how many there are, in one host.
+
+    Raises:
+        UserError: as `device_of`, or the compiler knows no such layout.
+    """
     platform = platform_of(target)
+    if util.find_spec(PACKAGES[platform]) is None:
+        raise UserError(
+            f"the compiler for {target} is not installed: in an environment of its own with Python "
+            f"3.12, pip install -e '.[forecast-{platform}]'."
+        )
     try:
         if platform == "tpu":
             # Of libtpu: there is no TPU to ask, and nobody to share one with.
@@ -70,22 +93,25 @@ def device_of(target: str) -> jax.Device:
             os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
             os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
             os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-            flat = target in ("v5e", "v6e")
-            described = topologies.get_topology_desc(
-                f"{target}:2x2" if flat else f"{target}:2x2x1", platform="tpu"
-            )
+            described = topologies.get_topology_desc(f"{target}:{layout}", platform="tpu")
         else:
             import jax_plugins.xla_cuda13  # noqa: F401 - registers the plug-in
 
             described = topologies.get_topology_desc(
-                "", platform="cuda", target_config=H100, topology="1x1x1"
+                "", platform="cuda", target_config=H100, topology=f"1x1x{layout}"
             )
     except (ImportError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"the compiler for {target} does not start ({str(error)[:160]}): in an environment of "
-            f"its own with Python 3.12, pip install -e '.[compile-{platform}]'."
+            f"the compiler for {target} does not start for the layout {layout} "
+            f"({str(error)[:160]}): write one that is offered, such as v5e:4x4, v4:2x2x2 or "
+            f"h100:8, or install again: pip install -e '.[forecast-{platform}]'."
         ) from error
-    return described.devices[0]
+    return tuple(described.devices)
+
+
+def options_for(platform: str) -> dict[str, Any]:
+    """Of the compiler: there is no GPU to try kernels on."""
+    return {"xla_gpu_autotune_level": 0} if platform == "gpu" else {}
 
 
 def compile_for(target: str, function: Callable, *arguments: Any) -> Compiled:
@@ -101,7 +127,6 @@ def compile_for(target: str, function: Callable, *arguments: Any) -> Compiled:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), arguments
     )
     began = time.perf_counter()
-    # There is no GPU to try kernels on.
-    options = {"xla_gpu_autotune_level": 0} if target == "gpu" else {}
+    options = options_for(platform_of(target))
     program = jax.jit(function).lower(*placed).compile(compiler_options=options)
     return Compiled(program.as_text(), time.perf_counter() - began, program.memory_analysis())

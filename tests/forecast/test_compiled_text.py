@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import avit_jax
-from avit_jax.benchmark.absent_machines import compile_for, platform_of
-from avit_jax.benchmark.compiled_text import work_of
 from avit_jax.execution.static import STATIC
+from avit_jax.forecast.absent_machines import compile_for, platform_of
+from avit_jax.forecast.compiled_text import work_of
 from avit_jax.methods.avit import synthetic
 from avit_jax.types import Usage
 
@@ -46,7 +46,7 @@ def test_an_unknown_target_is_refused():
 @pytest.mark.parametrize("name", ["avit_micro_patch4_32"])
 def test_nothing_in_a_static_program_for_a_tpu_depends_on_data(name):
     if importlib.util.find_spec("libtpu") is None:
-        pytest.skip("libtpu, the compiler for TPUs, is not installed: the extra compile-tpu has it")
+        pytest.skip("the compiler for TPUs is not installed: the extra forecast-tpu has it")
     batch = 8
     model = avit_jax.create_model(name, dtype="bfloat16", depth=2, patch_size=8).on("tpu")
     depth = synthetic.patch_depths(model, 0.5, batch)
