@@ -22,7 +22,7 @@ from avit_jax import command_line
 from avit_jax.config import flag_values, shared_batch
 from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE, Preempted, UserError
 from avit_jax.pretrained import hub, spelling
-from avit_jax.runtime import cpu_devices, environment
+from avit_jax.runtime import cpu_devices, environment, system_errors
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
 
@@ -164,6 +164,11 @@ def main(argv: list[str]) -> None:
         sys.exit(EXIT_PREEMPTED)
     except UserError as error:
         refuse(str(error))
+    except Exception as error:
+        said = system_errors.sentence(error)
+        if said is None:
+            raise
+        refuse(said)
     except KeyboardInterrupt:
         print("avit_jax: interrupted; what was saved is safe.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
