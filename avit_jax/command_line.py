@@ -10,13 +10,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from avit_jax.config import by_name, unknown_key
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import is_local
 
 # What parsing flags and config files raises over a user's mistake; anything else is our own bug.
-PROBLEMS = (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError)
+PROBLEMS = (
+    *(flags.Error, AttributeError, ImportError, KeyError, OSError),
+    *(SyntaxError, TypeError, ValueError),
+)
+SECTIONS = ("model", "method", "train", "data", "seed")  # that every config has
+_LIKE = "let it return avit_jax.config.base(model=...) with changes, as those of configs/ do"
 _SHIMS = Path(__file__).parent / "config"  # config files that are no experiment
 
 
@@ -98,9 +104,26 @@ def one_sentence(error: BaseException, argv: Sequence[str]) -> str:
         line = _line_of(file, cause)
         if line is not None:
             return f"{file}, line {line}: {_text(cause)}"
+    if isinstance(error, AttributeError) and "'get_config'" in str(error):
+        return f"{file} has no function get_config: {_LIKE}."
     if isinstance(error, AttributeError | KeyError):
         return _unknown_key(chain, argv)
     return _text(error)
+
+
+def refuse_no_experiment(config: object, argv: Sequence[str]) -> None:
+    """Raises UserError unless what a config file has returned is an experiment."""
+    file = _value(argv, "config").partition(":")[0]
+    missing = [name for name in SECTIONS if name not in config] if _is_config(config) else []
+    if not _is_config(config):
+        kind = "nothing" if config is None else f"{config!r:.40}"
+        raise UserError(f"get_config of {file} returns {kind} instead of a config: {_LIKE}.")
+    if missing:
+        raise UserError(f"the config of {file} has no {', '.join(missing)}: {_LIKE}.")
+
+
+def _is_config(value: object) -> bool:
+    return isinstance(value, ConfigDict)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -216,6 +239,10 @@ def workdir_path(path: str) -> Path:
     Raises:
         UserError: it lies in an object store, or is a file.
     """
+    if not path.strip():
+        raise UserError(
+            "--workdir is empty: write a folder, such as runs/avit_digits, or leave it out."
+        )
     workdir = local_path("--workdir", path)
     if workdir.is_file():
         raise UserError(

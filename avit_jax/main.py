@@ -200,7 +200,7 @@ def checked_workdir() -> Path:
         UserError: a path in an object store, or one that cannot be written to.
     """
     default = command_line.default_workdir(flags.FLAGS["config"].config_filename, MODEL.value)
-    workdir = command_line.workdir_path(WORKDIR.value or default)
+    workdir = command_line.workdir_path(default if WORKDIR.value is None else WORKDIR.value)
     _input()
     output = _output()
     if output is None or MODE.value in ("train", "eval", "calibrate"):
@@ -229,7 +229,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         argv = command_line.with_config(flag_values.joined(argv))
         remaining = flags.FLAGS(argv)
-        if CONFIG.value is not None:
+        if flags.FLAGS["config"].config_filename or CONFIG.value is not None:
+            command_line.refuse_no_experiment(CONFIG.value, argv)
             CONFIG.value.seed  # noqa: B018  a file that could not be loaded says so only here
             flag_values.unset_tuples(flags.FLAGS["config"])
             command_line.refuse_other_model(flags.FLAGS)

@@ -9,6 +9,8 @@ from avit_jax.config.settings import changeable, expand_home
 from avit_jax.data.augment import Augment
 from avit_jax.data.mix import Mix
 
+MOST_WORKERS = 1024  # more processes than any machine decodes with
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
@@ -35,6 +37,7 @@ class Data:
     def __post_init__(self):
         expand_home(self, "dir")
         validators.share_below_one(self, "holdout", "max_bad_share", prefix="config.data.")
+        validators.between(0, MOST_WORKERS, self, "workers", prefix="config.data.")
 
     @property
     def tried_on(self) -> str:

@@ -58,6 +58,8 @@ class Augment:
         validators.positive(self, "min_scale", "crop_ratio", prefix=prefix)
         validators.share(self, "min_scale", "max_scale", "crop_ratio", prefix=prefix)
         validators.not_negative(self, "rotation", "shift", prefix=prefix)
+        validators.between(0, 7, self, "rotation", prefix=prefix)  # a whole turn is less
+        validators.between(0, 65536, self, "shift", prefix=prefix)  # the largest image's width
         validators.share_below_one(self, "zoom", prefix=prefix)
         if self.min_scale > self.max_scale:
             raise UserError(
