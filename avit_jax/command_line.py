@@ -36,6 +36,12 @@ class PlainLines(logging.Formatter):
         return text if is_plain else f"{record.levelname.lower()}: {text}"
 
 
+def print_plainly(handler: logging.Handler) -> None:
+    """Make a handler print `PlainLines`, and nothing that a thread of Orbax raises again for us."""
+    handler.setFormatter(PlainLines())
+    handler.addFilter(lambda record: "_SignalingThread.run() raised" not in record.getMessage())
+
+
 def with_config(argv: Sequence[str]) -> list[str]:
     """The command line with a `--config` that can be loaded, as far as it says what that is.
 

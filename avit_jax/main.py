@@ -143,7 +143,7 @@ def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
     environment.print_anything(sys.stdout, sys.stderr)
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
-    logging.get_absl_handler().setFormatter(command_line.PlainLines())
+    command_line.print_plainly(logging.get_absl_handler())
     python_logging.getLogger("avit_jax").setLevel(python_logging.INFO)
     try:
         if len(argv) > 1:
@@ -165,8 +165,7 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         refuse(str(error))
     except Exception as error:
-        said = system_errors.sentence(error)
-        if said is None:
+        if (said := system_errors.sentence(error)) is None:
             raise
         refuse(said)
     except KeyboardInterrupt:
@@ -229,7 +228,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         argv = command_line.with_config(flag_values.joined(argv))
         remaining = flags.FLAGS(argv)
-        if flags.FLAGS["config"].config_filename or CONFIG.value is not None:
+        if flags.FLAGS["config"].config_filename:
             command_line.refuse_no_experiment(CONFIG.value, argv)
             CONFIG.value.seed  # noqa: B018  a file that could not be loaded says so only here
             flag_values.unset_tuples(flags.FLAGS["config"])

@@ -39,6 +39,11 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> bool:
         )
     file = workdir / "config.json"
     if not file.exists():
+        if Checkpoints(workdir / "checkpoints").steps():
+            raise UserError(
+                f"{workdir} holds checkpoints without their {file.name}, so nobody knows how they "
+                "were trained: bring it back, or write another --workdir."
+            )
         return True
     saved = configs.to_json(configs.read(file))
     may_change = configs.changeable_keys(config)
