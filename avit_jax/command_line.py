@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import traceback
@@ -10,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from avit_jax.config import by_name, unknown_key
 from avit_jax.errors import UserError
@@ -21,25 +19,7 @@ PROBLEMS = (
     *(flags.Error, AttributeError, ImportError, KeyError, OSError),
     *(SyntaxError, TypeError, ValueError),
 )
-SECTIONS = ("model", "method", "train", "data", "seed")  # that every config has
-_LIKE = "let it return avit_jax.config.base(model=...) with changes, as those of configs/ do"
 _SHIMS = Path(__file__).parent / "config"  # config files that are no experiment
-
-
-class PlainLines(logging.Formatter):
-    """Log lines as a person reads them: what happened, without file, thread and microseconds."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The message, behind `warning: ` or `error: ` where it is one; a traceback below it."""
-        text = super().format(record)
-        is_plain = record.levelno < logging.WARNING
-        return text if is_plain else f"{record.levelname.lower()}: {text}"
-
-
-def print_plainly(handler: logging.Handler) -> None:
-    """Make a handler print `PlainLines`, and nothing that a thread of Orbax raises again for us."""
-    handler.setFormatter(PlainLines())
-    handler.addFilter(lambda record: "_SignalingThread.run() raised" not in record.getMessage())
 
 
 def with_config(argv: Sequence[str]) -> list[str]:
@@ -111,25 +91,10 @@ def one_sentence(error: BaseException, argv: Sequence[str]) -> str:
         if line is not None:
             return f"{file}, line {line}: {_text(cause)}"
     if isinstance(error, AttributeError) and "'get_config'" in str(error):
-        return f"{file} has no function get_config: {_LIKE}."
+        return by_name.without_function(file)
     if isinstance(error, AttributeError | KeyError):
         return _unknown_key(chain, argv)
     return _text(error)
-
-
-def refuse_no_experiment(config: object, argv: Sequence[str]) -> None:
-    """Raises UserError unless what a config file has returned is an experiment."""
-    file = _value(argv, "config").partition(":")[0]
-    missing = [name for name in SECTIONS if name not in config] if _is_config(config) else []
-    if not _is_config(config):
-        kind = "nothing" if config is None else f"{config!r:.40}"
-        raise UserError(f"get_config of {file} returns {kind} instead of a config: {_LIKE}.")
-    if missing:
-        raise UserError(f"the config of {file} has no {', '.join(missing)}: {_LIKE}.")
-
-
-def _is_config(value: object) -> bool:
-    return isinstance(value, ConfigDict)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -160,6 +125,19 @@ def _unknown_key(chain: Sequence[BaseException], argv: Sequence[str]) -> str:
         return key
     keys = (_name(flag).partition("config.")[2] for flag in argv)  # the error has one part of it
     return unknown_key(next((whole for whole in keys if key in whole.split(".")), key))
+
+
+def checked_config(argv: Sequence[str], found: object) -> None:
+    """Raises what is wrong with the config file of a command line.
+
+    Args:
+        argv: the command line, with the file.
+        found: what the flag made of it; a file that could not be loaded says so only when used.
+    """
+    if _value(argv, "config"):
+        if type(found).__module__.startswith("ml_collections.config_flags"):
+            found.seed  # noqa: B018
+        by_name.refuse_no_experiment(found, _value(argv, "config").partition(":")[0])
 
 
 def refuse_other_model(parsed: flags.FlagValues) -> None:

@@ -22,7 +22,7 @@ from avit_jax import command_line
 from avit_jax.config import flag_values, shared_batch
 from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE, Preempted, UserError
 from avit_jax.pretrained import hub, spelling
-from avit_jax.runtime import cpu_devices, environment, system_errors
+from avit_jax.runtime import cpu_devices, environment, plain_lines, system_errors
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
 
@@ -143,7 +143,7 @@ def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
     environment.print_anything(sys.stdout, sys.stderr)
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
-    command_line.print_plainly(logging.get_absl_handler())
+    plain_lines.print_plainly(logging.get_absl_handler())
     python_logging.getLogger("avit_jax").setLevel(python_logging.INFO)
     try:
         if len(argv) > 1:
@@ -228,9 +228,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         argv = command_line.with_config(flag_values.joined(argv))
         remaining = flags.FLAGS(argv)
-        if flags.FLAGS["config"].config_filename:
-            command_line.refuse_no_experiment(CONFIG.value, argv)
-            CONFIG.value.seed  # noqa: B018  a file that could not be loaded says so only here
+        command_line.checked_config(argv, CONFIG.value)
+        if CONFIG.value is not None:
             flag_values.unset_tuples(flags.FLAGS["config"])
             command_line.refuse_other_model(flags.FLAGS)
         return remaining
