@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax.checkpoints import description, stored_plans
-from avit_jax.checkpoints.weights import Weights, initial_weights, nothing_in, weights_of_run
-from avit_jax.checkpoints.workdir import differences_in_use
+from avit_jax.checkpoints.weights import Weights, initial_weights, weights_of_run
+from avit_jax.checkpoints.workdir import differences_in_use, nothing_in
 from avit_jax.config.defaults import MOST_STEPS
 from avit_jax.data.bad_examples import BadExamples
 from avit_jax.data.image_selection import Selection, evenly_spaced, labelled, read_selection

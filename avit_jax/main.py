@@ -8,7 +8,6 @@ Ctrl-C in a mode that has nothing to go on with.
 
 from __future__ import annotations
 
-import logging as python_logging
 import os
 import sys
 from collections.abc import Callable
@@ -144,7 +143,6 @@ def main(argv: list[str]) -> None:
     environment.print_anything(sys.stdout, sys.stderr)
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
     plain_lines.print_plainly(logging.get_absl_handler())
-    python_logging.getLogger("avit_jax").setLevel(python_logging.INFO)
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: every setting is a --flag.")

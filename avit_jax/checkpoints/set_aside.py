@@ -12,6 +12,7 @@ from collections.abc import Collection
 from etils import epath
 
 from avit_jax.checkpoints import manifest
+from avit_jax.runtime.files import is_local, sync_directory
 
 _logger = logging.getLogger(__name__)
 _UNFINISHED = ".orbax-checkpoint-tmp"  # part of the names of Orbax's own unfinished directories
@@ -70,7 +71,7 @@ def clear(directory: epath.Path, complete: Collection[int]) -> None:
 
 
 def newer(directory: epath.Path, chosen: int, *, saved: int | None) -> list[str]:
-    """What is newer than the checkpoint that is used, and why it is not, oldest first.
+    """Says what is newer than the checkpoint that is used, and why it is not, oldest first.
 
     Args:
         directory: of the checkpoints.
@@ -84,4 +85,20 @@ def newer(directory: epath.Path, chosen: int, *, saved: int | None) -> list[str]
             found[int(step)] = "damaged"
     if saved is not None:
         found.setdefault(saved, "gone")
-    return [f"{step} ({why})" for step, why in sorted(found.items()) if step > chosen]
+    passed_over = [f"{step} ({why})" for step, why in sorted(found.items()) if step > chosen]
+    if passed_over:
+        _logger.warning(
+            "The checkpoint of step %d is used, for newer ones in %s cannot be: %s",
+            chosen,
+            directory,
+            ", ".join(passed_over),
+        )
+    return passed_over
+
+
+def remove(path: epath.Path) -> None:
+    """Remove a checkpoint that is not kept any more; wherever that ends, it does not count."""
+    (path / manifest.NAME).unlink()
+    if is_local(path):
+        sync_directory(path)
+    path.rmtree(missing_ok=True)

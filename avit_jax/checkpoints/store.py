@@ -26,7 +26,7 @@ from avit_jax.checkpoints import manifest, set_aside, state_tree
 from avit_jax.checkpoints.run_identity import NUMBER, RunIdentity, refuse_stranger
 from avit_jax.errors import UserError
 from avit_jax.runtime import system_errors
-from avit_jax.runtime.files import is_local, plain, sync_directory
+from avit_jax.runtime.files import is_local, plain
 from avit_jax.runtime.processes import decided_by_process_zero, gather
 from avit_jax.version import __version__
 
@@ -208,10 +208,7 @@ class Checkpoints:
         for abandoned in [other for other in self.steps() if other > step]:
             set_aside.move(self._path(abandoned), "superseded")
         for old in self.steps()[: -self._keep]:
-            (self._path(old) / manifest.NAME).unlink()
-            if is_local(self._directory):
-                sync_directory(self._path(old))
-            self._path(old).rmtree(missing_ok=True)
+            set_aside.remove(self._path(old))
 
     def _choose(self, step: int | None) -> int | None:
         """The newest sound checkpoint; damaged ones are moved aside on the way."""
@@ -227,7 +224,8 @@ class Checkpoints:
             damage = manifest.find_damage(self._path(candidate))
             if damage is None:
                 refuse_stranger(self._path(candidate), self._run)
-                self._note_passed_over(candidate)
+                saved = self._run.saved if self._run is not None else None
+                self.passed_over = set_aside.newer(self._directory, candidate, saved=saved)
                 return candidate
             if not (self._path(candidate) / manifest.NAME).exists():
                 continue  # another process removed it, as the oldest, while it was read here
@@ -249,15 +247,3 @@ class Checkpoints:
                 "copy, or remove this directory to start over."
             )
         return None
-
-    def _note_passed_over(self, chosen: int) -> None:
-        """Says, and keeps for the result, what is newer than the checkpoint that is used."""
-        saved = self._run.saved if self._run is not None else None
-        self.passed_over = set_aside.newer(self._directory, chosen, saved=saved)
-        if self.passed_over:
-            _logger.warning(
-                "The checkpoint of step %d is used, for newer ones in %s cannot be: %s",
-                chosen,
-                self._directory,
-                ", ".join(self.passed_over),
-            )

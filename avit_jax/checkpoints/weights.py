@@ -10,14 +10,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from etils import epath
 from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from avit_jax import config as configs
-from avit_jax.checkpoints import manifest, run_identity, set_aside
+from avit_jax.checkpoints import run_identity
 from avit_jax.checkpoints.store import Checkpoints
+from avit_jax.checkpoints.workdir import nothing_in
 from avit_jax.config.defaults import Init
 from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
@@ -238,19 +238,3 @@ def _refuse_not_finite(params: Params, origin: str) -> None:
 
 def _sizes(params: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf.shape, params)
-
-
-def nothing_in(workdir: Path) -> UserError:
-    """What to raise where a run was to have weights and has none."""
-    unlisted = set_aside.without_manifest(epath.Path(workdir) / "checkpoints")
-    if unlisted:
-        names = ", ".join(path.name for path in unlisted)
-        return UserError(
-            f"{workdir / 'checkpoints'} holds {names} without {manifest.NAME}, so nobody knows "
-            "whether they are whole: bring those files back, or another copy of the run."
-        )
-    missing = "checkpoint yet" if (workdir / "config.json").exists() else "config.json of a run"
-    return UserError(
-        f"{workdir} holds no {missing}: write the workdir of a run that has been trained, or "
-        "weights to use instead with --config.init.weights FILE."
-    )

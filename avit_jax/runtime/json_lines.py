@@ -68,7 +68,9 @@ class JsonLines:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: what is written is at once beyond the reach of a killed process.
-            self._file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            # At the end, wherever that is: a file that somebody empties gets no hole of NUL bytes.
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            self._file = open(os.open(path, flags, 0o666), "r+b", buffering=0)
         except OSError as error:
             raise self._unwritable(error) from error
         try:

@@ -16,6 +16,10 @@ class PlainLines(logging.Formatter):
 
 
 def print_plainly(handler: logging.Handler) -> None:
-    """Make a handler print `PlainLines`, and nothing that a thread of Orbax raises again for us."""
+    """Make a handler print `PlainLines` of this package, and what others warn of.
+
+    What a thread of Orbax has raised it raises again where it is waited for.
+    """
+    logging.getLogger("avit_jax").setLevel(logging.INFO)
     handler.setFormatter(PlainLines())
     handler.addFilter(lambda record: "_SignalingThread.run() raised" not in record.getMessage())
