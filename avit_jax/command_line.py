@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import traceback
@@ -16,18 +15,11 @@ from avit_jax.errors import UserError
 from avit_jax.runtime.files import is_local
 
 # What parsing flags and config files raises over a user's mistake; anything else is our own bug.
-PROBLEMS = (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError)
+PROBLEMS = (
+    *(flags.Error, AttributeError, ImportError, KeyError, OSError),
+    *(SyntaxError, TypeError, ValueError),
+)
 _SHIMS = Path(__file__).parent / "config"  # config files that are no experiment
-
-
-class PlainLines(logging.Formatter):
-    """Log lines as a person reads them: what happened, without file, thread and microseconds."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The message, behind `warning: ` or `error: ` where it is one; a traceback below it."""
-        text = super().format(record)
-        is_plain = record.levelno < logging.WARNING
-        return text if is_plain else f"{record.levelname.lower()}: {text}"
 
 
 def with_config(argv: Sequence[str]) -> list[str]:
@@ -98,6 +90,8 @@ def one_sentence(error: BaseException, argv: Sequence[str]) -> str:
         line = _line_of(file, cause)
         if line is not None:
             return f"{file}, line {line}: {_text(cause)}"
+    if isinstance(error, AttributeError) and "'get_config'" in str(error):
+        return by_name.without_function(file)
     if isinstance(error, AttributeError | KeyError):
         return _unknown_key(chain, argv)
     return _text(error)
@@ -131,6 +125,19 @@ def _unknown_key(chain: Sequence[BaseException], argv: Sequence[str]) -> str:
         return key
     keys = (_name(flag).partition("config.")[2] for flag in argv)  # the error has one part of it
     return unknown_key(next((whole for whole in keys if key in whole.split(".")), key))
+
+
+def checked_config(argv: Sequence[str], found: object) -> None:
+    """Raises what is wrong with the config file of a command line.
+
+    Args:
+        argv: the command line, with the file.
+        found: what the flag made of it; a file that could not be loaded says so only when used.
+    """
+    if _value(argv, "config"):
+        if type(found).__module__.startswith("ml_collections.config_flags"):
+            found.seed  # noqa: B018
+        by_name.refuse_no_experiment(found, _value(argv, "config").partition(":")[0])
 
 
 def refuse_other_model(parsed: flags.FlagValues) -> None:
@@ -216,6 +223,10 @@ def workdir_path(path: str) -> Path:
     Raises:
         UserError: it lies in an object store, or is a file.
     """
+    if not path.strip():
+        raise UserError(
+            "--workdir is empty: write a folder, such as runs/avit_digits, or leave it out."
+        )
     workdir = local_path("--workdir", path)
     if workdir.is_file():
         raise UserError(

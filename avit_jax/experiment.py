@@ -19,8 +19,9 @@ from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax.checkpoints import description, stored_plans
-from avit_jax.checkpoints.weights import Weights, initial_weights, nothing_in, weights_of_run
-from avit_jax.checkpoints.workdir import differences_in_use
+from avit_jax.checkpoints.weights import Weights, initial_weights, weights_of_run
+from avit_jax.checkpoints.workdir import differences_in_use, nothing_in
+from avit_jax.config.defaults import MOST_STEPS
 from avit_jax.data import imagenet_variants
 from avit_jax.data.bad_examples import BadExamples
 from avit_jax.data.image_selection import Selection, evenly_spaced, labelled, read_selection
@@ -152,7 +153,13 @@ class Experiment:
     @property
     def total_steps(self) -> int:
         """Steps of the whole training, over all its parts."""
-        return self.settings.train.steps or self.steps(self.settings.train.epochs)
+        total = self.settings.train.steps or self.steps(self.settings.train.epochs)
+        if total > MOST_STEPS:
+            raise UserError(
+                f"config.train.epochs {self.settings.train.epochs:g} are {total:,} steps: write a "
+                f"number that comes to at most {MOST_STEPS:,}."
+            )
+        return total
 
     def steps(self, epochs: float) -> int:
         """Epochs, which need not end with a step, in whole steps, at least one."""

@@ -8,7 +8,6 @@ Ctrl-C in a mode that has nothing to go on with.
 
 from __future__ import annotations
 
-import logging as python_logging
 import os
 import sys
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from avit_jax import command_line, dry_run
 from avit_jax.config import flag_values, shared_batch
 from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE, Preempted, UserError
 from avit_jax.pretrained import hub, spelling
-from avit_jax.runtime import cpu_devices, environment
+from avit_jax.runtime import cpu_devices, environment, plain_lines, system_errors
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.processes import (
     initialise_processes,
@@ -158,8 +157,7 @@ def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
     environment.print_anything(sys.stdout, sys.stderr)
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
-    logging.get_absl_handler().setFormatter(command_line.PlainLines())
-    python_logging.getLogger("avit_jax").setLevel(python_logging.INFO)
+    plain_lines.print_plainly(logging.get_absl_handler())
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: every setting is a --flag.")
@@ -186,6 +184,10 @@ def main(argv: list[str]) -> None:
         sys.exit(EXIT_PREEMPTED)
     except UserError as error:
         refuse(str(error))
+    except Exception as error:
+        if (said := system_errors.sentence(error)) is None:
+            raise
+        refuse(said)
     except KeyboardInterrupt:
         print("avit_jax: interrupted; what was saved is safe.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
@@ -217,7 +219,7 @@ def checked_workdir() -> Path:
         UserError: a path in an object store, or one that cannot be written to.
     """
     default = command_line.default_workdir(flags.FLAGS["config"].config_filename, MODEL.value)
-    workdir = command_line.workdir_path(WORKDIR.value or default)
+    workdir = command_line.workdir_path(default if WORKDIR.value is None else WORKDIR.value)
     _input()
     output = _output()
     if DRY_RUN.value:  # the machine that will write may be another one
@@ -248,8 +250,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         argv = command_line.with_config(flag_values.joined(argv))
         remaining = flags.FLAGS(argv)
+        command_line.checked_config(argv, CONFIG.value)
         if CONFIG.value is not None:
-            CONFIG.value.seed  # noqa: B018  a file that could not be loaded says so only here
             flag_values.unset_tuples(flags.FLAGS["config"])
             command_line.refuse_other_model(flags.FLAGS)
         return remaining

@@ -47,6 +47,30 @@ def at_least(
     _require(valid, f"at least {lowest}", settings, names, prefix, optional)
 
 
+def between(
+    lowest: float,
+    highest: float,
+    settings: Any,
+    *names: str,
+    prefix: str = "",
+    optional: bool = False,
+) -> None:
+    """Raises UserError unless these are numbers from `lowest` to `highest`."""
+    wanted = f"a number from {lowest:,} to {highest:,}"
+    _require(lambda value: lowest <= value <= highest, wanted, settings, names, prefix, optional)
+
+
+def sizes(settings: Any, *names: str, prefix: str = "", highest: int = 2**31 - 1) -> None:
+    """Raises UserError unless these are `None`, or whole numbers from 1, one or several."""
+    for name in names:
+        value = getattr(settings, name)
+        several = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+        for one in () if value is None else several:
+            if isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= highest:
+                wanted = f"whole numbers from 1 to {highest:,}"
+                raise _refusal(f"{prefix}{name}", value, wanted, optional=True)
+
+
 def share(settings: Any, *names: str, prefix: str = "") -> None:
     """Raises UserError unless these are numbers from 0 to 1."""
     _require(lambda value: 0 <= value <= 1, "a share, from 0 to 1", settings, names, prefix)

@@ -10,6 +10,7 @@ from avit_jax import command_line, main
 from avit_jax import config as configs
 from avit_jax.config import by_name
 from avit_jax.errors import UserError
+from avit_jax.runtime import plain_lines
 from tests import tiny_runs
 from tests.parsing import DIGITS, parser, refusal
 
@@ -194,7 +195,7 @@ def test_log_lines_say_what_happened_and_nothing_else(level, line):
     record = logging.LogRecord(
         "avit_jax.x", getattr(logging, level), "x.py", 3, "going on from %d", (4,), None
     )
-    assert command_line.PlainLines().format(record) == line
+    assert plain_lines.PlainLines().format(record) == line
 
 
 @pytest.mark.parametrize("flag", ["--workdir", "--output", "--input"])

@@ -67,6 +67,8 @@ def find_damage(directory: epath.Path) -> str | None:
         files = read(directory)["files"]
     except FileNotFoundError:
         return f"{NAME} is missing"
+    except (IsADirectoryError, NotADirectoryError) as error:
+        return f"{NAME} cannot be read ({error.strerror})"
     except ValueError as error:
         return str(error)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -80,6 +82,8 @@ def _damage(directory: epath.Path, name: str, expected: Mapping[str, Any]) -> st
         return f"{name} is missing"
     try:
         entry = _entry(path, sync=False)
+    except PermissionError:  # no damage, and the user's to put right
+        raise
     except OSError as error:
         return f"{name} cannot be read ({error.strerror})"
     if entry["bytes"] != expected["bytes"]:

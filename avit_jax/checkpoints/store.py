@@ -5,8 +5,8 @@ it does not do is notice a flipped byte, so every checkpoint carries a SHA-256 m
 (`manifest.py`), written last. A process may be killed at any moment: a checkpoint without a
 manifest does not count.
 
-Names in the directory: `<step>` is a checkpoint, `<step>.corrupt` one that was found damaged, and
-`<step>.superseded` one left behind when a run went back to an earlier step and went on from there.
+Names in the directory: `<step>` is a checkpoint; what others are is said in `set_aside.py`. A
+checkpoint knows its step and, in `run_identity.py`'s terms, its run.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from avit_jax.checkpoints import manifest, state_tree
+from avit_jax.checkpoints import manifest, set_aside, state_tree
+from avit_jax.checkpoints.run_identity import NUMBER, RunIdentity, refuse_stranger
 from avit_jax.errors import UserError
-from avit_jax.runtime.files import is_local, plain, sync_directory
+from avit_jax.runtime import system_errors
+from avit_jax.runtime.files import is_local, plain
 from avit_jax.runtime.processes import decided_by_process_zero, gather
 from avit_jax.version import __version__
 
 _logger = logging.getLogger(__name__)
-_UNFINISHED = ".orbax-checkpoint-tmp"  # part of the names of Orbax's own unfinished directories
-_ASIDE = ("corrupt", "superseded")
 
 
 class Checkpoints:
@@ -43,14 +43,25 @@ class Checkpoints:
     Args:
         directory: local directory or object store (`gs://...`); made when first saved to.
         keep: how many of the newest checkpoints are kept.
+        run: whose they are; those of others are refused. `None` takes any.
+
+    Attributes:
+        passed_over: of the last `restore`, what was newer than its step and could not be used.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 3,
+        run: RunIdentity | None = None,
+    ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} would delete every checkpoint: write 1 or more.")
         path = epath.Path(directory)
         self._directory = path.resolve() if is_local(path) else path
-        self._keep = keep
+        self._keep, self._run = keep, run
+        self.passed_over: list[str] = []
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: tuple[int, Future[None]] | None = None
         self._current: int | None = None  # the step that this run saved or restored last
@@ -69,7 +80,7 @@ class Checkpoints:
             extra: JSON values to keep with it; `extra` reads them.
 
         Raises:
-            RuntimeError: the previous save failed.
+            UserError: the previous save failed.
             ValueError: a leaf of `state` cannot be saved.
         """
         self.wait()
@@ -84,7 +95,7 @@ class Checkpoints:
                 "jax": jax.__version__,
                 "orbax-checkpoint": importlib.metadata.version("orbax-checkpoint"),
             },
-            "extra": plain(extra or {}),
+            "extra": plain((extra or {}) | ({NUMBER: self._run.number} if self._run else {})),
         }
         if not decided_by_process_zero(lambda: self._make_room(step)):
             return
@@ -95,7 +106,8 @@ class Checkpoints:
         """Returns when the checkpoint being written, if any, is complete.
 
         Raises:
-            RuntimeError: it could not be written.
+            UserError: it could not be written.
+            RuntimeError: the same, for a reason that is not the system's.
         """
         if self._pending is None:
             return
@@ -103,11 +115,11 @@ class Checkpoints:
         self._pending = None
         error = future.exception()
         if gather(np.asarray(error is not None)).any():
-            found = f"{type(error).__name__}: {error}" if error else "another process failed"
-            raise RuntimeError(
-                f"the checkpoint of step {step} could not be written to {self._directory} "
-                f"({found}): check that the disk has space and can be written to."
-            ) from error
+            head = f"the checkpoint of step {step} could not be written: "
+            said = error and system_errors.sentence(error, place=self._directory)
+            if said or not error:
+                raise UserError(head + (said or "another process says why.")) from error
+            raise RuntimeError(f"{head}{type(error).__name__}: {error}") from error
         self._current = step
 
     def steps(self) -> list[int]:
@@ -177,15 +189,12 @@ class Checkpoints:
         """Clears what killed processes left; says whether `step` has to be written."""
         self._directory.mkdir(parents=True, exist_ok=True)
         complete = self.steps()
-        for path in self._directory.iterdir():
-            unfinished = path.name.isdecimal() and int(path.name) not in complete
-            if unfinished or _UNFINISHED in path.name:
-                path.rmtree(missing_ok=True)
+        set_aside.clear(self._directory, complete)
         if step in complete and step == self._current:
             _logger.info("The checkpoint of step %d is already there.", step)
             return False
         if step in complete:
-            self._move_aside(step, "superseded")
+            set_aside.move(self._path(step), "superseded")
         return True
 
     def _finish(self, response: Any, step: int, content: dict[str, Any]) -> None:
@@ -194,13 +203,12 @@ class Checkpoints:
         if jax.process_index() != 0:
             return
         manifest.write(self._path(step), content)
+        if self._run is not None:
+            self._run.remember(step)
         for abandoned in [other for other in self.steps() if other > step]:
-            self._move_aside(abandoned, "superseded")
+            set_aside.move(self._path(abandoned), "superseded")
         for old in self.steps()[: -self._keep]:
-            (self._path(old) / manifest.NAME).unlink()
-            if is_local(self._directory):
-                sync_directory(self._path(old))
-            self._path(old).rmtree(missing_ok=True)
+            set_aside.remove(self._path(old))
 
     def _choose(self, step: int | None) -> int | None:
         """The newest sound checkpoint; damaged ones are moved aside on the way."""
@@ -210,10 +218,14 @@ class Checkpoints:
                 f"there is no complete checkpoint of step {step} in {self._directory}: "
                 f"choose one of {complete}."
             )
-        damages = [f"{path} was moved aside before" for path in self._moved_aside()]
+        moved = set_aside.moved_before(self._directory)
+        damages = [f"{path} was moved aside before" for path in moved]
         for candidate in reversed(complete) if step is None else [step]:
             damage = manifest.find_damage(self._path(candidate))
             if damage is None:
+                refuse_stranger(self._path(candidate), self._run)
+                saved = self._run.saved if self._run is not None else None
+                self.passed_over = set_aside.newer(self._directory, candidate, saved=saved)
                 return candidate
             if not (self._path(candidate) / manifest.NAME).exists():
                 continue  # another process removed it, as the oldest, while it was read here
@@ -228,22 +240,10 @@ class Checkpoints:
                 damage,
             )
             damages.append(f"{self._path(candidate)}: {damage}")
-            self._move_aside(candidate, "corrupt")
+            set_aside.move(self._path(candidate), "corrupt")
         if damages:
             raise UserError(
                 f"no checkpoint in {self._directory} is sound ({'; '.join(damages)}): bring back a "
                 "copy, or remove this directory to start over."
             )
         return None
-
-    def _moved_aside(self) -> list[epath.Path]:
-        """Checkpoints that do not count any more but show that this is not a fresh run."""
-        paths = sorted(self._directory.iterdir()) if self._directory.exists() else []
-        return [path for path in paths if path.name.partition(".")[2].startswith(_ASIDE)]
-
-    def _move_aside(self, step: int, reason: str) -> None:
-        name, count = f"{step}.{reason}", 1
-        while (self._directory / name).exists():
-            count += 1
-            name = f"{step}.{reason}.{count}"
-        self._path(step).rename(self._directory / name)

@@ -15,7 +15,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from avit_jax import config as configs
+from avit_jax.checkpoints import run_identity
 from avit_jax.checkpoints.store import Checkpoints
+from avit_jax.checkpoints.workdir import nothing_in
 from avit_jax.config.defaults import Init
 from avit_jax.errors import UserError
 from avit_jax.methods.base import Model
@@ -158,13 +160,16 @@ def weights_of_run(
     # Only the weights are read: a run may be used after its optimiser has gone out of fashion.
     name = "ema" if config.train.ema_decay and weights != "raw" else "params"
     target = {name: abstract_on(mesh, trained.abstract_params())}
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
+    run = run_identity.read(workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, run=run)
     restored = checkpoints.restore(target, partial=True)
     checkpoints.close()
     if restored is None:
         return None
     step, state = restored
     origin = f"step {step} of {workdir} ({name})"
+    if checkpoints.passed_over:
+        origin += f", for newer ones cannot be used: {', '.join(checkpoints.passed_over)}"
     in_all_or_none(lambda: _refuse_not_finite(state[name], origin))
     logger.info("weights (%s) of step %d in %s", name, step, workdir)
     params = state[name] if resized is None else put_on(mesh, resized(state[name]))
@@ -233,12 +238,3 @@ def _refuse_not_finite(params: Params, origin: str) -> None:
 
 def _sizes(params: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf.shape, params)
-
-
-def nothing_in(workdir: Path) -> UserError:
-    """What to raise where a run was to have weights and has none."""
-    missing = "checkpoint yet" if (workdir / "config.json").exists() else "config.json of a run"
-    return UserError(
-        f"{workdir} holds no {missing}: write the workdir of a run that has been trained, or "
-        "weights to use instead with --config.init.weights FILE."
-    )

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
+from avit_jax.checkpoints import manifest, set_aside
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import write_text_atomic
@@ -39,6 +41,11 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> bool:
         )
     file = workdir / "config.json"
     if not file.exists():
+        if Checkpoints(workdir / "checkpoints").steps():
+            raise UserError(
+                f"{workdir} holds checkpoints without their {file.name}, so nobody knows how they "
+                "were trained: bring it back, or write another --workdir."
+            )
         return True
     saved = configs.to_json(configs.read(file))
     may_change = configs.changeable_keys(config)
@@ -116,3 +123,19 @@ def write_config(config: ConfigDict, workdir: Path) -> None:
     """
     if jax.process_index() == 0:
         write_text_atomic(workdir / "config.json", configs.to_json(config))
+
+
+def nothing_in(workdir: Path) -> UserError:
+    """What to raise where a run was to have weights and has none."""
+    unlisted = set_aside.without_manifest(epath.Path(workdir) / "checkpoints")
+    if unlisted:
+        names = ", ".join(path.name for path in unlisted)
+        return UserError(
+            f"{workdir / 'checkpoints'} holds {names} without {manifest.NAME}, so nobody knows "
+            "whether they are whole: bring those files back, or another copy of the run."
+        )
+    missing = "checkpoint yet" if (workdir / "config.json").exists() else "config.json of a run"
+    return UserError(
+        f"{workdir} holds no {missing}: write the workdir of a run that has been trained, or "
+        "weights to use instead with --config.init.weights FILE."
+    )

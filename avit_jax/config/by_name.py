@@ -10,6 +10,9 @@ from ml_collections import ConfigDict
 
 from avit_jax.errors import UserError
 
+_SECTIONS = ("model", "method", "train", "data", "seed")  # that every config has
+_LIKE = "let it return avit_jax.config.base(model=...) with changes, as those of configs/ do"
+
 
 def load(name: str | os.PathLike[str]) -> ConfigDict:
     """The config of a file as Python users name it, which the command line loads by its flags.
@@ -26,8 +29,27 @@ def load(name: str | os.PathLike[str]) -> ConfigDict:
             f"there is no config file {file!r}: write 'avit_digits', or another name of "
             f"{folder()}, or the path of a file."
         )
-    get_config = runpy.run_path(file)["get_config"]
-    return get_config(variant) if variant else get_config()
+    get_config = runpy.run_path(file).get("get_config")
+    if get_config is None:
+        raise UserError(without_function(file))
+    config = get_config(variant) if variant else get_config()
+    refuse_no_experiment(config, file)
+    return config
+
+
+def without_function(file: str) -> str:
+    """What to say of a config file that has no `get_config`."""
+    return f"{file} has no function get_config: {_LIKE}."
+
+
+def refuse_no_experiment(config: object, file: str) -> None:
+    """Raises UserError unless what `get_config` of a file has returned is an experiment."""
+    if not isinstance(config, ConfigDict):
+        found = "nothing" if config is None else f"{config!r:.40}"
+        raise UserError(f"get_config of {file} returns {found} instead of a config: {_LIKE}.")
+    missing = [name for name in _SECTIONS if name not in config]
+    if missing:
+        raise UserError(f"the config of {file} has no {', '.join(missing)}: {_LIKE}.")
 
 
 def path_of(config: str) -> str:

@@ -10,6 +10,8 @@ from avit_jax.data.augment import Augment
 from avit_jax.data.erase import Erase
 from avit_jax.data.mix import Mix
 
+MOST_WORKERS = 1024  # more processes than any machine decodes with
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
@@ -50,6 +52,7 @@ class Data:
         validators.at_least(1, self, "repeats", prefix=prefix)
         validators.at_least(1, self, "threads", prefix=prefix, optional=True)
         validators.not_negative(self, "eval_cache", prefix=prefix)
+        validators.between(0, MOST_WORKERS, self, "workers", prefix=prefix)
 
     @property
     def tried_on(self) -> str:

@@ -19,13 +19,15 @@ from ml_collections import ConfigDict
 from avit_jax import validators
 from avit_jax.config.data import Data
 from avit_jax.config.forecast import Forecast
-from avit_jax.config.inference import Benchmark, Eval, Inference
+from avit_jax.config.inference import MOST_IMAGES, Benchmark, Eval, Inference
 from avit_jax.config.optim import Optim
 from avit_jax.config.settings import CHANGEABLE, OF_USE, changeable, expand_home
 from avit_jax.errors import UserError
 from avit_jax.losses.classification import TASK_LOSSES
 from avit_jax.losses.distillation import Distillation
 from avit_jax.pretrained.pixels import PIXELS
+
+MOST_STEPS = 2**31 - 1  # what the step's number on the devices can count
 
 
 def _check_source(source: Init | Teacher, name: str, why: str) -> None:
@@ -120,8 +122,11 @@ class Train:
     def __post_init__(self):
         prefix = "config.train."
         validators.positive(self, "batch_size", "accumulation", "epochs", prefix=prefix)
+        validators.between(1, MOST_IMAGES, self, "batch_size", prefix=prefix)
         validators.share_below_one(self, "ema_decay", "label_smoothing", prefix=prefix)
         validators.at_least(1, self, "steps", prefix=prefix, optional=True)
+        validators.between(1, MOST_STEPS, self, "steps", prefix=prefix, optional=True)
+        validators.between(0, MOST_STEPS, self, "epochs", prefix=prefix)  # of a step at least
         if self.batch_size % self.accumulation:
             raise UserError(
                 f"config.train.batch_size {self.batch_size} is not a multiple of "
@@ -160,6 +165,7 @@ class Log:
 
     def __post_init__(self):
         validators.positive(self, "every", prefix="config.log.")
+        validators.between(1, MOST_STEPS, self, "every", prefix="config.log.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from avit_jax.config.settings import changeable
 from avit_jax.errors import UserError
 from avit_jax.execution.executions import EXECUTIONS, current_name
 
+MOST_IMAGES = 2**17  # of one batch, over all devices: what the largest published trainings need
 # How a peer's network runs, see benchmark/peers.py.
 PEER_MODES = ("eager", "compile", "graphs", "autotune")
 # How a graph of the dense model runs, see benchmark/onnx_peers.py.
@@ -26,6 +27,7 @@ class Eval:
 
     def __post_init__(self):
         validators.positive(self, "batch_size", "every", prefix="config.eval.")
+        validators.between(1, MOST_IMAGES, self, "batch_size", prefix="config.eval.")
         validators.one_of(("auto", "ema", "raw"), self, "weights", prefix="config.eval.")
 
 
@@ -53,7 +55,11 @@ class Inference:
     static_rows: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        validators.positive(self, "batch_size", prefix="config.inference.")
+        prefix = "config.inference."
+        validators.positive(self, "batch_size", prefix=prefix)
+        validators.between(1, MOST_IMAGES, self, "batch_size", prefix=prefix)
+        compiled = ("images", "row_sizes", "attention_images", "lengths", "dense_images")
+        validators.sizes(self, *compiled, "capacities", "static_rows", prefix=prefix)
         if current_name(self.execution) not in ("auto", *EXECUTIONS):
             raise UserError(
                 f"config.inference.execution is {self.execution!r}: write one of auto, "

@@ -46,11 +46,26 @@ def read(file: Path) -> ConfigDict:
         saved = json.loads(text)
         if not all(isinstance(saved[part], dict) for part in SECTIONS):
             raise ValueError("a part is no section")
-    except (KeyError, TypeError, ValueError) as error:
+        config = from_json(text)
+        _refuse_other_kinds(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file} is damaged ({error!r}): put a sound copy in its place, or use another workdir."
         ) from error
-    return from_json(text)
+    return config
+
+
+def _refuse_other_kinds(config: ConfigDict) -> None:
+    """Raises TypeError for a section that is none, and a number, text or list where none can be."""
+    try:
+        default = base(model=config.model.name)
+    except UserError:  # a model of another version: what uses it says so
+        return
+    for name, value in default.items():
+        if isinstance(value, ConfigDict) != isinstance(config.get(name), ConfigDict):
+            raise TypeError(f"{name} is {config.get(name)!r:.40}")
+    with default.unlocked():
+        default.update(config)
 
 
 def kept_at(place: Path) -> ConfigDict | None:

@@ -71,6 +71,8 @@ class Augment:
         validators.share(self, "min_scale", "max_scale", "crop_ratio", prefix=prefix)
         validators.one_of(tuple(INTERPOLATIONS), self, "interpolation", prefix=prefix)
         validators.not_negative(self, "rotation", "shift", "color_jitter", prefix=prefix)
+        validators.between(0, 7, self, "rotation", prefix=prefix)  # a whole turn is less
+        validators.between(0, 65536, self, "shift", prefix=prefix)  # the largest image's width
         validators.share_below_one(self, "zoom", prefix=prefix)
         if self.min_scale > self.max_scale:
             raise UserError(

@@ -10,11 +10,22 @@ from avit_jax.models.attention_kinds import KINDS
 from avit_jax.models.norms import NORMS, is_over_tokens
 from avit_jax.models.positions import ENCODINGS
 
+# Far beyond anything trained: larger ones are slips of the pen that would take all memory.
+MOST = {"depth": 1024, "image_size": 16384, "embed_dim": 65536, "num_classes": 2**24}
+
 
 def check(shape: Any) -> None:
     """Raises UserError unless a `Shape` can be built."""
     counts = ("depth", "num_classes", "image_size", "patch_size", "num_heads", "embed_dim")
     validators.at_least(1, shape, *counts)
+    for name, most in MOST.items():
+        validators.between(1, most, shape, name)
+    validators.between(1e-6, 1024, shape, "mlp_ratio")
+    if shape.embed_dim * shape.mlp_ratio < 1:
+        raise UserError(
+            f"mlp_ratio is {shape.mlp_ratio!r}, which leaves MLPs on embed_dim {shape.embed_dim} "
+            f"no hidden channel: write {1 / shape.embed_dim:.3g} or more."
+        )
     if shape.embed_dim % shape.num_heads:
         raise UserError(
             f"embed_dim {shape.embed_dim} is not a multiple of num_heads {shape.num_heads}: "

@@ -96,6 +96,11 @@ def predict_run(
 
     def check(number: int, line: answer_lines.Line) -> None:
         nonlocal totals
+        if number >= len(part):
+            raise UserError(
+                f"{path} has more lines than the {len(part)} images it is about, so it has been "
+                "changed since: write another --output, or remove it."
+            )
         answer_lines.expect_image(images, part.start + number, line)
         totals = totals.add(line)
 

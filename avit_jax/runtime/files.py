@@ -6,6 +6,8 @@ import contextlib
 import json
 import math
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -46,6 +48,17 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 @contextlib.contextmanager
+def of_path(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Gives errors of the system that do not name a file, as those of writing, the name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextlib.contextmanager
 def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A local file to write into, which takes the name `path` when it is complete.
 
@@ -53,9 +66,10 @@ def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     path = os.path.abspath(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
+    remove_remains(path, "tmp")
     temporary = f"{path}.tmp{os.getpid()}"
     try:
-        with open(temporary, "wb") as file:
+        with of_path(path), open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -64,6 +78,42 @@ def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if os.path.exists(temporary):
             os.remove(temporary)
     sync_directory(os.path.dirname(path))
+
+
+def remains(path: str | os.PathLike[str], kind: str) -> list[str]:
+    """What dead processes of this machine have left beside `path`, as `path.<kind><pid>`.
+
+    A file or folder is written in full under such a name before it takes its own, and stays there
+    where its process was killed.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    ending = re.compile(re.escape(f"{name}.{kind}") + r"(\d+)")
+    try:
+        found = {other: ending.fullmatch(other) for other in os.listdir(folder)}
+    except OSError:
+        return []
+    return [
+        os.path.join(folder, other)
+        for other, process in found.items()
+        if process is not None and not _is_alive(int(process[1]))
+    ]
+
+
+def remove_remains(path: str | os.PathLike[str], kind: str) -> None:
+    """Take `remains` away; what cannot be removed stays."""
+    for left in remains(path, kind):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(left) if os.path.isdir(left) else os.remove(left)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # of another user, or no number of a process
+        return True
+    return True
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:

@@ -9,6 +9,7 @@ add, has none.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from typing import Any, Self
 
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import plain, write_json_atomic
+from avit_jax.runtime.growing_file import refuse_changed
 from avit_jax.runtime.locks import is_taken
 
 logger = logging.getLogger(__name__)
@@ -66,7 +68,9 @@ class JsonLines:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: what is written is at once beyond the reach of a killed process.
-            self._file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            # At the end, wherever that is: a file that somebody empties gets no hole of NUL bytes.
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            self._file = open(os.open(path, flags, 0o666), "r+b", buffering=0)
         except OSError as error:
             raise self._unwritable(error) from error
         try:
@@ -93,11 +97,17 @@ class JsonLines:
         except OSError as error:
             raise self._unwritable(error) from error
         self.count += len(text)
+        self._end += sum(map(len, text))  # of ASCII alone
         if self._clock() - self._synced > SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
-        """Makes all lines survive a power cut; `append` does so from time to time."""
+        """Makes all lines survive a power cut; `append` does so from time to time.
+
+        Raises:
+            UserError: that is not possible, or somebody has removed or changed the file meanwhile.
+        """
+        refuse_changed(self._path, self._file.fileno(), self._end)
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -114,8 +124,10 @@ class JsonLines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        # What is wrong with the file is often why something was raised.
+        with contextlib.suppress(UserError) if kind else contextlib.nullcontext():
+            self.close()
 
     def _check_identity(self, identity: Line) -> None:
         """Saves what the lines will be about; refuses a file that is about something else."""
@@ -157,6 +169,7 @@ class JsonLines:
             self._file.truncate(end)
             os.fsync(self._file.fileno())
         self._file.seek(end)
+        self._end = end
         return count
 
     def _unwritable(self, error: OSError) -> UserError:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from avit_jax.errors import UserError
-from avit_jax.runtime.files import is_local, sync_directory
+from avit_jax.runtime.files import is_local, of_path, remains, remove_remains, sync_directory
 
 
 @contextlib.contextmanager
@@ -30,16 +30,20 @@ def replaced_folder(
     """
     if not is_local(target):
         raise UserError(f"--output {os.fspath(target)!r} is no local folder: write a local path.")
+    hidden = target.with_name(f".{target.name}")
+    _bring_back(target, hidden)
     if target.exists() and not (_is_empty(target) or (target.is_dir() and may_replace(target))):
         raise UserError(
             f"--output {os.fspath(target)!r} exists and is no earlier report: write the path of a "
             "new folder."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (target.with_name(f".{target.name}.{kind}{os.getpid()}") for kind in ("new", "old"))
+    remove_remains(hidden, "new")
+    new, old = (hidden.with_name(f"{hidden.name}.{kind}{os.getpid()}") for kind in ("new", "old"))
     new.mkdir()
     try:
-        yield new
+        with of_path(target):
+            yield new
         if target.exists():
             target.rename(old)
         new.rename(target)
@@ -51,6 +55,14 @@ def replaced_folder(
     finally:
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bring_back(target: Path, hidden: Path) -> None:
+    """Give a folder its name again whose process was killed between the two renames."""
+    left = remains(hidden, "old")
+    if left and not target.exists():
+        os.rename(left[0], target)
+    remove_remains(hidden, "old")
 
 
 def _is_empty(target: Path) -> bool:

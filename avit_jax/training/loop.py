@@ -19,7 +19,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avit_jax.checkpoints import description
+from avit_jax.checkpoints import description, run_identity
+from avit_jax.checkpoints.run_identity import RunIdentity
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.checkpoints.workdir import refuse_other_run, write_config
 from avit_jax.errors import Preempted, UserError
@@ -30,7 +31,7 @@ from avit_jax.models.functional import Params
 from avit_jax.runtime.device_mesh import shard_batch
 from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.training_clock import Effort, TrainingClock
-from avit_jax.training import step
+from avit_jax.training import data_identity, step
 from avit_jax.training.device_prefetch import DevicePrefetch
 from avit_jax.training.optimization import Optimization
 from avit_jax.training.run_log import RunLog
@@ -60,13 +61,16 @@ def train(
     clock, experiment = TrainingClock(), Experiment(config, workdir)
     with only_writer(workdir, "train"):
         anew = refuse_other_run(config, workdir)
-        if not Checkpoints(workdir / "checkpoints").steps():  # whose data may have been others
+        saved = Checkpoints(workdir / "checkpoints").steps()
+        if not saved:  # whose data may have been others
             description.forget(workdir)
+        identity = run_identity.begin(workdir, saved)
         timetable = Timetable.of(experiment)
         skipped = SkippedSteps(workdir, anew=anew)
         report.print_model(experiment)
-        with contextlib.closing(Run(experiment, timetable, skipped, clock)) as run:
+        with contextlib.closing(Run(experiment, timetable, skipped, clock, identity)) as run:
             write_config(config, workdir)
+            identity.write()
             experiment.describe(workdir)
             skipped.write()
             while not run.is_done():
@@ -91,13 +95,15 @@ class Run:
         timetable: Timetable,
         skipped: SkippedSteps,
         clock: TrainingClock,
+        identity: RunIdentity,
     ):
         self.experiment, self.settings = experiment, experiment.settings
         self.timetable = timetable
         self.skipped, self.clock = skipped, clock
         self.checkpoints = Checkpoints(
-            experiment.workdir / "checkpoints", keep=self.settings.checkpoint.keep
+            experiment.workdir / "checkpoints", keep=self.settings.checkpoint.keep, run=identity
         )
+        self.data = data_identity.identity(experiment)
         self.optimization = Optimization(self.settings, experiment.model, timetable.total_steps)
         self.skip_step = self.optimization.compiled_skip(experiment.mesh)
         self.teacher_params, self.teacher_origin = teacher_weights(
@@ -114,6 +120,8 @@ class Run:
         stored = self.checkpoints.extra(self.step) if self.step else {}
         if self.step:
             refuse_other_teacher(stored.get("teacher"), self.teacher_origin)
+            data_identity.refuse_other_classes(stored.get("data"), self.data)
+            self.skipped.include(stored.get("skipped", ()))
         if self.before is None:
             self.before = self.effort = Effort(**stored.get("effort", {}))  # or up to the last save
         mesh, teacher, sizes = self.experiment.mesh, self.teacher_params, stored.get("rows")
@@ -128,6 +136,7 @@ class Run:
             self.step,
             effort=lambda: self.clock.effort(self.before),
             images_per_second=self.clock.images_per_second,
+            mark=stored.get("log"),
         )
         self.evaluated = last_logged(self.experiment.workdir / "metrics.jsonl")
 
@@ -229,7 +238,8 @@ class Run:
             self.log.flush()
             self.effort = self.clock.effort(self.before)
             extra = {"effort": dataclasses.asdict(self.effort), "rows": self.stepping.stored()}
-            extra["teacher"] = self.teacher_origin
+            extra |= {"teacher": self.teacher_origin, "data": self.data}
+            extra |= {"log": self.log.mark(), "skipped": self.skipped.steps()}
             self.checkpoints.save(self.step, self.state, extra=extra)
 
     def roll_back(self, problem: step.NonFinite) -> None:

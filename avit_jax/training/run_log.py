@@ -8,14 +8,16 @@ again after a kill are there twice, and `seconds` goes back with them, for it is
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from avit_jax.evaluation import report
 from avit_jax.experiment import Experiment
+from avit_jax.runtime.growing_file import LogMark
 from avit_jax.runtime.json_lines import JsonLines
 from avit_jax.runtime.metrics_log import MetricsWriter
 from avit_jax.runtime.progress import Progress
@@ -34,6 +36,7 @@ class RunLog:
         step: that this part starts from, 0 or that of a checkpoint.
         effort: says what the run has taken so far.
         images_per_second: the speed of this process, for the terminal.
+        mark: what the checkpoint says of the log of metrics, see `mark`.
     """
 
     def __init__(
@@ -43,13 +46,17 @@ class RunLog:
         *,
         effort: Callable[[], Effort],
         images_per_second: Callable[[], float | None],
+        mark: Mapping[str, Any] | None = None,
     ) -> None:
         settings, batch_size = experiment.settings, experiment.settings.train.batch_size
         self._steps_per_epoch = len(experiment.train_source) / batch_size
         self._effort, self._last = effort, effort()
         self._starvation = Starvation(settings.data)
         self._metrics = MetricsWriter(
-            experiment.workdir, restored_step=step, tensorboard=settings.log.tensorboard
+            experiment.workdir,
+            restored_step=step,
+            tensorboard=settings.log.tensorboard,
+            mark=LogMark.stored(mark),
         )
         self._timings = None
         if jax.process_index() == 0:
@@ -75,6 +82,11 @@ class RunLog:
         self._metrics.write(step, "eval", logged)
         self._time(step, "eval")
         self._progress.write(report.eval_line(step, results, speed))
+
+    def mark(self) -> dict[str, Any] | None:
+        """How much of the log of metrics there is, for a checkpoint; `None` where none is kept."""
+        mark = self._metrics.mark()
+        return None if mark is None else dataclasses.asdict(mark)
 
     def flush(self) -> None:
         """Makes all lines survive a power cut; call it before a checkpoint is saved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -23,19 +24,26 @@ class SkippedSteps:
 
     def __init__(self, workdir: Path, *, anew: bool) -> None:
         self._file = workdir / "skipped_steps.json"
-        known = not anew and self._file.exists()
-        self._steps = frozenset(json.loads(self._file.read_text()) if known else ())
+        self._steps = frozenset() if anew else _read(self._file)
 
     def __contains__(self, step: int) -> bool:
         """Whether `step` is left out."""
         return step in self._steps
+
+    def steps(self) -> list[int]:
+        """All of them, in order."""
+        return sorted(self._steps)
+
+    def include(self, known: Iterable[int]) -> None:
+        """Leave out these as well, which a checkpoint knows of."""
+        self._steps |= frozenset(known)
 
     def write(self) -> None:
         """Make the file hold these steps; without any there is no file."""
         if jax.process_index() != 0:
             return
         if self._steps:
-            write_json_atomic(self._file, sorted(self._steps))
+            write_json_atomic(self._file, self.steps())
         else:
             self._file.unlink(missing_ok=True)
 
@@ -69,3 +77,22 @@ class SkippedSteps:
             f"{problem}{done}; the run stopped and {kept}: {remedy}, or lower "
             f"--config.optim.learning_rate or set --config.optim.clip_norm{elsewhere}."
         )
+
+
+def _read(file: Path) -> frozenset[int]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return frozenset()
+    except ValueError as error:
+        raise _damaged(file, str(error)) from error
+    if not isinstance(found, list) or not all(type(step) is int and step >= 0 for step in found):
+        raise _damaged(file, f"{found!r:.40} is no list of steps")
+    return frozenset(found)
+
+
+def _damaged(file: Path, reason: str) -> UserError:
+    return UserError(
+        f"{file} is damaged ({reason}): put a sound copy in its place, or remove it, and steps "
+        "that are not finite are left out again when they come."
+    )

@@ -1,5 +1,6 @@
 """Checkpoints that are damaged or incomplete are noticed, named and never used silently."""
 
+import errno
 import logging
 import os
 import shutil
@@ -69,7 +70,7 @@ def test_a_damaged_step_can_be_saved_again(copy_of_two):
     assert (directory / "2.corrupt").exists()
 
 
-def test_without_a_manifest_a_checkpoint_is_ignored_and_cleared_at_the_next_save(copy_of_two):
+def test_without_a_manifest_a_checkpoint_is_ignored_and_moved_aside_at_the_next_save(copy_of_two):
     checkpoints, directory = copy_of_two
     (directory / "2" / "manifest.json").unlink()
     (directory / "3.orbax-checkpoint-tmp").mkdir()
@@ -77,7 +78,15 @@ def test_without_a_manifest_a_checkpoint_is_ignored_and_cleared_at_the_next_save
     assert checkpoints.restore(make_state())[0] == 1
     checkpoints.save(4, make_state(4))
     checkpoints.wait()
-    assert sorted(os.listdir(directory)) == ["1", "4"]
+    assert sorted(os.listdir(directory)) == ["1", "2.unlisted", "4"]
+
+
+def test_what_a_killed_removal_of_the_oldest_left_is_taken_away(copy_of_two):
+    checkpoints, directory = copy_of_two
+    (directory / "1" / "manifest.json").unlink()
+    checkpoints.save(4, make_state(4))
+    checkpoints.wait()
+    assert sorted(os.listdir(directory)) == ["2", "4"]
 
 
 def test_only_an_unfinished_checkpoint_counts_as_none(copy_of_two):
@@ -101,12 +110,12 @@ def test_a_failed_write_is_raised_by_wait_and_leaves_the_others(copy_of_two, mon
     checkpoints, _ = copy_of_two
 
     def full(*_):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
         patch.setattr("avit_jax.checkpoints.manifest.write_json_atomic", full)
         checkpoints.save(3, make_state(3))
-        with pytest.raises(RuntimeError, match=r"step 3 could not be written .*No space left"):
+        with pytest.raises(UserError, match=r"step 3 could not be written.*no room .*No space"):
             checkpoints.wait()
     assert checkpoints.steps() == [1, 2]
     checkpoints.save(3, make_state(3))

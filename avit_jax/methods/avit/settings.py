@@ -25,6 +25,9 @@ def _of_use(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"use": True})
 
 
+FARTHEST = 10  # target depths in units of all layers; a prior beyond has no weight on any
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """Options of A-ViT.
@@ -137,6 +140,14 @@ class Settings:
                     f"{name} is {value!r}, but {most} layers of this model run: write a whole "
                     f"number from 1 to {most}."
                 )
+        # Gaussians between or a little beyond the layers have their use; the published code counts
+        # otherwise, and a mixture has depths of its own.
+        far = isinstance(self.prior, str) and not self.prior_compat
+        if far and not 0 < self.target_depth <= FARTHEST * depth:
+            raise UserError(
+                f"target_depth is {self.target_depth!r}: write a number above 0 and at most "
+                f"{FARTHEST * depth}, for the {depth} layers of this model."
+            )
         centers = self.layer_centers
         if centers is not None and len(centers) != depth:
             raise UserError(
