@@ -13,18 +13,18 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from avit_jax import command_line
 from avit_jax.config import flag_values, shared_batch
-from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE, Preempted, UserError
+from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 from avit_jax.pretrained import hub, spelling
-from avit_jax.runtime import cpu_devices, environment
+from avit_jax.runtime import cpu_devices, environment, interrupts, joining
 from avit_jax.runtime.compilation_cache import use_compilation_cache
-from avit_jax.runtime.processes import initialise_processes, preemption_notice
+from avit_jax.runtime.joining import initialise_processes
+from avit_jax.runtime.processes import preemption_notice
 
 for kind, parser in flag_values.PARSERS.items():
     config_flags.register_flag_parser_for_type(kind, parser)
@@ -141,6 +141,7 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 
 def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
+    interrupts.raise_from_now_on()
     environment.print_anything(sys.stdout, sys.stderr)
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
     logging.get_absl_handler().setFormatter(command_line.PlainLines())
@@ -154,19 +155,23 @@ def main(argv: list[str]) -> None:
         if MODE.value in ("benchmark", "calibrate"):
             environment.start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
         environment.use_own_dtypes()
-        initialise_processes(os.environ)
+        said = command_line.said(MODE.value, CONFIG.value)
+        initialise_processes(os.environ, said)
         cpu_devices.share(*shared_batch.batch_of(MODE.value, CONFIG.value))
         environment.require_device()
+        joining.watch_over_others(said)
         use_compilation_cache()
-        MODES[MODE.value](chosen_config(workdir), workdir)
+        with joining.all_end_together():
+            MODES[MODE.value](chosen_config(workdir), workdir)
+        joining.leave()
     except Preempted as notice:
         logging.warning("%s; start the same command again to go on.", notice)
+        joining.leave()
         sys.exit(EXIT_PREEMPTED)
     except UserError as error:
-        refuse(str(error))
+        joining.refuse(str(error))
     except KeyboardInterrupt:
-        print("avit_jax: interrupted; what was saved is safe.", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        joining.end(joining.INTERRUPTED, EXIT_INTERRUPTED)
 
 
 def chosen_config(workdir: Path) -> ConfigDict:
@@ -230,13 +235,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             command_line.refuse_other_model(flags.FLAGS)
         return remaining
     except command_line.PROBLEMS as error:
-        refuse(command_line.one_sentence(error, argv))
-
-
-def refuse(sentence: str) -> NoReturn:
-    """End with what the user has to put right."""
-    print(f"avit_jax: {sentence}", file=sys.stderr)
-    sys.exit(EXIT_USAGE)
+        joining.refuse(command_line.one_sentence(error, argv))
 
 
 def run() -> None:

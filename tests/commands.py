@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tests import compiling
@@ -65,23 +66,52 @@ def run_script(script: Path, *arguments: str) -> tuple[int, str, str]:
     return _forked(script, list(arguments), devices=1)
 
 
-def _forked(script: Path | None, arguments: list[str], devices: int) -> tuple[int, str, str]:
+def begin(
+    arguments: list[str],
+    folder: Path,
+    *,
+    devices: int = 1,
+    script: Path | None = None,
+    prepare: Callable[[], object] | None = None,
+) -> multiprocessing.Process:
+    """A process as that of `run`, which has just been started.
+
+    Args:
+        arguments: of the command line, behind the program.
+        folder: for what it prints, `out` and `err`.
+        devices: that it has.
+        script: instead of the program.
+        prepare: called there before anything else; a function of a module, perhaps with arguments.
+    """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["avit_jax.main", "avit_jax.training.loop"])
     environment = os.environ | {"XLA_FLAGS": compiling.flags_for(devices)}
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder, "out"), Path(folder, "err")
-        process = processes.Process(target=_main, args=(script, arguments, environment, *written))
-        process.start()
+    written = folder / "out", folder / "err"
+    process = processes.Process(
+        target=_main, args=(script, arguments, environment, *written, prepare)
+    )
+    process.start()
+    return process
+
+
+def _forked(script: Path | None, arguments: list[str], devices: int) -> tuple[int, str, str]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        process = begin(arguments, folder, devices=devices, script=script)
         process.join(timeout=300)
         if process.exitcode is None:
             process.kill()
             process.join()
-        return process.exitcode, *(file.read_text() for file in written)
+        return process.exitcode, *((folder / file).read_text() for file in ("out", "err"))
 
 
 def _main(
-    script: Path | None, arguments: list[str], environment: dict[str, str], out: Path, err: Path
+    script: Path | None,
+    arguments: list[str],
+    environment: dict[str, str],
+    out: Path,
+    err: Path,
+    prepare: Callable[[], object] | None,
 ) -> None:
     """What `python -m avit_jax.main` or a script does, in a process that has just been forked."""
     for file, descriptor in ((out, 1), (err, 2)):
@@ -94,6 +124,8 @@ def _main(
     os.environ.update(environment)
     jax.config.update("jax_platforms", "cpu")  # was read when JAX was imported
     os.chdir(ROOT)
+    if prepare is not None:
+        prepare()
     sys.argv[:] = [str(script or main.__file__), *arguments]
     if script is None:
         main.run()

@@ -27,6 +27,7 @@ from avit_jax.evaluation import report
 from avit_jax.evaluation.evaluate import evaluate, last_logged, make_eval_step
 from avit_jax.experiment import Experiment
 from avit_jax.models.functional import Params
+from avit_jax.runtime import joining
 from avit_jax.runtime.device_mesh import shard_batch
 from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.training_clock import Effort, TrainingClock
@@ -64,7 +65,10 @@ def train(
         timetable = Timetable.of(experiment)
         skipped = SkippedSteps(workdir, anew=anew)
         report.print_model(experiment)
-        with contextlib.closing(Run(experiment, timetable, skipped, clock)) as run:
+        with (
+            contextlib.closing(Run(experiment, timetable, skipped, clock)) as run,
+            joining.all_end_together(),
+        ):
             write_config(config, workdir)
             experiment.describe(workdir)
             skipped.write()

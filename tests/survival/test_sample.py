@@ -1,0 +1,34 @@
+"""A few faults of each kind in every run of the tests; all of them in the slow ones."""
+
+import pytest
+
+from tests.survival import suite
+from tests.survival.scene import Scenery
+
+SAMPLE = {
+    "second run: late, another seed",
+}
+
+
+@pytest.fixture(scope="module")
+def scenery(tmp_path_factory):
+    return Scenery(tmp_path_factory.mktemp("survival"))
+
+
+def _cases():
+    for fault in suite.all_faults():
+        name = f"{fault.kind}: {fault.name}"
+        marks = () if name in SAMPLE else pytest.mark.slow
+        yield pytest.param(fault, id=name, marks=marks)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("fault", _cases())
+def test_nothing_is_lost_without_a_word(fault, scenery):
+    outcome = suite.inject(fault, scenery)
+    assert outcome.holds, outcome.seen
+
+
+def test_the_sample_names_faults_that_there_are():
+    names = {f"{fault.kind}: {fault.name}" for fault in suite.all_faults()}
+    assert names >= SAMPLE
