@@ -14,11 +14,13 @@ from avit_jax.experiment import Experiment
 from avit_jax.models.functional import Params
 from avit_jax.models.shape import Shape
 from avit_jax.models.skippable_parts import PARTS
+from avit_jax.runtime import goodput
 from avit_jax.runtime.device_mesh import platform_of
 from avit_jax.runtime.files import write_json_atomic
 from avit_jax.runtime.tables import table
 from avit_jax.runtime.training_clock import Effort
 from avit_jax.viz import depth_maps
+from avit_jax.viz import goodput as goodput_picture
 
 
 def print_model(experiment: Experiment) -> None:
@@ -91,9 +93,13 @@ def finish(
         "steps": step,
         "seconds": effort.seconds,
         "train_images_per_second": effort.images_per_second,
+        "wall_time": goodput.parts(effort),
         "checkpoint": str(workdir / "checkpoints" / str(step)),
         "metrics": str(workdir / "metrics.jsonl"),
     }
+    if jax.process_index() == 0:
+        summary["goodput"] = str(workdir / "goodput.png")
+        goodput_picture.write(summary["wall_time"], workdir / "goodput.png")
     if jax.process_count() == 1:  # pictures need whole arrays in one process
         picture = workdir / "depth_maps.png"
         summary["depth_maps"] = str(picture)
@@ -182,9 +188,10 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if "train_images_per_second" in summary:
         rows.append(("training speed", _rate(summary["train_images_per_second"])))
         rows.append(("training time", f"{summary['seconds']:.0f} s"))
+        rows.append(("it went into", goodput.said(summary["wall_time"])))
     for name, value in summary.get("map_statistics", {}).items():
         rows.append((f"depth and {name}", value["text"]))
-    for name in ("checkpoint", "metrics", "depth_maps", "summary"):
+    for name in ("checkpoint", "metrics", "depth_maps", "goodput", "summary"):
         if name in summary:
             rows.append((name.replace("_", " "), summary[name]))
     return rows

@@ -100,7 +100,9 @@ class Companions:
                 missed += 1
                 if missed > self._most_missed and not is_done:
                     seconds = self._most_missed * self._beat_seconds
-                    self._fall(f"process {number} has not been heard of for {seconds:g} s; {GO_ON}.")
+                    self._fall(
+                        f"process {number} has not been heard of for {seconds:g} s; {GO_ON}."
+                    )
                 continue
             if messages is None:
                 if not is_done:

@@ -236,7 +236,9 @@ def _misfit(
             "write one JAX_NUM_PROCESSES."
         )
     theirs, ours = hello["said"], json.loads(json.dumps(said))
-    differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    differing = sorted(
+        key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key)
+    )
     if differing:
         shown = "; ".join(
             f"{key} is {theirs.get(key)!r} in process {number} and {ours.get(key)!r} in process 0"

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,14 @@ from avit_jax.runtime import joining
 from avit_jax.runtime.device_mesh import shard_batch
 from avit_jax.runtime.locks import only_writer
 from avit_jax.runtime.training_clock import Effort, TrainingClock
-from avit_jax.training import step
+from avit_jax.training import restarts, step
 from avit_jax.training.optimization import Optimization
-from avit_jax.training.run_log import RunLog
+from avit_jax.training.run_log import TIMINGS, RunLog
 from avit_jax.training.skipped_steps import SkippedSteps
 from avit_jax.training.start import evaluated_weights, restore_or_init
 from avit_jax.training.teacher import refuse_other_teacher, teacher_weights
 from avit_jax.training.timetable import Timetable
+from avit_jax.training.trace import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +65,11 @@ def train(
         if not Checkpoints(workdir / "checkpoints").steps():  # whose data may have been others
             description.forget(workdir)
         timetable = Timetable.of(experiment)
+        diary = [] if anew else restarts.read(workdir / TIMINGS)
         skipped = SkippedSteps(workdir, anew=anew)
         report.print_model(experiment)
         with (
-            contextlib.closing(Run(experiment, timetable, skipped, clock)) as run,
+            contextlib.closing(Run(experiment, timetable, skipped, clock, diary=diary)) as run,
             joining.all_end_together(),
         ):
             write_config(config, workdir)
@@ -91,10 +94,14 @@ class Run:
         timetable: Timetable,
         skipped: SkippedSteps,
         clock: TrainingClock,
+        *,
+        diary: Sequence[Mapping[str, Any]],
     ):
         self.experiment, self.settings = experiment, experiment.settings
         self.timetable = timetable
-        self.skipped, self.clock = skipped, clock
+        self.skipped, self.clock, self.diary = skipped, clock, diary
+        self.compiling = functools.partial(clock.paused, "compiling")
+        self.trace = Trace(self.settings.profile, experiment.workdir, timetable.total_steps)
         self.checkpoints = Checkpoints(
             experiment.workdir / "checkpoints", keep=self.settings.checkpoint.keep
         )
@@ -115,10 +122,11 @@ class Run:
         if self.step:
             refuse_other_teacher(stored.get("teacher"), self.teacher_origin)
         if self.before is None:
-            self.before = self.effort = Effort(**stored.get("effort", {}))  # or up to the last save
+            kept = Effort(**stored.get("effort", {}))
+            self.before = self.effort = restarts.resumed(kept, self.diary, step=self.step)
         mesh, teacher, sizes = self.experiment.mesh, self.teacher_params, stored.get("rows")
         self.stepping = self.optimization.stepping(
-            mesh, teacher=teacher, stored=sizes, compiling=self.clock.paused
+            mesh, teacher=teacher, stored=sizes, compiling=self.compiling
         )
         self.averages: dict[str, jax.Array] | None = None
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -179,7 +187,9 @@ class Run:
         rows = {name: batch[name] for name in ("image", "label")}
         rows["substituted"] = batch["index"] != batch["requested"]
         rows = shard_batch(rows, self.experiment.mesh)
-        self.state, self.averages = self.stepping.advance(self.state, number, rows)
+        self.trace.reach(number, self.clock)
+        with contextlib.nullcontext() if self.clock.has_timed else self.compiling():
+            self.state, self.averages = self.stepping.advance(self.state, number, rows)
         self.clock.follow(self.averages["loss"], images=self.settings.train.batch_size)
 
     def settle(self) -> None:
@@ -208,7 +218,7 @@ class Run:
                 model=self.experiment.model,
             )
         self.results, self.evaluated = results, self.step
-        self.log.evaluated(self.step, results)
+        self.effort = restarts.evaluated(self.effort, self.log.evaluated(self.step, results))
 
     def weights(self) -> Params:
         """Those of the state in hand that are evaluated."""
@@ -233,6 +243,9 @@ class Run:
         self.checkpoints.wait()
         saved = max(self.checkpoints.steps(), default=None)
         self.skipped.add(problem, self.settings.train, saved=saved)
+        reached = self.clock.effort(self.before).seconds
+        self.before = self.effort = restarts.gone_on(self.effort, reached)
+        self.clock.restart()
         with self.clock.paused():
             self.close()
             self._start()
@@ -240,5 +253,6 @@ class Run:
 
     def close(self) -> None:
         """Finish what runs in the background."""
+        self.trace.close()
         self.checkpoints.wait()
         self.log.close()

@@ -1,14 +1,10 @@
 """A process finds the others of its run, or says why not; an error in one ends all."""
 
-import socket
-import threading
-import time
-
 import jax
 import pytest
 
 from avit_jax.errors import UserError
-from avit_jax.runtime import joining, rendezvous
+from avit_jax.runtime import joining
 
 JAX = {"JAX_COORDINATOR_ADDRESS": "host:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
@@ -52,5 +48,3 @@ def test_half_an_address_of_the_others_is_refused(changes, sentence):
     environment = {key: value for key, value in (JAX | changes).items() if value is not None}
     with pytest.raises(UserError, match=sentence):
         joining.initialise_processes(environment)
-
-

@@ -7,13 +7,22 @@ from avit_jax.training.run_log import timing
 def test_a_line_has_the_seconds_of_the_run_and_the_speed_since_the_line_before():
     before = Effort(seconds=100.0, timed_images=1000, timed_seconds=50.0)
     now = Effort(
-        seconds=131.234567, timed_images=1600, timed_seconds=70.0, evaluating=8.0, saving=2.5
+        seconds=131.234567,
+        timed_images=1600,
+        timed_seconds=70.0,
+        evaluating=8.0,
+        saving=2.5,
+        compiling=12.0,
+        lost=3.0,
     )
     assert timing(before, now) == {
         "seconds": 131.23,
         "images_per_second": 30.0,
         "evaluating_seconds": 8.0,
         "saving_seconds": 2.5,
+        "waiting_seconds": 0.0,
+        "compiling_seconds": 12.0,
+        "lost_seconds": 3.0,
     }
 
 
