@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from avit_jax.errors import UserError
+from avit_jax.errors import Preempted, UserError
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 _NOTHING, _FAILED = -1, -2  # what process 0 tells the others, beside numbers from 0
 
@@ -47,6 +49,21 @@ def preemption_notice() -> Callable[[int], bool]:
         return multihost_utils.reached_preemption_sync_point
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     return lambda step: bool(asked)
+
+
+def interruptible(items: Iterator[Item], stop: Callable[[], bool], *, said: str) -> Iterator[Item]:
+    """Items one by one, until the run is asked to stop; they are closed at the end.
+
+    Several processes would have to stop behind the same item, and go on.
+
+    Raises:
+        Preempted: `stop` said so; the argument is what is `said`.
+    """
+    with contextlib.closing(items):
+        for item in items:
+            yield item
+            if jax.process_count() == 1 and stop():
+                raise Preempted(said)
 
 
 def share(total: int) -> range:

@@ -31,6 +31,7 @@ from avit_jax.models.functional import Params
 from avit_jax.runtime import joining
 from avit_jax.runtime.device_mesh import shard_batch
 from avit_jax.runtime.locks import only_writer
+from avit_jax.runtime.processes import interruptible
 from avit_jax.runtime.training_clock import Effort, TrainingClock
 from avit_jax.training import restarts, step
 from avit_jax.training.optimization import Optimization
@@ -81,7 +82,7 @@ def train(
                         run.through(batches, stop)
                 except step.NonFinite as problem:
                     run.roll_back(problem)
-        weights, done = run.weights(), {"step": run.step, "effort": run.effort}
+        weights, done = run.weights(), {"step": run.step, "effort": run.effort, "stop": stop}
         return report.finish(experiment, weights, run.results, **done)
 
 
@@ -153,7 +154,7 @@ class Run:
         """Run steps until the training is done; raises `NonFinite`, `Preempted` or `UserError`."""
         total = self.timetable.total_steps
         if self.evaluation_is_due():  # an earlier process was interrupted in it
-            self.evaluate()
+            self.evaluate(stop)
         while self.step < total:
             try:
                 batch = next(batches)
@@ -174,7 +175,7 @@ class Run:
             if preempted and self.step < total:
                 raise Preempted(f"stopped after step {self.step}, which is saved")
             if self.evaluation_is_due():
-                self.evaluate()
+                self.evaluate(stop)
 
     def advance(self, batch: dict[str, np.ndarray]) -> None:
         """One step; leaves the averages since the last log line on the device."""
@@ -207,13 +208,15 @@ class Run:
         values = {name: float(averages[name]) for name in averages if name not in step.COUNTS}
         self.log.trained(at, values)
 
-    def evaluate(self) -> None:
-        """Evaluate and log."""
+    def evaluate(self, stop: Callable[[int], bool]) -> None:
+        """Evaluate and log; raises `Preempted` where `stop` said so."""
+        said = f"stopped while step {self.step}, which is saved, was evaluated"
+        batches = interruptible(self.experiment.eval_batches(), lambda: stop(self.step), said=said)
         with self.clock.paused("evaluating"):
             results = evaluate(
                 self.eval_step,
                 self.weights(),
-                self.experiment.eval_batches(),
+                batches,
                 self.experiment.mesh,
                 model=self.experiment.model,
             )
