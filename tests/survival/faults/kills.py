@@ -221,7 +221,9 @@ def _faults() -> list[Fault]:
         for target, call, behind in [*START, *STEPPING, *SAVES, *LAST]:
             if number != KILL and target.startswith(STORE) and behind:
                 continue  # the same moment for a signal that waits for the step
-            where = f"{'behind' if behind else 'at'} call {call} of {target.removeprefix('avit_jax.')}"
+            where = (
+                f"{'behind' if behind else 'at'} call {call} of {target.removeprefix('avit_jax.')}"
+            )
             prepare = functools.partial(signal_at, target, number, call, behind)
             add(f"{NAMES[number]} {where}", stopped, prepare=prepare, number=number)
     for call in (2, 8):
