@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from avit_jax.errors import EXIT_PREEMPTED
-from avit_jax.runtime.rendezvous import Line
+from avit_jax.runtime.message_line import Line
 
 BEAT_SECONDS = 2.0
 SILENCE_SECONDS = 20.0

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from avit_jax.errors import EXIT_INTERRUPTED, EXIT_USAGE, Preempted, UserError
 from avit_jax.runtime import relay, rendezvous
 from avit_jax.runtime.companions import Companions
+from avit_jax.runtime.message_line import Line
 from avit_jax.runtime.processes import gather
 
 logger = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ def all_end_together() -> Iterator[None]:
         raise
 
 
-def _watch(lines: Mapping[int, rendezvous.Line], number: int) -> None:
+def _watch(lines: Mapping[int, Line], number: int) -> None:
     companions = Companions(lines, number=number)
     _joined.append(companions)
     companions.watch()
@@ -191,7 +192,7 @@ def _meet(
     count: int,
     said: Mapping[str, Any],
     refused: str | None = None,
-) -> dict[int, rendezvous.Line]:
+) -> dict[int, Line]:
     seconds = rendezvous.ANSWER_SECONDS if refused else rendezvous.START_SECONDS
     asked = {"count": count, "said": said, "refused": refused, "seconds": seconds}
     if number != 0:

@@ -15,12 +15,12 @@ import contextlib
 import errno
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from avit_jax.errors import UserError
+from avit_jax.runtime.message_line import Line
 
 START_SECONDS = 300.0  # for all processes to begin, as JAX allows
 ANSWER_SECONDS = 10.0  # for one that is there to answer
@@ -30,45 +30,6 @@ SHOWN = 3  # differing settings that a message names
 
 class Misfit(UserError):
     """Processes that cannot make up one run."""
-
-
-class Line:
-    """A connection that carries lines of JSON.
-
-    Args:
-        connection: a TCP socket, which is closed by `close`.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self._rest = b""
-        self._sending = threading.Lock()
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Sends a message; where the other end has gone, nothing happens: reading finds that."""
-        with contextlib.suppress(OSError), self._sending:
-            self.connection.sendall(json.dumps(message).encode() + b"\n")
-
-    def read(self) -> list[dict[str, Any]] | None:
-        """Waits for what comes, which may be no whole message yet; `None` at the end.
-
-        Raises:
-            TimeoutError: nothing has come in the connection's time.
-        """
-        try:
-            received = self.connection.recv(1 << 16)
-        except TimeoutError:
-            raise
-        except OSError:
-            return None
-        if not received:
-            return None
-        *whole, self._rest = (self._rest + received).split(b"\n")
-        return [json.loads(line) for line in whole]
-
-    def close(self) -> None:
-        """Ends the connection."""
-        self.connection.close()
 
 
 def listen(port: int) -> socket.socket:

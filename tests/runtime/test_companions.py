@@ -10,7 +10,7 @@ import pytest
 
 from avit_jax.errors import EXIT_PREEMPTED
 from avit_jax.runtime import companions, relay
-from avit_jax.runtime.rendezvous import Line
+from avit_jax.runtime.message_line import Line
 
 SECONDS = 60  # until a process counts as hanging
 

@@ -5,93 +5,26 @@ The other one ends with a sentence within `SECONDS`; the same commands then end 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import os
 import signal
 import socket
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
-from tests import commands, compiling
+from tests import commands
 from tests.survival.fault import FAILED, IDENTICAL, ONE_SENTENCE, Fault, Outcome
 from tests.survival.outcome import LEAKS
-from tests.survival.scene import Scene, final_state
+from tests.survival.pair import START, Pair, alike, wait_for
+from tests.survival.scene import Scene
 
 SECONDS = 30.0  # as docs/exactness.md says
 SLOWLY = 20.0  # more, on a machine that does other things beside
-START = 240.0  # until a step is there, or a command that is not disturbed ends
 STEP = 6  # which is in the log when a fault comes
 STOPPED = (EXIT_PREEMPTED, EXIT_USAGE, EXIT_INTERRUPTED)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@dataclasses.dataclass
-class Pair:
-    """Two processes, and what they print."""
-
-    processes: list[subprocess.Popen]
-    written: list[IO[bytes]]
-
-    @classmethod
-    def begin(
-        cls,
-        command: list[str],
-        *,
-        flags: Sequence[tuple[str, ...]] = ((), ()),
-        numbers: tuple[int, int] = (0, 1),
-        port: int | None = None,
-    ) -> Pair:
-        """Start both."""
-        address = f"127.0.0.1:{free_port() if port is None else port}"
-        environment = os.environ | {
-            "XLA_FLAGS": compiling.flags_for(1),
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_NUM_PROCESSES": "2",
-        }
-        written = [tempfile.TemporaryFile() for _ in numbers]
-        processes = [
-            subprocess.Popen(
-                [*command, *own],
-                cwd=commands.ROOT,
-                env=environment | {"JAX_PROCESS_ID": str(number)},
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-            for number, own, file in zip(numbers, flags, written, strict=True)
-        ]
-        return cls(processes, written)
-
-    def said(self, number: int) -> str:
-        """What one of them has printed."""
-        self.written[number].seek(0)
-        return self.written[number].read().decode("utf-8", "replace")
-
-    def end(self, seconds: float) -> list[int | None]:
-        """Wait for both; how they exited, `None` for one that had to be killed."""
-        deadline, found = time.monotonic() + seconds, []
-        for process in self.processes:
-            try:
-                found.append(process.wait(max(0.1, deadline - time.monotonic())))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                found.append(None)
-        return found
 
 
 def undisturbed(scene: Scene) -> Path:
@@ -119,7 +52,7 @@ def disturbed(
     reference = undisturbed(scene) if goes_on else None
     pair = Pair.begin(scene.command(workdir), **how)
     if fault is not None:
-        _wait_for(workdir, step, pair)
+        wait_for(workdir, step, pair)
         fault(pair)
     found = pair.end((SECONDS + SLOWLY) if fault is not None else START)
     texts = [pair.said(number) for number in range(2)]
@@ -134,21 +67,7 @@ def disturbed(
     again = Pair.begin(scene.command(workdir))
     if again.end(START) != [0, 0]:
         return Outcome(FAILED, f"did not go on: {again.said(0)[-500:]} {again.said(1)[-500:]}")
-    return Outcome(IDENTICAL) if _alike(workdir, reference) else Outcome(FAILED, "not identical")
-
-
-def _wait_for(workdir: Path, step: int, pair: Pair) -> None:
-    deadline = time.monotonic() + START
-    while not any(line["step"] >= step for line in commands.metrics(workdir)):
-        assert all(process.poll() is None for process in pair.processes), pair.said(0)
-        assert time.monotonic() < deadline, "the run did not get there"
-        time.sleep(0.005)
-
-
-def _alike(workdir: Path, reference: Path) -> bool:
-    states = final_state(workdir), final_state(reference)
-    same = all(np.array_equal(*pair, equal_nan=True) for pair in zip(*states, strict=True))
-    return same and commands.metrics(workdir) == commands.metrics(reference)
+    return Outcome(IDENTICAL) if alike(workdir, reference) else Outcome(FAILED, "not identical")
 
 
 def _send(number: int, to: int) -> Callable[[Pair], None]:
@@ -193,7 +112,7 @@ def other_host_count(scene: Scene, *, begins: int) -> Outcome:
     workdir = scene.folder / "run"
     if begins == 2:
         pair = Pair.begin(scene.command(workdir))
-        _wait_for(workdir, STEP, pair)
+        wait_for(workdir, STEP, pair)
         for process in pair.processes:
             process.kill()
         pair.end(START)

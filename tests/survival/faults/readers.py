@@ -5,39 +5,20 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import socket
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from avit_jax.data import digits
 from tests import commands
-from tests.survival.fault import IDENTICAL, Fault, NotHere, Outcome
+from tests.survival.fault import FAILED, IDENTICAL, Fault, Outcome
 from tests.survival.outcome import judge
-from tests.survival.process import run
+from tests.survival.pictures import ONE_BAD, PER_CLASS, TOO_MANY, all_vanish, forbid, make_data
+from tests.survival.process import Ended, run
 from tests.survival.scene import SETTINGS, Scene
 
-PER_CLASS = {"train": 6, "val": 3}
 CHANGED_AT = 9  # step behind which something happens to the data, when others were read
-ADVANCE = "Run.advance"
-
-
-def make_data(root: Path) -> None:
-    """A folder of class folders with digits as PNG files."""
-    arrays = digits.load()
-    for label in range(10):
-        of_class = np.flatnonzero(arrays["labels"] == label)
-        for split, count in PER_CLASS.items():
-            folder = root / split / str(label)
-            folder.mkdir(parents=True)
-            taken, of_class = of_class[:count], of_class[count:]
-            for index in taken:
-                pixels = (arrays["images"][index] * 15).astype(np.uint8).repeat(4, 0).repeat(4, 1)
-                Image.fromarray(pixels).save(folder / f"{index}.png")
 
 
 def _data(scene: Scene) -> Path:
@@ -103,96 +84,6 @@ def slow(seconds: float, every: int) -> None:
     folder.read_file = slowly
 
 
-def first_image(data: Path) -> Path:
-    """One training image, or the last of a folder to predict, which comes late."""
-    folder = data / "train" / "3"
-    return sorted((folder if folder.exists() else data).glob("*.png"))[-1]
-
-
-def vanish(data: Path) -> None:
-    """A file is removed."""
-    first_image(data).unlink()
-
-
-def class_vanishes(data: Path) -> None:
-    """A class folder is removed, with more images than may be bad."""
-    shutil.rmtree(first_image(data).parent)
-
-
-def all_vanish(data: Path) -> None:
-    """The whole folder is renamed."""
-    data.rename(data.with_name("elsewhere"))
-
-
-def become_fifo(data: Path) -> None:
-    """A file becomes a pipe that nobody writes into."""
-    file = first_image(data)
-    file.unlink()
-    os.mkfifo(file)
-
-
-def become_folder(data: Path) -> None:
-    """A file becomes a folder."""
-    file = first_image(data)
-    file.unlink()
-    file.mkdir()
-
-
-def become_socket(data: Path) -> None:
-    """A file becomes a socket."""
-    file = first_image(data)
-    file.unlink()
-    place = os.getcwd()
-    os.chdir(file.parent)  # whose names may be longer than those of sockets
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(file.name)
-    os.chdir(place)
-
-
-def link_to(target: str, data: Path) -> None:
-    """A file becomes a link."""
-    file = first_image(data)
-    file.unlink()
-    file.symlink_to(target)
-
-
-def truncate(size: int, data: Path) -> None:
-    """A file is cut."""
-    os.truncate(first_image(data), size)
-
-
-def become_text(data: Path) -> None:
-    """A file holds something else."""
-    first_image(data).write_text("<html>not found</html>")
-
-
-def forbid(data: Path) -> None:
-    """A file may not be read."""
-    first_image(data).chmod(0)
-    if os.access(first_image(data), os.R_OK):
-        first_image(data).chmod(0o644)
-        raise NotHere("the superuser reads what is forbidden")
-
-
-ONE_BAD: dict[str, Callable[[Path], None]] = {
-    "vanishes": vanish,
-    "becomes a FIFO": become_fifo,
-    "becomes a folder": become_folder,
-    "becomes a socket": become_socket,
-    "becomes a dangling link": functools.partial(link_to, "/nowhere/x.png"),
-    "becomes a link to itself": functools.partial(link_to, "itself.png"),
-    "becomes a link to a device": functools.partial(link_to, "/dev/zero"),
-    "is truncated": functools.partial(truncate, 40),
-    "is emptied": functools.partial(truncate, 0),
-    "is a web page": become_text,
-    "may not be read": forbid,
-}
-TOO_MANY: dict[str, Callable[[Path], None]] = {
-    "a class vanishes": class_vanishes,
-    "all vanish": all_vanish,
-}
-
-
 def training(scene: Scene, *, change: Callable[[Path], None], at_once: bool, says: str) -> Outcome:
     """A training whose data change behind a step, or before it begins."""
     data, workdir = _data(scene), scene.folder / "run"
@@ -220,7 +111,7 @@ def prediction(scene: Scene, *, change: Callable[[Path], None], at_once: bool) -
     answered = output.read_text().count('"label"') if output.exists() else 0
     wanted = PER_CLASS["train"] - 1
     if outcome.holds and ended.status == 0 and answered < wanted:
-        return Outcome("failed", f"{answered} of {wanted} answers")
+        return Outcome(FAILED, f"{answered} of {wanted} answers")
     return outcome
 
 
@@ -256,19 +147,19 @@ def workers_of_a_dead_run(scene: Scene) -> Outcome:
         time.sleep(0.01)
     below = _children(process.pid)
     process.kill()
-    process.wait()
+    process.communicate()
+    if not below:
+        return Outcome(FAILED, "it had no workers")
     for _ in range(200):
         alive = [pid for pid in below if _is_alive(pid)]
         if not alive:
             return Outcome(IDENTICAL, f"{len(below)} processes have ended")
         time.sleep(0.05)
-    return Outcome("failed", f"{len(alive)} of {len(below)} processes are still there")
+    return Outcome(FAILED, f"{len(alive)} of {len(below)} processes are still there")
 
 
 def a_dead_worker(scene: Scene) -> Outcome:
     """A process that decodes is killed: one sentence, or another takes its place."""
-    import signal
-
     data, workdir = _data(scene), scene.folder / "run"
     process = commands.start(_command(workdir, data, data__workers=2))
     deadline = time.monotonic() + 240
@@ -277,8 +168,6 @@ def a_dead_worker(scene: Scene) -> Outcome:
     for pid in _children(process.pid)[-1:]:
         os.kill(pid, signal.SIGKILL)
     out, err = process.communicate(timeout=240)
-    from tests.survival.process import Ended
-
     wanted = commands.metrics(_undisturbed(scene))
     return judge(
         Ended(process.returncode, out, err, 0.0),
@@ -288,7 +177,9 @@ def a_dead_worker(scene: Scene) -> Outcome:
 
 
 def _children(pid: int) -> list[int]:
-    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """All processes below one, whichever of its threads has started them."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    found = [int(child) for task in tasks for child in (task / "children").read_text().split()]
     return found + [below for child in found for below in _children(child)]
 
 
