@@ -15,7 +15,8 @@ from typing import IO
 import numpy as np
 
 from tests import commands, compiling
-from tests.survival.scene import final_state
+from tests.survival.fault import FAILED, IDENTICAL, Outcome
+from tests.survival.scene import Scene, final_state
 
 START = 240.0  # seconds until a step is there, or a command that is not disturbed ends
 
@@ -96,3 +97,15 @@ def alike(workdir: Path, reference: Path) -> bool:
     states = final_state(workdir), final_state(reference)
     same = all(np.array_equal(*pair, equal_nan=True) for pair in zip(*states, strict=True))
     return same and commands.metrics(workdir) == commands.metrics(reference)
+
+
+def within_rounding(scene: Scene, workdir: Path) -> Outcome:
+    """Whether a log is that of the undisturbed run, within rounding."""
+    lines = zip(commands.metrics(workdir), scene.shared.metrics, strict=True)
+    close = all(
+        np.isclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
+        for ours, theirs in lines
+        for name in ("loss", "task_loss", "substituted")
+        if name in theirs
+    )
+    return Outcome(IDENTICAL, "within rounding") if close else Outcome(FAILED, "other figures")

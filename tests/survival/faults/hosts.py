@@ -12,13 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from tests import commands
 from tests.survival.fault import FAILED, IDENTICAL, ONE_SENTENCE, Fault, Outcome
 from tests.survival.outcome import LEAKS
-from tests.survival.pair import START, Pair, alike, wait_for
+from tests.survival.pair import START, Pair, alike, wait_for, within_rounding
 from tests.survival.scene import Scene
 
 SECONDS = 30.0  # as docs/exactness.md says
@@ -127,14 +125,7 @@ def other_host_count(scene: Scene, *, begins: int) -> Outcome:
         status, text = max(pair.end(START)), pair.said(0)
     if status != 0:
         return Outcome(FAILED, text[-900:])
-    lines = zip(commands.metrics(workdir), scene.shared.metrics, strict=True)
-    close = all(
-        np.isclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
-        for ours, theirs in lines
-        for name in ("loss", "task_loss", "substituted")
-        if name in theirs
-    )
-    return Outcome(IDENTICAL, "within rounding") if close else Outcome(FAILED, "other figures")
+    return within_rounding(scene, workdir)
 
 
 ENDED = "has ended without a word"

@@ -65,8 +65,12 @@ def spoil(where: str, step: int) -> None:
 def weights_not_finite(value: float) -> None:
     """In the process of a command: the weights of checkpoints are read as this number."""
     import jax
+    import jax.numpy as jnp
 
     from avit_jax.checkpoints.store import Checkpoints
+
+    def spoilt_leaf(leaf: Any) -> Any:
+        return leaf * value if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     restore = Checkpoints.restore
 
@@ -74,10 +78,7 @@ def weights_not_finite(value: float) -> None:
         found = restore(self, target, *arguments, **keywords)
         if found is None:
             return None
-        is_float = functools.partial(jax.numpy.issubdtype, b=jax.numpy.floating)
-        return found[0], jax.tree.map(
-            lambda leaf: leaf * value if is_float(leaf.dtype) else leaf, found[1]
-        )
+        return found[0], jax.tree.map(spoilt_leaf, found[1])
 
     Checkpoints.restore = spoilt
 
