@@ -163,7 +163,6 @@ def stopped_mode(
 
 STEP = "avit_jax.training.loop:Run.advance"
 STORE, LOOP = "avit_jax.checkpoints.store", "avit_jax.training.loop"
-NAMES = {KILL: "KILL", TERM: "TERM", INT: "INT"}
 # What a training does, in the order of its life; (what, call, behind) -> a moment.
 START = [
     ("avit_jax.main:checked_workdir", 1, False),
@@ -223,11 +222,16 @@ def _faults() -> list[Fault]:
                 f"{'behind' if behind else 'at'} call {call} of {target.removeprefix('avit_jax.')}"
             )
             prepare = functools.partial(signal_at, target, number, call, behind)
-            add(f"{NAMES[number]} {where}", stopped, prepare=prepare, number=number)
+            add(
+                f"{number.name} {where}",
+                stopped,
+                prepare=prepare,
+                number=number,
+            )
     for call in (2, 8):
         add(f"KILL in line {call} of the log", stopped, prepare=functools.partial(torn_line, call))
     for number, calls in ((KILL, (3, 7, 2)), (TERM, (5, 1, 9)), (INT, (2, 4, 8))):
-        add(f"{NAMES[number]} thrice", stopped_often, calls=calls, number=number)
+        add(f"{number.name} thrice", stopped_often, calls=calls, number=number)
     for call in (1, 3):
         add(
             f"KILL at step {call} of a run that goes on",
@@ -237,14 +241,14 @@ def _faults() -> list[Fault]:
         )
     for number in (KILL, INT, TERM):
         for seconds in (0.3, 1.5, 4.0):
-            name = f"{NAMES[number]} {seconds:g} s behind the start"
+            name = f"{number.name} {seconds:g} s behind the start"
             add(name, stopped_by_the_clock, seconds=seconds, number=number)
     for mode, target, output in MODES:
         for number in (KILL, INT):
             prepare = functools.partial(signal_at, target, number)
             where = target.rpartition(":")[2]
             keywords = {"mode": mode, "prepare": prepare, "number": number, "output": output}
-            add(f"{NAMES[number]} in {mode} at {where}", stopped_mode, **keywords)
+            add(f"{number.name} in {mode} at {where}", stopped_mode, **keywords)
     return found
 
 

@@ -68,6 +68,9 @@ def weights_not_finite(value: float) -> None:
     import jax.numpy as jnp
 
     from avit_jax.checkpoints.store import Checkpoints
+    from avit_jax.runtime import environment
+
+    environment.start_again_prepared = lambda command: None  # which would forget all this
 
     def spoilt_leaf(leaf: Any) -> Any:
         return leaf * value if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
