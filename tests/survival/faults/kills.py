@@ -218,16 +218,10 @@ def _faults() -> list[Fault]:
         for target, call, behind in [*START, *STEPPING, *SAVES, *LAST]:
             if number != KILL and target.startswith(STORE) and behind:
                 continue  # the same moment for a signal that waits for the step
-            where = (
-                f"{'behind' if behind else 'at'} call {call} of {target.removeprefix('avit_jax.')}"
-            )
+            place = "behind" if behind else "at"
+            name = f"{number.name} {place} call {call} of {target.removeprefix('avit_jax.')}"
             prepare = functools.partial(signal_at, target, number, call, behind)
-            add(
-                f"{number.name} {where}",
-                stopped,
-                prepare=prepare,
-                number=number,
-            )
+            add(name, stopped, prepare=prepare, number=number)
     for call in (2, 8):
         add(f"KILL in line {call} of the log", stopped, prepare=functools.partial(torn_line, call))
     for number, calls in ((KILL, (3, 7, 2)), (TERM, (5, 1, 9)), (INT, (2, 4, 8))):
