@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+from avit_jax.runtime import interrupts
+
+if interrupts.is_command(sys.orig_argv):
+    interrupts.end_at_once()
 
 from avit_jax.errors import UserError
 from avit_jax.pretrained.torch_writer import save_torch

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
-from avit_jax.config import by_name, unknown_key
+from avit_jax.config import by_name, to_json, unknown_key
+from avit_jax.config.settings import flat
 from avit_jax.errors import UserError
 from avit_jax.runtime.files import is_local
 
@@ -19,6 +23,7 @@ PROBLEMS = (
     *(flags.Error, AttributeError, ImportError, KeyError, OSError),
     *(SyntaxError, TypeError, ValueError),
 )
+OF_A_MACHINE = {"data.dir", "data.workers", "data.threads", "data.eval_cache"}
 _SHIMS = Path(__file__).parent / "config"  # config files that are no experiment
 
 
@@ -67,6 +72,15 @@ def _value(argv: Sequence[str], name: str) -> str:
 
 def _name(flag: str) -> str:
     return flag.partition("=")[0].lstrip("-") if flag.startswith("-") else ""
+
+
+def said(mode: str, config: ConfigDict) -> dict[str, Any]:
+    """What a process was told to do, which has to be the same in all processes of a run.
+
+    Machines may keep their data in places of their own and have other numbers of cores.
+    """
+    settings = dict(flat(json.loads(to_json(config))))
+    return {"--mode": mode} | {key: settings[key] for key in settings.keys() - OF_A_MACHINE}
 
 
 def one_sentence(error: BaseException, argv: Sequence[str]) -> str:

@@ -12,22 +12,25 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from avit_jax import command_line, dry_run
 from avit_jax.config import flag_values, shared_batch
-from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE, Preempted, UserError
+from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
 from avit_jax.pretrained import hub, spelling
-from avit_jax.runtime import cpu_devices, environment, plain_lines, system_errors
-from avit_jax.runtime.compilation_cache import use_compilation_cache
-from avit_jax.runtime.processes import (
-    initialise_processes,
-    preemption_notice,
-    refuse_unjoined,
+from avit_jax.runtime import (
+    cpu_devices,
+    environment,
+    interrupts,
+    joining,
+    plain_lines,
+    system_errors,
 )
+from avit_jax.runtime.compilation_cache import use_compilation_cache
+from avit_jax.runtime.joining import initialise_processes
+from avit_jax.runtime.processes import preemption_notice
 
 for kind, parser in flag_values.PARSERS.items():
     config_flags.register_flag_parser_for_type(kind, parser)
@@ -155,6 +158,7 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 
 def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
+    interrupts.raise_from_now_on()
     environment.print_anything(sys.stdout, sys.stderr)
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
     plain_lines.print_plainly(logging.get_absl_handler())
@@ -170,27 +174,30 @@ def main(argv: list[str]) -> None:
         if MODE.value in ("benchmark", "calibrate"):
             environment.start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
         environment.use_own_dtypes()
+        said = command_line.said(MODE.value, CONFIG.value)
         if MODE.value == "forecast":
             environment.compute_on_cpu()
-        initialise_processes(os.environ)
+        initialise_processes(os.environ, said)
         cpu_devices.share(*shared_batch.batch_of(MODE.value, CONFIG.value))
         environment.require_device()
-        refuse_unjoined()
+        joining.watch_over_others(said)
         if MODE.value != "forecast":  # nothing could be read from a program of another machine
             use_compilation_cache()
-        MODES[MODE.value](chosen_config(workdir), workdir)
+        with joining.all_end_together():
+            MODES[MODE.value](chosen_config(workdir), workdir)
+        joining.leave()
     except Preempted as notice:
         logging.warning("%s; start the same command again to go on.", notice)
+        joining.leave()
         sys.exit(EXIT_PREEMPTED)
     except UserError as error:
-        refuse(str(error))
+        joining.refuse(str(error))
     except Exception as error:
         if (said := system_errors.sentence(error)) is None:
             raise
-        refuse(said)
+        joining.refuse(said)
     except KeyboardInterrupt:
-        print("avit_jax: interrupted; what was saved is safe.", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        joining.end(joining.INTERRUPTED, EXIT_INTERRUPTED)
 
 
 def chosen_config(workdir: Path) -> ConfigDict:
@@ -256,13 +263,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             command_line.refuse_other_model(flags.FLAGS)
         return remaining
     except command_line.PROBLEMS as error:
-        refuse(command_line.one_sentence(error, argv))
-
-
-def refuse(sentence: str) -> NoReturn:
-    """End with what the user has to put right."""
-    print(f"avit_jax: {sentence}", file=sys.stderr)
-    sys.exit(EXIT_USAGE)
+        joining.refuse(command_line.one_sentence(error, argv))
 
 
 def run() -> None:

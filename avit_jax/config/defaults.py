@@ -169,6 +169,17 @@ class Log:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Steps of a training that are traced for XProf and TensorBoard, into WORKDIR/profile."""
+
+    start: int = 10  # steps made before it; the first one is compiled
+    steps: int = 0  # number of steps; 0: no trace
+
+    def __post_init__(self):
+        validators.not_negative(self, "start", "steps", prefix="config.profile.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings but those in `config.model` and `config.method`, which say what model it is."""
 
@@ -185,6 +196,7 @@ class Settings:
     forecast: Forecast = dataclasses.field(default_factory=Forecast, metadata=CHANGEABLE)
     checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint, metadata=CHANGEABLE)
     log: Log = dataclasses.field(default_factory=Log, metadata=OF_USE)
+    profile: Profile = dataclasses.field(default_factory=Profile, metadata=CHANGEABLE)
     # Workdir of a dense run to set beside the results.
     dense_twin: str | None = changeable(None)
 

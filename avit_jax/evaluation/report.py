@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +16,14 @@ from avit_jax.experiment import Experiment
 from avit_jax.models.functional import Params
 from avit_jax.models.shape import Shape
 from avit_jax.models.skippable_parts import PARTS
+from avit_jax.runtime import goodput
 from avit_jax.runtime.device_mesh import platform_of
 from avit_jax.runtime.files import write_json_atomic
+from avit_jax.runtime.processes import interruptible
 from avit_jax.runtime.tables import table
 from avit_jax.runtime.training_clock import Effort
 from avit_jax.viz import depth_maps
+from avit_jax.viz import goodput as goodput_picture
 
 
 def print_model(experiment: Experiment) -> None:
@@ -72,6 +76,7 @@ def finish(
     *,
     step: int,
     effort: Effort,
+    stop: Callable[[int], bool],
 ) -> dict[str, Any]:
     """Evaluate the finished model with and without skipping; write pictures, summary and table.
 
@@ -81,20 +86,28 @@ def finish(
         results: of the evaluation after the last step; `None` if this process did none.
         step: steps done.
         effort: of the whole training, whatever processes it took.
+        stop: asked behind every batch whether the machine is about to be taken away.
 
     Returns:
         The summary, as written to `summary.json`.
+
+    Raises:
+        Preempted: `stop` said so.
     """
-    workdir = experiment.workdir
-    results = results or evaluate_as(experiment, params, "masked")
-    dense = evaluate_as(experiment, params, "dense")
+    workdir, asked = experiment.workdir, functools.partial(stop, step)
+    results = results or evaluate_as(experiment, params, "masked", stop=asked)
+    dense = evaluate_as(experiment, params, "dense", stop=asked)
     summary = summarise(experiment, results, dense) | {
         "steps": step,
         "seconds": effort.seconds,
         "train_images_per_second": effort.images_per_second,
+        "wall_time": goodput.parts(effort),
         "checkpoint": str(workdir / "checkpoints" / str(step)),
         "metrics": str(workdir / "metrics.jsonl"),
     }
+    if jax.process_index() == 0:
+        summary["goodput"] = str(workdir / "goodput.png")
+        goodput_picture.write(summary["wall_time"], workdir / "goodput.png")
     if jax.process_count() == 1:  # pictures need whole arrays in one process
         picture = workdir / "depth_maps.png"
         summary["depth_maps"] = str(picture)
@@ -107,13 +120,23 @@ def finish(
 
 
 def evaluate_as(
-    experiment: Experiment, params: Params, execution: str, *, strict: bool = False
+    experiment: Experiment,
+    params: Params,
+    execution: str,
+    *,
+    strict: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Figures on the evaluation split in "masked" or "dense" execution; `strict` as `evaluate`."""
+    """Figures on the evaluation split in "masked" or "dense" execution.
+
+    `strict` is that of `evaluate`; `Preempted` is raised where `stop`, asked behind every batch,
+    says so.
+    """
+    said = "stopped in an evaluation, behind a training that is done and saved"
     return evaluate(
         make_eval_step(experiment.model, experiment.mesh, execution=execution),
         params,
-        experiment.eval_batches(),
+        interruptible(experiment.eval_batches(), stop, said=said),
         experiment.mesh,
         model=experiment.model,
         strict=strict,
@@ -189,9 +212,10 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if "train_images_per_second" in summary:
         rows.append(("training speed", _rate(summary["train_images_per_second"])))
         rows.append(("training time", f"{summary['seconds']:.0f} s"))
+        rows.append(("it went into", goodput.said(summary["wall_time"])))
     for name, value in summary.get("map_statistics", {}).items():
         rows.append((f"depth and {name}", value["text"]))
-    for name in ("checkpoint", "metrics", "depth_maps", "summary"):
+    for name in ("checkpoint", "metrics", "depth_maps", "goodput", "summary"):
         if name in summary:
             rows.append((name.replace("_", " "), summary[name]))
     return rows

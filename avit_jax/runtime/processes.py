@@ -1,79 +1,23 @@
-"""Several processes of one run: how they find each other, share work and agree."""
+"""Several processes of one run: how they share work and agree; how they meet is `joining.py`."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from avit_jax.errors import UserError
-from avit_jax.runtime.tpu_workers import tpu_workers
+from avit_jax.errors import Preempted, UserError
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 _NOTHING, _FAILED = -1, -2  # what process 0 tells the others, beside numbers from 0
-# Where to meet, how many processes there are, and which one this is.
-_JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-
-
-def initialise_processes(environment: Mapping[str, str] = os.environ) -> None:
-    """Join the other processes of this run, if there are any.
-
-    Several processes are recognised by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID, by the tasks of a Slurm step or of Open MPI, or by the workers of a TPU slice:
-    GKE names them in the environment, a TPU VM in its metadata. Slurm sets SLURM_NTASKS and
-    SLURM_PROCID in the shell of a batch script too, where nothing else was started; what only srun
-    sets is SLURM_STEP_NUM_TASKS.
-
-    Raises:
-        UserError: some of JAX's three variables are missing, or are not numbers that fit.
-    """
-    given = [name for name in _JAX if name in environment]
-    if environment.get("JAX_NUM_PROCESSES") == "1":
-        return
-    if len(given) == len(_JAX):
-        jax.distributed.initialize(environment[_JAX[0]], *_count_and_number(environment))
-    elif (
-        int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
-        or int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
-        or len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
-        or "MEGASCALE_COORDINATOR_ADDRESS" in environment  # several slices
-        or tpu_workers(environment) > 1
-    ):
-        jax.distributed.initialize()
-    elif given:
-        missing = [name for name in _JAX if name not in environment]
-        raise UserError(
-            f"of {', '.join(_JAX)}, {' and '.join(missing)} is not set: set all three, or none for "
-            "a single process."
-        )
-
-
-def refuse_unjoined() -> None:
-    """Raises UserError where devices are of several processes that have not been joined.
-
-    On a TPU slice every worker sees the chips of all, whether or not they have found each other.
-    """
-    if jax.process_count() > 1 and not jax.distributed.is_initialized():
-        raise UserError(
-            f"this machine is one of {jax.process_count()} that share their devices, but nothing "
-            f"says where the others are: set {', '.join(_JAX)} on each of them."
-        )
-
-
-def _count_and_number(environment: Mapping[str, str]) -> tuple[int, int]:
-    count, number = (environment[name] for name in _JAX[1:])
-    if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
-        raise UserError(
-            f"JAX_PROCESS_ID is {number!r} and JAX_NUM_PROCESSES {count!r}: write whole numbers, "
-            "counting the processes from 0."
-        )
-    return int(count), int(number)
 
 
 def refuse_several_processes(mode: str) -> None:
@@ -89,21 +33,37 @@ def preemption_notice() -> Callable[[int], bool]:
     """A function that says, after each step, whether SIGTERM or Ctrl-C has asked the run to stop.
 
     A second Ctrl-C does not wait for the step. Several processes must stop after the same step:
-    JAX's own preemption service agrees on one, for SIGTERM.
+    JAX's own preemption service agrees on one.
     """
-    if jax.process_count() > 1:
-        return multihost_utils.reached_preemption_sync_point
-
     asked: list[int] = []
 
     def interrupt(number: int, frame: Any) -> None:
         asked.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.write(2, b"stopping after this step; press Ctrl-C again to stop at once\n")
+        if jax.process_count() > 1:  # the service listens to this signal
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     signal.signal(signal.SIGINT, interrupt)
+    if jax.process_count() > 1:
+        return multihost_utils.reached_preemption_sync_point
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     return lambda step: bool(asked)
+
+
+def interruptible(items: Iterator[Item], stop: Callable[[], bool], *, said: str) -> Iterator[Item]:
+    """Items one by one, until the run is asked to stop; they are closed at the end.
+
+    Several processes would have to stop behind the same item, and go on.
+
+    Raises:
+        Preempted: `stop` said so; the argument is what is `said`.
+    """
+    with contextlib.closing(items):
+        for item in items:
+            yield item
+            if jax.process_count() == 1 and stop():
+                raise Preempted(said)
 
 
 def share(total: int) -> range:

@@ -25,6 +25,8 @@ class Effort:
         evaluating: seconds that evaluations have taken.
         saving: seconds in which checkpoints kept steps waiting.
         waiting: seconds in which the device had nothing to do because a batch was missing.
+        compiling: seconds of first steps, which are compiled, and of compiling others.
+        lost: seconds of steps that were to be done again, after a kill or a step not finite.
     """
 
     seconds: float = 0.0
@@ -33,6 +35,8 @@ class Effort:
     evaluating: float = 0.0
     saving: float = 0.0
     waiting: float = 0.0
+    compiling: float = 0.0
+    lost: float = 0.0
 
     @property
     def images_per_second(self) -> float | None:
@@ -44,16 +48,26 @@ class TrainingClock:
     """Times one process's part of a training, by the steps that the device has really done.
 
     Args:
-        clock: returns seconds; they count from now on.
+        clock: returns seconds; they count from now on. One that is put back stands still.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-        self._began = clock()
+        self._clock = forward_only(clock)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all until now: what went by since was lost, or is kept elsewhere."""
+        self._began = self._clock()
         self._timed_since: float | None = None
         self._images, self._seconds, self._waiting = 0, 0.0, 0.0
+        self._is_paused = False
         self._paused_for: collections.Counter[str] = collections.Counter()
         self._in_flight: collections.deque[tuple[jax.Array, int]] = collections.deque()
+
+    @property
+    def has_timed(self) -> bool:
+        """Whether a step was made since the start; the first one is compiled."""
+        return self._timed_since is not None
 
     def follow(self, result: jax.Array, *, images: int) -> None:
         """Take note of a step that was started, and wait if too many are unfinished.
@@ -88,12 +102,19 @@ class TrainingClock:
     def paused(self, purpose: str = "") -> Iterator[None]:
         """Wait for the unfinished steps; time spent inside of this context is not that of steps.
 
-        It is added up in `Effort.evaluating` or `Effort.saving` where that is the purpose.
+        It is added up in `Effort.evaluating`, `saving` or `compiling` where that is the purpose.
         """
+        if self._is_paused:  # already, for another purpose
+            yield
+            return
         self._wait(left=0)
+        self._is_paused = True
         was_timing, self._seconds, self._timed_since = self._timed_since, self._timed(), None
         began = self._clock()
-        yield
+        try:
+            yield
+        finally:
+            self._is_paused = False
         ended = self._clock()
         self._paused_for[purpose] += ended - began
         if was_timing is not None:
@@ -108,6 +129,8 @@ class TrainingClock:
             evaluating=before.evaluating + self._paused_for["evaluating"],
             saving=before.saving + self._paused_for["saving"],
             waiting=before.waiting + self._waiting,
+            compiling=before.compiling + self._paused_for["compiling"],
+            lost=before.lost,
         )
 
     def images_per_second(self) -> float | None:
@@ -123,3 +146,17 @@ class TrainingClock:
     def _timed(self) -> float:
         since = self._timed_since
         return self._seconds + (0.0 if since is None else self._clock() - since)
+
+
+def forward_only(clock: Callable[[], float]) -> Callable[[], float]:
+    """A clock that stands still while the one it reads is put back."""
+    last, behind = clock(), 0.0
+
+    def read() -> float:
+        nonlocal last, behind
+        now = clock()
+        behind += max(0.0, last - now)
+        last = now
+        return now + behind
+
+    return read

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,20 @@ from avit_jax.evaluation import report
 from avit_jax.evaluation.evaluate import evaluate, last_logged, make_eval_step
 from avit_jax.experiment import Experiment
 from avit_jax.models.functional import Params
+from avit_jax.runtime import joining
 from avit_jax.runtime.device_mesh import shard_batch
 from avit_jax.runtime.locks import only_writer
+from avit_jax.runtime.processes import interruptible
 from avit_jax.runtime.training_clock import Effort, TrainingClock
-from avit_jax.training import data_identity, step
+from avit_jax.training import data_identity, restarts, step
 from avit_jax.training.device_prefetch import DevicePrefetch
 from avit_jax.training.optimization import Optimization
-from avit_jax.training.run_log import RunLog
+from avit_jax.training.run_log import TIMINGS, RunLog
 from avit_jax.training.skipped_steps import SkippedSteps
 from avit_jax.training.start import evaluated_weights, restore_or_init
 from avit_jax.training.teacher import refuse_other_teacher, teacher_weights
 from avit_jax.training.timetable import Timetable
+from avit_jax.training.trace import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +70,15 @@ def train(
             description.forget(workdir)
         identity = run_identity.begin(workdir, saved)
         timetable = Timetable.of(experiment)
+        diary = [] if anew else restarts.read(workdir / TIMINGS)
         skipped = SkippedSteps(workdir, anew=anew)
         report.print_model(experiment)
-        with contextlib.closing(Run(experiment, timetable, skipped, clock, identity)) as run:
+        with (
+            contextlib.closing(
+                Run(experiment, timetable, skipped, clock, identity=identity, diary=diary)
+            ) as run,
+            joining.all_end_together(),
+        ):
             write_config(config, workdir)
             identity.write()
             experiment.describe(workdir)
@@ -82,7 +92,7 @@ def train(
                         run.through(batches, stop)
                 except step.NonFinite as problem:
                     run.roll_back(problem)
-        weights, done = run.weights(), {"step": run.step, "effort": run.effort}
+        weights, done = run.weights(), {"step": run.step, "effort": run.effort, "stop": stop}
         return report.finish(experiment, weights, run.results, **done)
 
 
@@ -95,11 +105,15 @@ class Run:
         timetable: Timetable,
         skipped: SkippedSteps,
         clock: TrainingClock,
+        *,
         identity: RunIdentity,
+        diary: Sequence[Mapping[str, Any]],
     ):
         self.experiment, self.settings = experiment, experiment.settings
         self.timetable = timetable
-        self.skipped, self.clock = skipped, clock
+        self.skipped, self.clock, self.diary = skipped, clock, diary
+        self.compiling = functools.partial(clock.paused, "compiling")
+        self.trace = Trace(self.settings.profile, experiment.workdir, timetable.total_steps)
         self.checkpoints = Checkpoints(
             experiment.workdir / "checkpoints", keep=self.settings.checkpoint.keep, run=identity
         )
@@ -123,10 +137,11 @@ class Run:
             data_identity.refuse_other_classes(stored.get("data"), self.data)
             self.skipped.include(stored.get("skipped", ()))
         if self.before is None:
-            self.before = self.effort = Effort(**stored.get("effort", {}))  # or up to the last save
+            kept = Effort(**stored.get("effort", {}))
+            self.before = self.effort = restarts.resumed(kept, self.diary, step=self.step)
         mesh, teacher, sizes = self.experiment.mesh, self.teacher_params, stored.get("rows")
         self.stepping = self.optimization.stepping(
-            mesh, teacher=teacher, stored=sizes, compiling=self.clock.paused
+            mesh, teacher=teacher, stored=sizes, compiling=self.compiling
         )
         self.averages: dict[str, jax.Array] | None = None
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -160,7 +175,7 @@ class Run:
         """Run steps until the training is done; raises `NonFinite`, `Preempted` or `UserError`."""
         total = self.timetable.total_steps
         if self.evaluation_is_due():  # an earlier process was interrupted in it
-            self.evaluate()
+            self.evaluate(stop)
         while self.step < total:
             try:
                 self.clock.wait_for(batches.arrives)
@@ -182,7 +197,7 @@ class Run:
             if preempted and self.step < total:
                 raise Preempted(f"stopped after step {self.step}, which is saved")
             if self.evaluation_is_due():
-                self.evaluate()
+                self.evaluate(stop)
 
     def advance(self, batch: dict[str, jax.Array]) -> None:
         """One step; leaves the averages since the last log line on the device."""
@@ -192,7 +207,9 @@ class Run:
             self.settle()
             self.state, self.averages = self.skip_step(self.state)
             return
-        self.state, self.averages = self.stepping.advance(self.state, number, batch)
+        self.trace.reach(number, self.clock)
+        with contextlib.nullcontext() if self.clock.has_timed else self.compiling():
+            self.state, self.averages = self.stepping.advance(self.state, number, batch)
         self.clock.follow(self.averages["loss"], images=self.settings.train.batch_size)
 
     def settle(self) -> None:
@@ -210,18 +227,20 @@ class Run:
         values = {name: float(averages[name]) for name in averages if name not in step.COUNTS}
         self.log.trained(at, values)
 
-    def evaluate(self) -> None:
-        """Evaluate and log."""
+    def evaluate(self, stop: Callable[[int], bool]) -> None:
+        """Evaluate and log; raises `Preempted` where `stop` said so."""
+        said = f"stopped while step {self.step}, which is saved, was evaluated"
+        batches = interruptible(self.experiment.eval_batches(), lambda: stop(self.step), said=said)
         with self.clock.paused("evaluating"):
             results = evaluate(
                 self.eval_step,
                 self.weights(),
-                self.experiment.eval_batches(),
+                batches,
                 self.experiment.mesh,
                 model=self.experiment.model,
             )
         self.results, self.evaluated = results, self.step
-        self.log.evaluated(self.step, results)
+        self.effort = restarts.evaluated(self.effort, self.log.evaluated(self.step, results))
 
     def weights(self) -> Params:
         """Those of the state in hand that are evaluated."""
@@ -247,6 +266,9 @@ class Run:
         self.checkpoints.wait()
         saved = max(self.checkpoints.steps(), default=None)
         self.skipped.add(problem, self.settings.train, saved=saved)
+        reached = self.clock.effort(self.before).seconds
+        self.before = self.effort = restarts.gone_on(self.effort, reached)
+        self.clock.restart()
         with self.clock.paused():
             self.close()
             self._start()
@@ -254,5 +276,6 @@ class Run:
 
     def close(self) -> None:
         """Finish what runs in the background."""
+        self.trace.close()
         self.checkpoints.wait()
         self.log.close()

@@ -3,7 +3,7 @@
 Metrics are of the run, and a resumed run has those of an undisturbed one to the bit. Times are of
 the machine and the day, so they have a file of their own, a diary: one line for each line of
 metrics, under the same step and kind, of all processes that worked on the run. Steps that were done
-again after a kill are there twice, and `seconds` goes back with them, for it is that of the run.
+again after a kill are there twice; their `seconds` go on, and what was lost is added up.
 """
 
 from __future__ import annotations
@@ -75,13 +75,14 @@ class RunLog:
         self._starvation.look(self._last)
         self._progress.update(step, report.shown(values))
 
-    def evaluated(self, step: int, results: dict[str, Any]) -> None:
-        """Figures of an evaluation, whose speed is no metric."""
+    def evaluated(self, step: int, results: dict[str, Any]) -> dict[str, Any]:
+        """Figures of an evaluation, whose speed is no metric; returns what was said of its time."""
         speed = results["images_per_second"]
         logged = {name: results[name] for name in results if name != "images_per_second"}
         self._metrics.write(step, "eval", logged)
-        self._time(step, "eval")
+        line = self._time(step, "eval")
         self._progress.write(report.eval_line(step, results, speed))
+        return line
 
     def mark(self) -> dict[str, Any] | None:
         """How much of the log of metrics there is, for a checkpoint; `None` where none is kept."""
@@ -101,15 +102,15 @@ class RunLog:
         if self._timings is not None:
             self._timings.close()
 
-    def _time(self, step: int, kind: str) -> None:
+    def _time(self, step: int, kind: str) -> dict[str, Any]:
         now, before = self._effort(), self._last
         self._last = now
-        if self._timings is None:
-            return
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         epoch = round(step / self._steps_per_epoch, 3)
-        line = {"step": step, "kind": kind, "epoch": epoch, "time": at}
-        self._timings.append([line | timing(before, now)])
+        line = {"step": step, "kind": kind, "epoch": epoch, "time": at} | timing(before, now)
+        if self._timings is not None:
+            self._timings.append([line])
+        return line
 
 
 def timing(before: Effort, now: Effort) -> dict[str, float | None]:
@@ -120,10 +121,11 @@ def timing(before: Effort, now: Effort) -> dict[str, float | None]:
         now: what it has taken at this line.
 
     Returns:
-        `seconds` of the whole run, and of those that went by in evaluations, in saving and in
-        waiting for a batch with nothing else to do (`evaluating_seconds`, `saving_seconds`,
-        `waiting_seconds`); `images_per_second` of the steps between the two moments, `None` where
-        none was timed, as in an evaluation.
+        `seconds` of the whole run, and of those that went by in evaluations, in saving, in waiting
+        for a batch with nothing else to do, in compiling, and in steps that had to be done again
+        (`evaluating_seconds`, `saving_seconds`, `waiting_seconds`, `compiling_seconds`,
+        `lost_seconds`); `images_per_second` of the steps between the two moments, `None` where none
+        was timed, as in an evaluation.
     """
     images = now.timed_images - before.timed_images
     elapsed = now.timed_seconds - before.timed_seconds
@@ -133,4 +135,6 @@ def timing(before: Effort, now: Effort) -> dict[str, float | None]:
         "evaluating_seconds": round(now.evaluating, PLACES),
         "saving_seconds": round(now.saving, PLACES),
         "waiting_seconds": round(now.waiting, PLACES),
+        "compiling_seconds": round(now.compiling, PLACES),
+        "lost_seconds": round(now.lost, PLACES),
     }

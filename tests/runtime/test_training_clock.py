@@ -83,3 +83,30 @@ def test_only_time_in_which_the_device_had_nothing_to_do_is_spent_on_waiting():
 def test_an_effort_that_was_saved_before_waiting_was_counted_can_be_read():
     stored = {"seconds": 9.0, "timed_images": 8, "timed_seconds": 4.0, "evaluating": 1.0}
     assert Effort(**stored).waiting == 0.0
+
+
+def test_pauses_within_pauses_count_once_and_for_the_outer_purpose():
+    now = [0.0]
+    clock = TrainingClock(lambda: now[0])
+    with clock.paused("compiling"):
+        now[0] += 3.0
+        with clock.paused("saving"):
+            now[0] += 4.0
+    assert (clock.effort().compiling, clock.effort().saving) == (7.0, 0.0)
+
+
+def test_a_clock_that_is_put_back_stands_still_and_makes_nothing_negative():
+    readings = iter([100.0, 100.0, 110.0, -50.0, -50.0, -45.0, -45.0])
+    clock = TrainingClock(lambda: next(readings))
+    seconds = [clock.effort().seconds for _ in range(4)]
+    assert seconds == [10.0, 10.0, 10.0, 15.0]
+
+
+def test_what_went_by_before_a_restart_does_not_count():
+    now = [0.0]
+    clock = TrainingClock(lambda: now[0])
+    with clock.paused("saving"):
+        now[0] = 50.0
+    clock.restart()
+    now[0] = 52.0
+    assert clock.effort() == Effort(seconds=2.0)

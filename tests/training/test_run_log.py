@@ -13,6 +13,8 @@ def test_a_line_has_the_seconds_of_the_run_and_the_speed_since_the_line_before()
         evaluating=8.0,
         saving=2.5,
         waiting=1.25,
+        compiling=12.0,
+        lost=3.0,
     )
     assert timing(before, now) == {
         "seconds": 131.23,
@@ -20,6 +22,8 @@ def test_a_line_has_the_seconds_of_the_run_and_the_speed_since_the_line_before()
         "evaluating_seconds": 8.0,
         "saving_seconds": 2.5,
         "waiting_seconds": 1.25,
+        "compiling_seconds": 12.0,
+        "lost_seconds": 3.0,
     }
 
 

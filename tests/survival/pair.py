@@ -1,0 +1,111 @@
+"""Two processes of one run, begun as a launcher begins them, and what they left."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from tests import commands, compiling
+from tests.survival.fault import FAILED, IDENTICAL, Outcome
+from tests.survival.scene import Scene, final_state
+
+START = 240.0  # seconds until a step is there, or a command that is not disturbed ends
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclasses.dataclass
+class Pair:
+    """Two processes, and what they print."""
+
+    processes: list[subprocess.Popen]
+    written: list[IO[bytes]]
+
+    @classmethod
+    def begin(
+        cls,
+        command: list[str],
+        *,
+        flags: Sequence[tuple[str, ...]] = ((), ()),
+        numbers: tuple[int, int] = (0, 1),
+        port: int | None = None,
+    ) -> Pair:
+        """Start both."""
+        address = f"127.0.0.1:{free_port() if port is None else port}"
+        environment = os.environ | {
+            "XLA_FLAGS": compiling.flags_for(1),
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": "2",
+        }
+        written = [tempfile.TemporaryFile() for _ in numbers]
+        processes = [
+            subprocess.Popen(
+                [*command, *own],
+                cwd=commands.ROOT,
+                env=environment | {"JAX_PROCESS_ID": str(number)},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+            for number, own, file in zip(numbers, flags, written, strict=True)
+        ]
+        return cls(processes, written)
+
+    def said(self, number: int) -> str:
+        """What one of them has printed."""
+        self.written[number].seek(0)
+        return self.written[number].read().decode("utf-8", "replace")
+
+    def end(self, seconds: float) -> list[int | None]:
+        """Wait for both; how they exited, `None` for one that had to be killed."""
+        deadline, found = time.monotonic() + seconds, []
+        for process in self.processes:
+            try:
+                found.append(process.wait(max(0.1, deadline - time.monotonic())))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                found.append(None)
+        return found
+
+
+def wait_for(workdir: Path, step: int, pair: Pair) -> None:
+    """Wait until a step is in the log."""
+    deadline = time.monotonic() + START
+    while not any(line["step"] >= step for line in commands.metrics(workdir)):
+        assert all(process.poll() is None for process in pair.processes), pair.said(0)
+        assert time.monotonic() < deadline, "the run did not get there"
+        time.sleep(0.005)
+
+
+def alike(workdir: Path, reference: Path) -> bool:
+    """Whether two runs have ended alike, to the bit."""
+    states = final_state(workdir), final_state(reference)
+    same = all(np.array_equal(*pair, equal_nan=True) for pair in zip(*states, strict=True))
+    return same and commands.metrics(workdir) == commands.metrics(reference)
+
+
+def within_rounding(scene: Scene, workdir: Path) -> Outcome:
+    """Whether a log is that of the undisturbed run, within rounding."""
+    lines = zip(commands.metrics(workdir), scene.shared.metrics, strict=True)
+    close = all(
+        np.isclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
+        for ours, theirs in lines
+        for name in ("loss", "task_loss", "substituted")
+        if name in theirs
+    )
+    return Outcome(IDENTICAL, "within rounding") if close else Outcome(FAILED, "other figures")
