@@ -23,6 +23,7 @@ from avit_jax.data.augment import Augment, eval_image, train_image
 from avit_jax.data.example import BadExample, Source, read_example
 from avit_jax.data.imagenet_variants import ImagenetVariant
 from avit_jax.data.opencv import require_opencv
+from avit_jax.data.order import shuffled
 from avit_jax.data.shared_batch import Layout
 from avit_jax.data.worker_processes import Load, batches_of_processes
 from avit_jax.errors import UserError
@@ -59,7 +60,7 @@ def train_batches(
         augment: the training transform.
         seed: decides order and augmentation.
         step: number of the first batch.
-        repeats: how often an example that was drawn is augmented, see `shuffled`.
+        repeats: how often an example that was drawn is augmented, see `order.py`.
         workers: decoding processes; 0 decodes in threads of this process.
         threads: decoding threads in each process; by default one per usable core with workers=0,
             otherwise one. More hide the latency of remote storage.
@@ -81,32 +82,6 @@ def train_batches(
     drawn = shuffled(len(source), seed=seed, repeats=repeats)
     drawn = drawn.batch(local, drop_remainder=True).map_with_index(_numbered)
     return _iterate(drawn[host::hosts][step:], load, workers=workers, threads=threads)
-
-
-def shuffled(count: int, *, seed: int, repeats: int) -> grain.MapDataset:
-    """Numbers of examples in the order of a training, without end: each epoch is `count` of them.
-
-    With `repeats`, each comes that many times in a row, and an epoch ends after as many numbers as
-    before: it sees one in `repeats` of the examples, others each time. So does DeiT's sampler
-    (`RASampler`), which also leaves out what does not fill the last 256 of an epoch.
-    """
-    order = grain.MapDataset.range(count).seed(seed).shuffle()
-    drawn = _Repeated(order, count=count, repeats=repeats)
-    return grain.MapDataset.range(count).repeat().map_with_index(drawn)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Repeated(grain.MapWithIndexTransform):
-    """From a position in the run to the example there."""
-
-    order: grain.MapDataset
-    _: dataclasses.KW_ONLY
-    count: int
-    repeats: int
-
-    def map_with_index(self, position: int, _: int) -> int:
-        epoch, place = divmod(position, self.count)
-        return self.order[epoch * self.count + place // self.repeats]
 
 
 def eval_batches(

@@ -7,7 +7,7 @@ Behind `rand` stand, in any order: `m` the magnitude, 0..10; `mstd` the deviatio
 (above 100: uniform up to the magnitude); `n` how many operations are drawn for an image, with
 replacement; `p` the probability of each to be carried out; `mmax` the largest magnitude; `inc1`
 the set of operations in which all grow stronger with the magnitude. Ranges and operations are those
-of timm's `auto_augment.py`, as DeiT used it; every pixel is what Pillow makes of it.
+of timm, as DeiT used it; every pixel is what Pillow makes of it.
 """
 
 from __future__ import annotations
