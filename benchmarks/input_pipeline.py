@@ -21,8 +21,8 @@ a core's time, of all processes together, which other work on the machine change
 
 --longer_side enlarges the photographs to so many pixels (ImageNet's are 500 x 375 in the median)
 and writes them as JPEGs of quality 95 first; they are smoother than real ones of that size, and
-their files smaller. Take thousands: drawing from few hundred takes Grain 0.1 ms an image and more,
-from millions 0.01 ms. The differences of the pixels from those of exact decoding are printed too.
+their files smaller. Take thousands: Grain draws the slower the fewer there are, from a few hundred
+at 0.1 ms an image. The differences of the pixels from those of exact decoding are printed too.
 """
 
 from __future__ import annotations
