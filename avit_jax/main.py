@@ -2,8 +2,8 @@
 
 A run that is there knows its config: `--mode eval --workdir runs/avit_digits`. Every setting can be
 changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something the user has to put
-right (one sentence says what), 75 stopped by SIGTERM or Ctrl-C: the same command goes on, 130
-Ctrl-C in a mode that has nothing to go on with.
+right (one sentence says what), 69 an object store does not answer, 75 stopped by SIGTERM or Ctrl-C:
+after both the same command goes on, 130 Ctrl-C in a mode that has nothing to go on with.
 """
 
 from __future__ import annotations
@@ -20,10 +20,19 @@ from ml_collections import ConfigDict, config_flags
 
 from avit_jax import command_line
 from avit_jax.config import flag_values, shared_batch
-from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE, Preempted, UserError
+from avit_jax.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_PREEMPTED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    Preempted,
+    StoreUnreachable,
+    UserError,
+)
 from avit_jax.pretrained import hub, spelling
-from avit_jax.runtime import cpu_devices, environment
+from avit_jax.runtime import cpu_devices, environment, stores
 from avit_jax.runtime.compilation_cache import use_compilation_cache
+from avit_jax.runtime.files import is_local
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
 
 for kind, parser in flag_values.PARSERS.items():
@@ -163,10 +172,17 @@ def main(argv: list[str]) -> None:
         logging.warning("%s; start the same command again to go on.", notice)
         sys.exit(EXIT_PREEMPTED)
     except UserError as error:
-        refuse(str(error))
+        refuse(error)
     except KeyboardInterrupt:
         print("avit_jax: interrupted; what was saved is safe.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        given = [place for place in (WORKDIR.value, INPUT.value, OUTPUT.value) if place]
+        stored = next((place for place in given if not is_local(place)), "a path in a store")
+        told = stores.in_words(error, stored)
+        if told is None:
+            raise
+        refuse(told)
 
 
 def chosen_config(workdir: Path) -> ConfigDict:
@@ -192,7 +208,7 @@ def checked_workdir() -> Path:
     """The workdir, once every path of the command line can be used.
 
     Raises:
-        UserError: a path in an object store, or one that cannot be written to.
+        UserError: a path that cannot be used, or not written to.
     """
     default = command_line.default_workdir(flags.FLAGS["config"].config_filename, MODEL.value)
     workdir = command_line.workdir_path(WORKDIR.value or default)
@@ -211,11 +227,11 @@ def _input() -> str | None:
     """The value of `--input`; of all modes `convert` alone takes weights from the hub."""
     if not INPUT.value or (MODE.value == "convert" and INPUT.value.startswith(hub.PREFIX)):
         return INPUT.value
-    return str(command_line.local_path("--input", INPUT.value))
+    return str(command_line.given_path("--input", INPUT.value))
 
 
 def _output() -> Path | None:
-    return command_line.local_path("--output", OUTPUT.value) if OUTPUT.value else None
+    return command_line.given_path("--output", OUTPUT.value) if OUTPUT.value else None
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -230,13 +246,14 @@ def parse_flags(argv: list[str]) -> list[str]:
             command_line.refuse_other_model(flags.FLAGS)
         return remaining
     except command_line.PROBLEMS as error:
-        refuse(command_line.one_sentence(error, argv))
+        told = stores.in_words(error, "the run that is to be used")
+        refuse(told or UserError(command_line.one_sentence(error, argv)))
 
 
-def refuse(sentence: str) -> NoReturn:
-    """End with what the user has to put right."""
-    print(f"avit_jax: {sentence}", file=sys.stderr)
-    sys.exit(EXIT_USAGE)
+def refuse(error: UserError) -> NoReturn:
+    """End with what the user has to put right, or to wait for."""
+    print(f"avit_jax: {error}", file=sys.stderr)
+    sys.exit(EXIT_UNREACHABLE if isinstance(error, StoreUnreachable) else EXIT_USAGE)
 
 
 def run() -> None:

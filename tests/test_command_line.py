@@ -202,8 +202,8 @@ def test_a_path_in_an_object_store_is_refused(flag):
     with pytest.raises(
         UserError, match=f"^{flag} gs://bucket/x lies in an object store: write a local path"
     ):
-        command_line.local_path(flag, "gs://bucket/x")
-    assert command_line.local_path(flag, "runs/x") == Path("runs/x")
+        command_line.given_path(flag, "gs://bucket/x")
+    assert command_line.given_path(flag, "runs/x") == Path("runs/x")
 
 
 @pytest.mark.parametrize("below", ["", "/deeper/still"])

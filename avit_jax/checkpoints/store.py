@@ -24,6 +24,7 @@ from orbax.checkpoint import v1 as ocp
 
 from avit_jax.checkpoints import manifest, state_tree
 from avit_jax.errors import UserError
+from avit_jax.runtime import stores
 from avit_jax.runtime.files import is_local, plain, sync_directory
 from avit_jax.runtime.processes import decided_by_process_zero, gather
 from avit_jax.version import __version__
@@ -48,7 +49,8 @@ class Checkpoints:
     def __init__(self, directory: str | os.PathLike[str], *, keep: int = 3) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} would delete every checkpoint: write 1 or more.")
-        path = epath.Path(directory)
+        stores.refuse_without_checkpoints("the run in", directory)
+        path = epath.Path(stores.as_path(directory))
         self._directory = path.resolve() if is_local(path) else path
         self._keep = keep
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -175,7 +177,7 @@ class Checkpoints:
 
     def _make_room(self, step: int) -> bool:
         """Clears what killed processes left; says whether `step` has to be written."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        stores.make_folder(self._directory)
         complete = self.steps()
         for path in self._directory.iterdir():
             unfinished = path.name.isdecimal() and int(path.name) not in complete
@@ -246,4 +248,4 @@ class Checkpoints:
         while (self._directory / name).exists():
             count += 1
             name = f"{step}.{reason}.{count}"
-        self._path(step).rename(self._directory / name)
+        stores.move_folder(self._path(step), self._directory / name, last=manifest.NAME)

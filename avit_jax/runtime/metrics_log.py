@@ -6,15 +6,21 @@ resumed run reads like that of an uninterrupted one.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from avit_jax.errors import UserError
+from avit_jax.runtime import leases
+from avit_jax.runtime.appended import Appended, open_appended
 from avit_jax.runtime.files import is_local, plain, write_text_atomic
+from avit_jax.runtime.stored_events import StoredEvents
+from avit_jax.runtime.stores import as_path
 
 
 class MetricsWriter:
@@ -24,14 +30,11 @@ class MetricsWriter:
     `train/loss`, lists only to the JSON lines. Only process 0 writes.
 
     Args:
-        workdir: local directory of the run.
+        workdir: directory of the run. In an object store lines are there from `flush` on.
         restored_step: the step the run continues from. Lines and events of later steps, left by the
           interrupted run, are removed, and so is a half-written last line. 0 (nothing restored)
           starts an empty log.
         tensorboard: whether to write event files to `workdir/tensorboard`.
-
-    Raises:
-        ValueError: if `workdir` is in an object store, where files cannot be appended to.
     """
 
     def __init__(
@@ -41,26 +44,25 @@ class MetricsWriter:
         restored_step: int = 0,
         tensorboard: bool = True,
     ) -> None:
-        if not is_local(workdir):
-            raise UserError(
-                f"metrics need a local directory to append to, not {os.fspath(workdir)!r}: "
-                "write a local --workdir."
-            )
-        self._file = None
+        self._workdir = as_path(workdir)
+        self._file: Appended | None = None
         self._events = None
         if jax.process_index() != 0:
             return
-        os.makedirs(workdir, exist_ok=True)
-        path = os.path.join(workdir, "metrics.jsonl")
+        path = self._workdir / "metrics.jsonl"
+        if not is_local(path):
+            open_appended(path).close()  # of what a killed process has left, one object
         _cut(path, restored_step=restored_step)
-        self._file = open(path, "a", encoding="utf-8")
+        self._file = open_appended(path)
         if tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._events = SummaryWriter(
-                os.path.join(workdir, "tensorboard"),
-                purge_step=restored_step + 1 if restored_step else 0,
-            )
+            purge_step = restored_step + 1 if restored_step else 0
+            events = self._workdir / "tensorboard"
+            if is_local(events):
+                self._events = SummaryWriter(os.fspath(events), purge_step=purge_step)
+            else:
+                self._events = StoredEvents(events, purge_step=purge_step)
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Appends one line.
@@ -79,8 +81,7 @@ class MetricsWriter:
             return
         values = plain(values)
         line = {"step": int(step), "kind": kind, **values}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        self._file.write((json.dumps(line, allow_nan=False) + "\n").encode("utf-8"))
         if self._events is not None:
             for name, value in values.items():
                 if isinstance(value, int | float) or value in ("nan", "inf", "-inf"):
@@ -90,9 +91,13 @@ class MetricsWriter:
         """Makes all lines survive a power cut; call it before a checkpoint is saved.
 
         TensorBoard's events are written by a thread of tensorboardX and may follow a little later.
+
+        Raises:
+            UserError: the workdir is in a store, and may be another run's by now.
         """
+        leases.refuse_lost(self._workdir)
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            self._file.sync()
         if self._events is not None:
             self._events.flush()
 
@@ -100,6 +105,7 @@ class MetricsWriter:
         """Flushes and closes the files."""
         self.flush()
         if self._file is not None:
+            self._file.join()
             self._file.close()
             self._file = None
         if self._events is not None:
@@ -107,12 +113,12 @@ class MetricsWriter:
             self._events = None
 
 
-def _cut(path: str, *, restored_step: int) -> None:
+def _cut(path: Path, *, restored_step: int) -> None:
     """Removes the lines after `restored_step` and lines that are no JSON from a metrics file."""
-    if not os.path.exists(path):
+    if not path.exists():
         return
-    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
-        lines = file.readlines()
+    text = path.read_bytes().decode("utf-8", "replace")
+    lines = io.StringIO(text, newline="\n").readlines()
     kept = [line for line in lines if restored_step and _is_kept(line, restored_step)]
     if kept != lines:
         write_text_atomic(path, "".join(kept))
