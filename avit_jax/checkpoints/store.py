@@ -179,7 +179,7 @@ class Checkpoints:
         """Clears what killed processes left; says whether `step` has to be written."""
         stores.make_folder(self._directory)
         complete = self.steps()
-        for path in self._directory.iterdir():
+        for path in stores.children(self._directory):
             unfinished = path.name.isdecimal() and int(path.name) not in complete
             if unfinished or _UNFINISHED in path.name:
                 path.rmtree(missing_ok=True)
