@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
@@ -211,7 +212,7 @@ def missing_config(mode: str) -> str:
 def default_workdir(config: str, model: str | None) -> str:
     """`runs/<name>`: the model if it is named, or the config file with its variant (`:debug`)."""
     file, _, variant = config.partition(":")
-    name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
+    name = Path(file).stem + (f"_{re.sub('[,:]/*', '_', variant)}" if variant else "")
     return os.path.join("runs", model or name)
 
 

@@ -105,8 +105,11 @@ class StoredFile:
 
     def lines(self) -> Iterator[bytes]:
         self._copy.seek(0)
-        yield from self._copy
-        self._copy.seek(0, os.SEEK_END)
+        try:
+            while line := self._copy.readline():  # `yield from` would close it at the end
+                yield line
+        finally:
+            self._copy.seek(0, os.SEEK_END)
 
     def cut(self, size: int) -> None:
         self._copy.truncate(size)

@@ -80,6 +80,7 @@ def _prepare(scheme: str) -> None:
     if scheme == "gs" and emulator:  # gcsfs knows this variable, TensorStore another one
         os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", emulator)
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks Google itself
+        fsspec.config.conf["gcs"]["token"] = "anon"
 
 
 def make_folder(path: Path) -> None:
