@@ -29,13 +29,16 @@ def test_a_log_longer_than_is_written_whole_goes_out_in_parts_and_is_one_object_
     again.write(b"fourth\n")
     again.sync()
     again.join()
+    again.close()
     assert path.read_bytes().endswith(b"third\nfourth\n") and not children(parts)
 
 
 def test_parts_that_are_in_the_object_already_are_not_read_again(folder):
     (folder / "log").write_bytes(b"first\nsecond\n")
     (folder / "log.part" / f"{6:018}").write_bytes(b"second\n")
-    assert list(StoredFile(folder / "log").lines()) == [b"first\n", b"second\n"]
+    file = StoredFile(folder / "log")
+    assert list(file.lines()) == [b"first\n", b"second\n"]
+    file.close()
 
 
 def test_predictions_go_on_behind_the_last_line_that_was_synced(folder):
