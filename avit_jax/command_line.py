@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 from avit_jax.config import by_name, to_json, unknown_key
 from avit_jax.config.settings import flat
 from avit_jax.errors import UserError
+from avit_jax.runtime import stores
 from avit_jax.runtime.files import is_local
 
 # What parsing flags and config files raises over a user's mistake; anything else is our own bug.
@@ -185,22 +187,26 @@ def refuse_misplaced(
         )
 
 
-def local_path(flag: str, path: str) -> Path:
+def given_path(flag: str, path: str) -> Path:
     """The value of a flag as a path; `~` is the home of the user, which not every shell says.
 
     Raises:
-        UserError: it lies in an object store.
+        UserError: it is an address of another kind than `gs://` and `s3://`.
     """
-    if not is_local(path):
+    scheme = path.partition("://")[0]
+    if not is_local(path) and scheme not in stores.SCHEMES:
         raise UserError(
-            f"{flag} {path} lies in an object store: write a local path, such as that of a mounted "
-            "bucket."
+            f"{flag} is an address that begins with {scheme}://: write a local path, or one of "
+            "gs://BUCKET/PATH."
         )
-    return Path(os.path.expanduser(path))
+    return stores.as_path(os.path.expanduser(path))
 
 
 def refuse_unwritable(flag: str, folder: Path) -> None:
     """Raises UserError unless `folder` can be written to, or created where it does not exist."""
+    if not is_local(folder):
+        stores.refuse_unwritable(flag, folder)
+        return
     nearest = next(place for place in (folder, *folder.parents, Path()) if place.exists())
     if not nearest.is_dir():
         raise UserError(
@@ -227,7 +233,7 @@ def missing_config(mode: str) -> str:
 def default_workdir(config: str, model: str | None) -> str:
     """`runs/<name>`: the model if it is named, or the config file with its variant (`:debug`)."""
     file, _, variant = config.partition(":")
-    name = Path(file).stem + (f"_{variant.replace(',', '_')}" if variant else "")
+    name = Path(file).stem + (f"_{re.sub('[,:]/*', '_', variant)}" if variant else "")
     return os.path.join("runs", model or name)
 
 
@@ -235,13 +241,14 @@ def workdir_path(path: str) -> Path:
     """The value of `--workdir`.
 
     Raises:
-        UserError: it lies in an object store, or is a file.
+        UserError: it lies in a store that no checkpoints are written to, or is a file.
     """
     if not path.strip():
         raise UserError(
             "--workdir is empty: write a folder, such as runs/avit_digits, or leave it out."
         )
-    workdir = local_path("--workdir", path)
+    stores.refuse_without_checkpoints("--workdir", path)
+    workdir = given_path("--workdir", path)
     if workdir.is_file():
         raise UserError(
             f"--workdir {path} is a file: make a workdir of its weights with --mode convert "

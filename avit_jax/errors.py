@@ -2,6 +2,7 @@
 
 # Exit statuses of commands: something to put right; stopped, to be gone on with; ended by Ctrl-C.
 EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 2, 75, 130
+EXIT_UNREACHABLE = 69  # an object store did not answer: the same command may do later
 
 
 class UserError(ValueError):
@@ -9,6 +10,10 @@ class UserError(ValueError):
 
     The command line prints its sentence without a traceback and exits with status 2.
     """
+
+
+class StoreUnreachable(UserError):
+    """An object store did not answer: nothing is wrong with the command, which goes on later."""
 
 
 class Preempted(Exception):

@@ -2,8 +2,8 @@
 
 A run that is there knows its config: `--mode eval --workdir runs/avit_digits`. Every setting can be
 changed (`--config.optim.learning_rate 1e-3`). Exit status: 0 done, 2 something the user has to put
-right (one sentence says what), 75 stopped by SIGTERM or Ctrl-C: the same command goes on, 130
-Ctrl-C in a mode that has nothing to go on with.
+right (one sentence says what), 69 an object store does not answer, 75 stopped by SIGTERM or Ctrl-C:
+after both the same command goes on, 130 Ctrl-C in a mode that has nothing to go on with.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from avit_jax.runtime import (
     interrupts,
     joining,
     plain_lines,
+    stores,
     system_errors,
 )
 from avit_jax.runtime.compilation_cache import use_compilation_cache
+from avit_jax.runtime.files import is_local
 from avit_jax.runtime.joining import initialise_processes
 from avit_jax.runtime.processes import preemption_notice
 
@@ -191,13 +193,24 @@ def main(argv: list[str]) -> None:
         joining.leave()
         sys.exit(EXIT_PREEMPTED)
     except UserError as error:
-        joining.refuse(str(error))
-    except Exception as error:
-        if (said := system_errors.sentence(error)) is None:
-            raise
-        joining.refuse(said)
+        joining.refuse(error)
     except KeyboardInterrupt:
         joining.end(joining.INTERRUPTED, EXIT_INTERRUPTED)
+    except Exception as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        joining.refuse(told)
+
+
+def in_words(error: Exception) -> UserError | None:
+    """What the disk or a store refused, as a sentence; `None` for any other error."""
+    given = [place for place in (WORKDIR.value, INPUT.value, OUTPUT.value) if place]
+    stored = next((place for place in given if not is_local(place)), "a path in a store")
+    told = stores.in_words(error, stored)
+    if told is None and (said := system_errors.sentence(error)) is not None:
+        return UserError(said)
+    return told
 
 
 def chosen_config(workdir: Path) -> ConfigDict:
@@ -223,7 +236,7 @@ def checked_workdir() -> Path:
     """The workdir, once every path of the command line can be used.
 
     Raises:
-        UserError: a path in an object store, or one that cannot be written to.
+        UserError: a path that cannot be used, or not written to.
     """
     default = command_line.default_workdir(flags.FLAGS["config"].config_filename, MODEL.value)
     workdir = command_line.workdir_path(default if WORKDIR.value is None else WORKDIR.value)
@@ -244,11 +257,11 @@ def _input() -> str | None:
     """The value of `--input`; of all modes `convert` alone takes weights from the hub."""
     if not INPUT.value or (MODE.value == "convert" and INPUT.value.startswith(hub.PREFIX)):
         return INPUT.value
-    return str(command_line.local_path("--input", INPUT.value))
+    return str(command_line.given_path("--input", INPUT.value))
 
 
 def _output() -> Path | None:
-    return command_line.local_path("--output", OUTPUT.value) if OUTPUT.value else None
+    return command_line.given_path("--output", OUTPUT.value) if OUTPUT.value else None
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -263,7 +276,8 @@ def parse_flags(argv: list[str]) -> list[str]:
             command_line.refuse_other_model(flags.FLAGS)
         return remaining
     except command_line.PROBLEMS as error:
-        joining.refuse(command_line.one_sentence(error, argv))
+        told = stores.in_words(error, "the run that is to be used")
+        joining.refuse(told or UserError(command_line.one_sentence(error, argv)))
 
 
 def run() -> None:

@@ -199,12 +199,10 @@ def test_log_lines_say_what_happened_and_nothing_else(level, line):
 
 
 @pytest.mark.parametrize("flag", ["--workdir", "--output", "--input"])
-def test_a_path_in_an_object_store_is_refused(flag):
-    with pytest.raises(
-        UserError, match=f"^{flag} gs://bucket/x lies in an object store: write a local path"
-    ):
-        command_line.local_path(flag, "gs://bucket/x")
-    assert command_line.local_path(flag, "runs/x") == Path("runs/x")
+def test_an_address_that_nothing_here_reads_is_refused(flag):
+    with pytest.raises(UserError, match=f"^{flag} is an address that begins with http://: write"):
+        command_line.given_path(flag, "http://host/x")
+    assert command_line.given_path(flag, "runs/x") == Path("runs/x")
 
 
 @pytest.mark.parametrize("below", ["", "/deeper/still"])

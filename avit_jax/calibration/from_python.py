@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from avit_jax.calibration.meet_budgets import dial_run
 from avit_jax.checkpoints.operating_points import OperatingPoint
 from avit_jax.config import file_of_run
 from avit_jax.errors import UserError
 from avit_jax.runtime.compilation_cache import use_compilation_cache
+from avit_jax.runtime.stores import as_path
 
 
 def meet_budgets(
@@ -31,7 +31,7 @@ def meet_budgets(
     Raises:
         UserError: no run there, or a budget that is none or that the model cannot meet.
     """
-    place = Path(os.path.expanduser(workdir))
+    place = as_path(os.path.expanduser(workdir))
     several = [budgets] if isinstance(budgets, str | float | int) else list(budgets)
     if not several:
         raise UserError("there is no budget: write a share of the dense multiply-adds, as 0.7.")

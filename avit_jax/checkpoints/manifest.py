@@ -85,6 +85,8 @@ def _damage(directory: epath.Path, name: str, expected: Mapping[str, Any]) -> st
     except PermissionError:  # no damage, and the user's to put right
         raise
     except OSError as error:
+        if not is_local(directory):
+            raise  # a store that does not answer has damaged nothing
         return f"{name} cannot be read ({error.strerror})"
     if entry["bytes"] != expected["bytes"]:
         return f"{name} has {entry['bytes']} bytes instead of {expected['bytes']}"

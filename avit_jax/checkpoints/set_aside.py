@@ -12,6 +12,7 @@ from collections.abc import Collection
 from etils import epath
 
 from avit_jax.checkpoints import manifest
+from avit_jax.runtime import stores
 from avit_jax.runtime.files import is_local, sync_directory
 
 _logger = logging.getLogger(__name__)
@@ -21,16 +22,18 @@ _ASIDE = ("corrupt", "superseded")
 
 def moved_before(directory: epath.Path) -> list[epath.Path]:
     """What does not count any more but shows that this is not a fresh run."""
-    paths = sorted(directory.iterdir()) if directory.is_dir() else []
-    return [path for path in paths if path.name.partition(".")[2].startswith(_ASIDE)]
+    return [
+        path
+        for path in sorted(stores.children(directory))
+        if path.name.partition(".")[2].startswith(_ASIDE)
+    ]
 
 
 def without_manifest(directory: epath.Path) -> list[epath.Path]:
     """Folders of steps that hold something and no manifest, newest first."""
-    paths = directory.iterdir() if directory.is_dir() else ()
     found = [
         path
-        for path in paths
+        for path in stores.children(directory)
         if path.name.isdecimal() and path.is_dir() and not (path / manifest.NAME).exists()
     ]
     return sorted(found, key=lambda path: int(path.name), reverse=True)
@@ -46,7 +49,7 @@ def move(path: epath.Path, reason: str) -> None:
         count += 1
         name = f"{path.name}.{reason}.{count}"
     try:
-        path.rename(path.parent / name)
+        stores.move_folder(path, path.parent / name, last=manifest.NAME)
     except OSError as error:
         _logger.warning("%s stays where it is (%s)", path, error.strerror or error)
 
@@ -57,14 +60,14 @@ def clear(directory: epath.Path, complete: Collection[int]) -> None:
     Older ones than all that are complete were about to be removed, manifest first.
     """
     for path in without_manifest(directory):
-        if any(path.iterdir()) and int(path.name) > min(complete, default=-1):
+        if stores.children(path) and int(path.name) > min(complete, default=-1):
             _logger.warning(
                 "%s has no %s, so nobody knows whether it is whole: it is moved aside",
                 path,
                 manifest.NAME,
             )
             move(path, "unlisted")
-    for path in directory.iterdir():
+    for path in stores.children(directory):
         unfinished = path.name.isdecimal() and int(path.name) not in complete
         if unfinished or _UNFINISHED in path.name:
             path.rmtree(missing_ok=True) if path.is_dir() else path.unlink(missing_ok=True)

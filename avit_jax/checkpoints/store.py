@@ -25,7 +25,7 @@ from orbax.checkpoint import v1 as ocp
 from avit_jax.checkpoints import manifest, set_aside, state_tree
 from avit_jax.checkpoints.run_identity import NUMBER, RunIdentity, refuse_stranger
 from avit_jax.errors import UserError
-from avit_jax.runtime import system_errors
+from avit_jax.runtime import stores, system_errors
 from avit_jax.runtime.files import is_local, plain
 from avit_jax.runtime.processes import decided_by_process_zero, gather
 from avit_jax.version import __version__
@@ -58,7 +58,8 @@ class Checkpoints:
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} would delete every checkpoint: write 1 or more.")
-        path = epath.Path(directory)
+        stores.refuse_without_checkpoints("the run in", directory)
+        path = epath.Path(stores.as_path(directory))
         self._directory = path.resolve() if is_local(path) else path
         self._keep, self._run = keep, run
         self.passed_over: list[str] = []
@@ -187,7 +188,7 @@ class Checkpoints:
 
     def _make_room(self, step: int) -> bool:
         """Clears what killed processes left; says whether `step` has to be written."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        stores.make_folder(self._directory)
         complete = self.steps()
         set_aside.clear(self._directory, complete)
         if step in complete and step == self._current:

@@ -28,6 +28,7 @@ from avit_jax.pretrained.fit import refuse_other_classes
 from avit_jax.pretrained.pixels import for_our_pixels
 from avit_jax.pretrained.weights import load_torch
 from avit_jax.pretrained.written_pixels import written_pixels
+from avit_jax.runtime import stores
 from avit_jax.runtime.device_mesh import abstract_on, put_on
 from avit_jax.runtime.processes import in_all_or_none
 
@@ -71,7 +72,7 @@ def initial_weights(
     if init.weights:
         return weights_of_file(init.weights, model, mesh, pixels=init.pixels, weights=weights)
     if init.workdir:
-        workdir = Path(init.workdir)
+        workdir = stores.as_path(init.workdir)
         found = weights_of_run(workdir, model, mesh, weights=weights, plain=True)
         if found is None:
             raise nothing_in(workdir)
@@ -205,7 +206,7 @@ def weights_of_export(folder: Path, model: Model, mesh: Mesh) -> Weights:
     """
     file = folder / EXPORTED_WEIGHTS
     try:
-        with np.load(file) as arrays:
+        with np.load(stores.on_local_disk(file)) as arrays:
             params = unflatten_dict(dict(arrays), sep="/")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} cannot be read ({error}): export the run again.") from error

@@ -6,12 +6,13 @@ as they change that of a file.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from ml_collections import ConfigDict
 
 from avit_jax import config as configs
 from avit_jax.errors import UserError
+from avit_jax.runtime.stores import as_path
 
 
 def get_config(place: str) -> ConfigDict:
@@ -20,7 +21,7 @@ def get_config(place: str) -> ConfigDict:
     Raises:
         UserError: it keeps none.
     """
-    path = Path(place).expanduser()
+    path = as_path(os.path.expanduser(place))
     found = configs.kept_at(path)
     if found is None:
         what = "does not say what model it is of" if path.exists() else "does not exist"

@@ -10,6 +10,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from avit_jax.runtime import stores
+from avit_jax.runtime.files import is_local
+
 
 class BadExample(Exception):
     """An example that cannot be used; its text is the reason, as a predicate ("cannot be ...")."""
@@ -47,6 +50,11 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     Raises:
         BadExample: it cannot be read, or is a pipe or device, whose reading might wait for ever.
     """
+    if not is_local(path):
+        try:
+            return stores.filesystem(stores.as_path(path)).cat_file(os.fspath(path))
+        except FileNotFoundError as error:
+            raise BadExample("cannot be read: there is no such object") from error
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

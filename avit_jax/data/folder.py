@@ -22,6 +22,7 @@ from avit_jax.data.listing import (
     visible_entries,
 )
 from avit_jax.errors import UserError
+from avit_jax.runtime.stores import as_path
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +110,9 @@ def class_names(data_dir: str) -> tuple[str, ...]:
     Raises:
         UserError: there is no such folder, or it is not laid out as one.
     """
-    if not os.path.isdir(data_dir):
+    if not as_path(data_dir).is_dir():
         raise UserError(
-            f"data.dir {data_dir!r} is not a local folder; write the root of a folder laid out "
+            f"data.dir {data_dir!r} is not a folder; write the root of a folder laid out "
             f"as {LAYOUT}"
         )
     return tuple(_class_folders(_split_folder(data_dir, TRAIN)))

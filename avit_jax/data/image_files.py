@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from avit_jax.data.example import Example, read_file
 from avit_jax.data.listing import composed, files_below, tell_left_out
 from avit_jax.errors import UserError
+from avit_jax.runtime.stores import as_path
 
 
 class FileSource:
@@ -33,7 +33,7 @@ class FileSource:
     def __init__(self, path: str | os.PathLike[str], *, class_names: Sequence[str]):
         self.class_names = tuple(class_names)
         self._classes = {composed(name): label for label, name in enumerate(self.class_names)}
-        path = Path(path)
+        path = as_path(path)
         if not path.exists():
             raise UserError(
                 f"there is no file or folder {str(path)!r}: write the path of an image, of a "

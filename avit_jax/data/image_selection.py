@@ -17,6 +17,8 @@ from avit_jax.data.augment import Augment, eval_image
 from avit_jax.data.example import BadExample, Example, Source, read_example
 from avit_jax.data.image_files import FileSource
 from avit_jax.errors import UserError
+from avit_jax.runtime.files import is_local
+from avit_jax.runtime.stores import as_path
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ def given_files(path: str, limit: int, *, class_names: Sequence[str]) -> Selecti
     """At most `limit` images of a file or folder, see `FileSource`."""
     source = FileSource(path, class_names=class_names)
     chosen = evenly_spaced(len(source), limit)
-    name = Path(path).absolute().name
+    name = Path(path).absolute().name if is_local(path) else as_path(path).name
     title = name.encode("utf-8", "replace").decode("utf-8")  # a name may hold any bytes
     return Selection(source, chosen, tuple(source.labelled(index) for index in chosen), title)
 

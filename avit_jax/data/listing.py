@@ -11,10 +11,13 @@ from __future__ import annotations
 import logging
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from avit_jax.data import stored_listing
+from avit_jax.data.stored_listing import StoredEntry
 from avit_jax.errors import UserError
+from avit_jax.runtime.files import is_local
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ def files_below(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     Raises:
         UserError: a folder cannot be listed.
     """
+    if not is_local(folder):
+        return stored_listing.files_below(folder, hidden=_is_hidden, is_other=is_other_file)
     around = Path(os.path.realpath(folder)).parents
     outer = tuple(_identity(outside) for outside in around)
     others: list[str] = []
@@ -64,12 +69,14 @@ def tell_left_out(others: list[str], folder: str | os.PathLike[str]) -> None:
         )
 
 
-def visible_entries(folder: str) -> list[os.DirEntry[str]]:
+def visible_entries(folder: str) -> Sequence[os.DirEntry[str] | StoredEntry]:
     """What is in a folder by name, without hidden entries and those of operating systems.
 
     Raises:
         UserError: the folder cannot be listed.
     """
+    if not is_local(folder):
+        return [entry for entry in stored_listing.entries(folder) if not _is_hidden(entry.name)]
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not _is_hidden(entry.name)]

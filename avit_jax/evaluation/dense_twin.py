@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 from avit_jax import config as configs
 from avit_jax.experiment import Experiment
+from avit_jax.runtime.stores import as_path
 
 # What must be equal for two accuracies to stand side by side.
 _COMPARED = (
@@ -28,7 +28,7 @@ def dense_twin(experiment: Experiment) -> Twin:
     """The result in the workdir `config.dense_twin`, if it is comparable with this run's."""
     if not experiment.settings.dense_twin:
         return Twin(None, "not trained (set config.dense_twin to its workdir)")
-    workdir = Path(experiment.settings.dense_twin)
+    workdir = as_path(experiment.settings.dense_twin)
     if not (workdir / "summary.json").exists():
         return Twin(None, f"not trained ({workdir} holds no result)")
     try:

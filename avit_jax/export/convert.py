@@ -27,6 +27,7 @@ from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.files import write_json_atomic, write_text_atomic
 from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.replaced_folder import replaced_folder
+from avit_jax.runtime.stores import as_path
 from avit_jax.runtime.tables import table
 
 _FILES = (*ENDINGS, ".npz", ".pth.tar", ".tar")
@@ -57,7 +58,7 @@ def convert_run(
         UserError: the two are the same kind of folder, `output` exists, or the weights do not fit.
     """
     refuse_several_processes("convert")
-    target = Path(output) if output is not None else workdir
+    target = as_path(output) if output is not None else workdir
     from_file, to_file = (is_weight_file(os.fspath(end)) for end in (source or workdir, target))
     if not from_file and not to_file:
         raise UserError(
@@ -71,7 +72,7 @@ def convert_run(
             f"out, or write a file ({', '.join(ENDINGS)})."
         )
     _refuse_existing(target, *([configs.beside(target)] if to_file else []))
-    experiment = Experiment(config, workdir if source is None else Path(source))
+    experiment = Experiment(config, workdir if source is None else as_path(source))
     model, mesh = experiment.model, make_mesh(devices=jax.devices()[:1])
     if from_file:
         pixels, chosen = experiment.settings.init.pixels, experiment.settings.eval.weights
@@ -90,8 +91,9 @@ def convert_run(
 
 def is_weight_file(end: str) -> bool:
     """Whether a path names weights of others, by its ending or content; else it is a workdir."""
-    file = end.startswith(hub.PREFIX) or end.endswith(_FILES) or Path(end).is_file()
-    return file or is_weight_folder(Path(end))
+    if end.startswith(hub.PREFIX) or end.endswith(_FILES):
+        return True
+    return as_path(end).is_file() or is_weight_folder(as_path(end))
 
 
 def _refuse_existing(*targets: Path) -> None:

@@ -28,6 +28,7 @@ from avit_jax.runtime.device_mesh import make_mesh
 from avit_jax.runtime.files import write_bytes_atomic, write_json_atomic
 from avit_jax.runtime.processes import refuse_several_processes
 from avit_jax.runtime.replaced_folder import replaced_folder
+from avit_jax.runtime.stores import is_unfinished
 from avit_jax.runtime.tables import table
 
 Rows = list[tuple[str, str]]
@@ -50,7 +51,7 @@ def export_run(config: ConfigDict, workdir: Path, *, output: Path | None = None)
     refuse_several_processes("export")
     experiment = Experiment(config, workdir)
     target = output or workdir / "export"
-    if target.exists():
+    if target.exists() and not is_unfinished(target):
         raise UserError(f"{target} exists already: remove it, or write another --output.")
     as_onnx = target.suffix == ".onnx"
     if as_onnx:

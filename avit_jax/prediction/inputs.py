@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from avit_jax.data.decode import decode
 from avit_jax.data.example import BadExample, Example
 from avit_jax.data.image_files import FileSource
 from avit_jax.errors import UserError
+from avit_jax.runtime.stores import as_path
 
 Bytes = bytes | bytearray | memoryview
 # Bytes are those of a file, which may also be open (or an `io.BytesIO`). Arrays are uint8 `[H, W]`
@@ -46,13 +46,14 @@ class GivenImages:
         several = [images] if is_one or not isinstance(images, Iterable) else images
         for position, image in enumerate(several):
             self._add(image, f"image {position}")
-        is_folder = isinstance(images, _PATH) and os.path.isdir(images)
+        is_folder = isinstance(images, _PATH) and as_path(images).is_dir()
         self.is_single = is_one and not is_folder and getattr(images, "ndim", 0) < 4
 
     def _add(self, image: Any, name: str) -> None:
         if isinstance(image, _PATH):
             files = FileSource(image, class_names=self.class_names)
-            root = Path(image) if Path(image).is_dir() else Path(image).parent
+            path = as_path(image)
+            root = path if path.is_dir() else path.parent
             self._images += [
                 (os.fspath(root / files.describe(index)), (files, index))
                 for index in range(len(files))

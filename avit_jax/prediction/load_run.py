@@ -24,6 +24,7 @@ from avit_jax.pretrained.fit import number_of_classes
 from avit_jax.pretrained.weights import load_torch
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.runtime.stores import as_path
 
 CLASSES = "model.num_classes"
 
@@ -43,7 +44,7 @@ def load_run(
 
     Args:
         source: the workdir of a run or of converted weights, an exported folder, or a weight file:
-            whatever `load_torch` takes.
+            whatever `load_torch` takes; also in `gs://`.
         model: the name of what a weight file is of (`list_models()`); a file that `--mode convert`
             wrote says so itself. Crop and normalisation are those its weights were published with;
             the number of classes is the file's.
@@ -69,7 +70,7 @@ def load_run(
             f'config is a {type(config).__name__}: write settings as {{"inference.batch_size": 8}}.'
         )
     use_compilation_cache()
-    place, values = Path(os.path.expanduser(source)), dict(config or {})
+    place, values = as_path(os.path.expanduser(source)), dict(config or {})
     if execution is not None:
         values["inference.execution"] = execution
     chosen = configs.changed(_config_of(os.fspath(source), place, model), values)

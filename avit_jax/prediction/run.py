@@ -33,8 +33,10 @@ from avit_jax.prediction.answer_lines import Totals
 from avit_jax.prediction.answers import Answerer, local_batch_size, no_answers
 from avit_jax.prediction.rounds import write_rounds
 from avit_jax.runtime.device_mesh import make_mesh
+from avit_jax.runtime.files import is_local
 from avit_jax.runtime.json_lines import JsonLines, identity_path
 from avit_jax.runtime.processes import in_all_or_none, share
+from avit_jax.runtime.stores import as_path
 from avit_jax.runtime.tables import table
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def predict_run(
         workdir: of the run.
         source: an image file, or a folder, which is walked to the bottom; `None` takes
             `config.data.eval_split`.
-        output: local file of JSON lines; `None` takes `workdir/predictions.jsonl`. Several
+        output: file of JSON lines; `None` takes `workdir/predictions.jsonl`. Several
             processes write `NAME.part-00000-of-00008` and so on.
         stream: keep programs full across batches (`model.stream`), for images that leave early.
         stop: asked after every round of batches, in all processes in the same round, whether the
@@ -149,8 +151,8 @@ def output_path(target: Path, *, source: str | None) -> Path:
     Raises:
         UserError: `target` lies within the input, or another number of processes has begun it.
     """
-    folder = Path(source).resolve() if source is not None else None
-    if folder is not None and folder.is_dir() and target.resolve().is_relative_to(folder):
+    folder = _resolved(as_path(source)) if source is not None else None
+    if folder is not None and folder.is_dir() and _resolved(target).is_relative_to(folder):
         raise UserError(
             f"--output {os.fspath(target)!r} lies inside of --input and would be taken for an "
             "image: write a path outside of that folder."
@@ -173,6 +175,11 @@ def output_path(target: Path, *, source: str | None) -> Path:
     if count == 1:
         return target
     return target.with_name(f"{target.name}.part-{jax.process_index():05}{ending}")
+
+
+def _resolved(path: Path) -> Path:
+    """Without links, of which an object store has none."""
+    return path.resolve() if is_local(path) else path
 
 
 def summary_rows(

@@ -12,7 +12,6 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from avit_jax.pretrained.arrays import as_arrays
 from avit_jax.pretrained.pixels import PIXELS
 from avit_jax.pretrained.torch_objects import STORAGES
 from avit_jax.pretrained.written_pixels import FIELD
-from avit_jax.runtime.files import open_atomic
+from avit_jax.runtime.files import is_local, open_atomic
+from avit_jax.runtime.stores import SCHEMES, as_path
 
 ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 _FOLDER = "archive"
@@ -48,11 +48,12 @@ def save_torch(
     Raises:
         UserError: another ending, unknown pixels, or a dtype that the format does not have.
     """
-    address, path = os.fspath(path), Path(path)
-    if path.suffix not in ENDINGS or "://" in address:
+    address, path = os.fspath(path), as_path(path)
+    is_elsewhere = not is_local(address) and address.partition("://")[0] not in SCHEMES
+    if path.suffix not in ENDINGS or is_elsewhere:
         raise UserError(
-            f"weights cannot be written to {address}: give a local path that ends in .pth, .pt, "
-            ".bin or .safetensors."
+            f"weights cannot be written to {address}: give a path that ends in .pth, .pt, .bin or "
+            ".safetensors."
         )
     if pixels is not None and pixels not in PIXELS:
         raise UserError(f"pixels is {pixels!r}: write one of {', '.join(PIXELS)}.")

@@ -15,7 +15,8 @@ import numpy as np
 import safetensors.numpy
 
 from avit_jax.errors import UserError
-from avit_jax.pretrained import hub, npz, torch_file
+from avit_jax.pretrained import npz, torch_file
+from avit_jax.pretrained.addresses import on_disk
 from avit_jax.pretrained.containers import CHOICES, chosen_weights, is_tensor
 from avit_jax.pretrained.shards import weight_files
 from avit_jax.pretrained.torch_objects import DAMAGED, Unreadable, shown
@@ -30,9 +31,10 @@ def load_torch(path: str | os.PathLike[str], *, weights: str = "auto") -> dict[s
     Args:
         path: a file of `torch.save` (the zip format and the one before 1.6), of safetensors or of
           `numpy.savez`, whatever it is called; an index of shards (`.index.json`), or the folder
-          that they or a `model.safetensors` lie in; or `hf://owner/name` for the Hugging Face Hub
-          (extra `hub`). What wrappers put around names (`module.`, `model.`, `_orig_mod.`, whatever
-          else stands in front of all blocks) is removed.
+          that they or a `model.safetensors` lie in; in `gs://` and `s3://`, too; or
+          `hf://owner/name` for the Hugging Face Hub (extra `hub`). What wrappers put around names
+          (`module.`, `model.`, `_orig_mod.`, whatever else stands in front of all blocks) is
+          removed.
         weights: which of a training checkpoint's, as of a workdir's: "auto" (the moving average,
           such as `state_dict_ema`, `model_ema` or `teacher`, where there is one), "ema" or "raw"
           (such as `state_dict`, `model`, `student`). The log says which, where there are several;
@@ -54,12 +56,8 @@ def load_torch(path: str | os.PathLike[str], *, weights: str = "auto") -> dict[s
         raise UserError(
             f"load_torch got a {type(path).__name__}: give the path of a weight file."
         ) from None
-    on_hub = address.startswith(hub.PREFIX)
-    if "://" in address and not on_hub:
-        raise UserError(f"{address} is not a local file: copy it to a local disk first.")
     try:
-        local = hub.fetch(address) if on_hub else Path(address).expanduser()
-        return _read(local, weights)
+        return _read(on_disk(address), weights)
     except Unreadable as refusal:
         raise UserError(f"{address} {refusal}.") from None
     except FileNotFoundError:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import safetensors
 
-from avit_jax.pretrained import hub, torch_file
+from avit_jax.pretrained import torch_file
+from avit_jax.pretrained.addresses import on_disk
 from avit_jax.pretrained.pixels import PIXELS
 from avit_jax.pretrained.shards import weight_files
 
@@ -27,9 +28,7 @@ def written_pixels(address: str | os.PathLike[str]) -> str | None:
     Args:
         address: what `load_torch` has read.
     """
-    address = os.fspath(address)
-    on_hub = address.startswith(hub.PREFIX)
-    file = weight_files(hub.fetch(address) if on_hub else Path(address).expanduser())[0]
+    file = weight_files(on_disk(os.fspath(address)))[0]
     with open(file, "rb") as opened:
         is_zip = opened.read(4) == b"PK\x03\x04"
     said = _in_zip(file) if is_zip else _in_safetensors(file)

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -62,8 +63,15 @@ def of_path(path: str | os.PathLike[str]) -> Iterator[None]:
 def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A local file to write into, which takes the name `path` when it is complete.
 
-    Where something is raised, what was at `path` stays as it is. Missing folders are made.
+    Where something is raised, what was at `path` stays as it is. Missing folders are made. For an
+    object in a store the file is uploaded then.
     """
+    if not is_local(path):
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            epath.Path(path).write_bytes(file.read())
+        return
     path = os.path.abspath(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     remove_remains(path, "tmp")

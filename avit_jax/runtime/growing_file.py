@@ -83,14 +83,6 @@ class GrowingFile:
         """Of everything up to now."""
         return LogMark(self._bytes, self._lines, self._digest.hexdigest())
 
-    def refuse_changed(self, descriptor: int) -> None:
-        """See that the open file still has its name and its length.
-
-        Raises:
-            UserError: somebody has removed, moved, replaced or shortened it.
-        """
-        refuse_changed(self.path, descriptor, self._bytes)
-
 
 def refuse_changed(path: Path, descriptor: int, length: int) -> None:
     """See that an open file still has its name, and at least the length that was written.

@@ -15,7 +15,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from avit_jax.errors import EXIT_INTERRUPTED, EXIT_USAGE, Preempted, UserError
+from avit_jax.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    Preempted,
+    StoreUnreachable,
+    UserError,
+)
 from avit_jax.runtime import relay, rendezvous
 from avit_jax.runtime.companions import Companions
 from avit_jax.runtime.message_line import Line
@@ -146,8 +153,10 @@ def end(sentence: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def refuse(sentence: str, environment: Mapping[str, str] = os.environ) -> NoReturn:
+def refuse(error: UserError, environment: Mapping[str, str] = os.environ) -> NoReturn:
     """Ends this process, which will not begin, with a sentence that the others hear as well."""
+    sentence = str(error)
+    status = EXIT_UNREACHABLE if isinstance(error, StoreUnreachable) else EXIT_USAGE
     if not _joined and set(_JAX) <= environment.keys() and environment[_JAX[1]] != "1":
         with contextlib.suppress(UserError, OSError):  # whoever cannot be told has not begun
             host, port = _host_and_port(environment[_JAX[0]])
@@ -155,8 +164,8 @@ def refuse(sentence: str, environment: Mapping[str, str] = os.environ) -> NoRetu
             told = f"process {number} has refused its command: {sentence}"
             print(f"avit_jax: {sentence}", file=sys.stderr, flush=True)
             _meet(host, port, number=number, count=count, said={}, refused=told)
-        sys.exit(EXIT_USAGE)
-    end(sentence, EXIT_USAGE)
+        sys.exit(status)
+    end(sentence, status)
 
 
 @contextlib.contextmanager

@@ -13,15 +13,15 @@ import contextlib
 import json
 import logging
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from avit_jax.errors import UserError
-from avit_jax.runtime.files import plain, write_json_atomic
-from avit_jax.runtime.growing_file import refuse_changed
+from avit_jax.runtime import leases
+from avit_jax.runtime.appended import Appended, open_appended
+from avit_jax.runtime.files import is_local, plain, write_json_atomic
 from avit_jax.runtime.locks import is_taken
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ class JsonLines:
     """Lines appended to `path`; open it with `with`.
 
     Args:
-        path: of the file, local; made if it does not exist.
+        path: of the file; made if it does not exist. In an object store lines are safe from `sync`
+            on, see `appended.py`; a diary there is of whoever may write around it.
         identity: JSON values that say what the lines are about; those saved beside a file that
             exists must be the same. `None` for a diary.
         check: called with the number and the content of each line that is there already, in order;
@@ -59,22 +60,19 @@ class JsonLines:
         check: Callable[[int, Line], None] = lambda number, line: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if re.match(r"[a-z][a-z0-9]+:/", os.fspath(path)):  # Path makes one slash of two
-            raise UserError(
-                f"lines are appended to a local file, not to {os.fspath(path)!r}: write a local "
-                "path."
-            )
         self._path, self._clock = path, clock
+        self._held = contextlib.ExitStack()
+        if identity is not None and not is_local(path):
+            place = path.with_name(path.name + ".lock")
+            self._held.enter_context(leases.held(path, place, leases.described("predict")))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: what is written is at once beyond the reach of a killed process.
-            # At the end, wherever that is: a file that somebody empties gets no hole of NUL bytes.
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-            self._file = open(os.open(path, flags, 0o666), "r+b", buffering=0)
-        except OSError as error:
-            raise self._unwritable(error) from error
+            with self._as_user_error():
+                self._file: Appended = open_appended(path)
+        except BaseException:
+            self._held.close()
+            raise
         try:
-            if is_taken(self._file.fileno(), path):
+            if is_local(path) and is_taken(self._file.fileno(), path):
                 raise UserError(
                     f"another process is writing {os.fspath(path)!r}: wait for it, or write "
                     "another --output."
@@ -85,17 +83,14 @@ class JsonLines:
             self._synced = clock()
         except BaseException:
             self._file.close()
+            self._held.close()
             raise
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Adds lines behind the last; they survive this process, and after `sync` a power cut."""
         text = [json.dumps(plain(line), allow_nan=False) + "\n" for line in lines]
-        rest = memoryview("".join(text).encode("ascii"))
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with self._as_user_error():
+            self._file.write("".join(text).encode("ascii"))
         self.count += len(text)
         self._end += sum(map(len, text))  # of ASCII alone
         if self._clock() - self._synced > SYNC_SECONDS:
@@ -107,19 +102,20 @@ class JsonLines:
         Raises:
             UserError: that is not possible, or somebody has removed or changed the file meanwhile.
         """
-        refuse_changed(self._path, self._file.fileno(), self._end)
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._unwritable(error) from error
+        leases.refuse_lost(self._path)
+        self._file.refuse_changed(self._end)
+        with self._as_user_error():
+            self._file.sync()
         self._synced = self._clock()
 
     def close(self) -> None:
         """Closes the file, after making all lines survive a power cut."""
-        try:
-            self.sync()
-        finally:
-            self._file.close()
+        with self._held:
+            try:
+                self.sync()
+                self._file.join()
+            finally:
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +128,7 @@ class JsonLines:
     def _check_identity(self, identity: Line) -> None:
         """Saves what the lines will be about; refuses a file that is about something else."""
         beside = identity_path(self._path)
-        if not os.fstat(self._file.fileno()).st_size:
+        if next(iter(self._file.lines()), None) is None:
             write_json_atomic(beside, identity)  # also makes the name of the file itself durable
             return
         if not beside.exists():
@@ -154,23 +150,29 @@ class JsonLines:
 
     def _recover(self, check: Callable[[int, Line], None]) -> int:
         """Counts the complete lines and removes a partly written one after them."""
-        count, end = 0, 0
-        # A second descriptor reads through a buffer; the one that writes has none.
-        with open(self._path, "rb") as file:
-            for text in file:
-                line = _parse(text)
-                if line is None:
-                    break
-                check(count, line)
-                count, end = count + 1, end + len(text)
-        torn = os.fstat(self._file.fileno()).st_size - end
+        count, end, torn = 0, 0, 0
+        for text in self._file.lines():
+            line = None if torn else _parse(text)
+            if line is None:
+                torn += len(text)
+                continue
+            check(count, line)
+            count, end = count + 1, end + len(text)
         if torn:
             logger.warning("cut off a torn end of %d bytes behind line %d", torn, count)
-            self._file.truncate(end)
-            os.fsync(self._file.fileno())
-        self._file.seek(end)
+            self._file.cut(end)
         self._end = end
         return count
+
+    @contextlib.contextmanager
+    def _as_user_error(self) -> Iterator[None]:
+        """What a disk says, as a sentence; errors of stores are said where all of them are."""
+        try:
+            yield
+        except OSError as error:
+            if not is_local(self._path):
+                raise
+            raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(

@@ -1,7 +1,7 @@
 """Who may write: one process at a time, until it is done or dead.
 
 A lock is the operating system's on an open file, so it goes with the process that holds it: nothing
-has to be cleared away after a kill or a power cut.
+has to be cleared away after a kill or a power cut. In an object store it is a lease (`leases.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 import jax
 
 from avit_jax.errors import UserError
+from avit_jax.runtime import leases
+from avit_jax.runtime.files import is_local
 from avit_jax.runtime.processes import in_all_or_none
 
 logger = logging.getLogger(__name__)
@@ -35,8 +37,11 @@ def only_writer(workdir: Path, mode: str) -> Iterator[None]:
         UserError: another run is writing there, or it cannot be written to.
     """
     with contextlib.ExitStack() as held:
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and is_local(workdir):
             in_all_or_none(lambda: held.enter_context(_held(workdir, mode)))
+        elif jax.process_index() == 0:
+            lease = leases.held(workdir, workdir / LOCK, leases.described(mode))
+            in_all_or_none(lambda: held.enter_context(lease))
         else:
             in_all_or_none(lambda: None)
         yield

@@ -6,20 +6,22 @@ resumed run reads like that of an uninterrupted one.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import logging
 import os
-import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from avit_jax.errors import UserError
+from avit_jax.runtime import leases
+from avit_jax.runtime.appended import Appended, open_appended
 from avit_jax.runtime.files import is_local, of_path, plain, write_bytes_atomic
 from avit_jax.runtime.growing_file import GrowingFile, LogMark, is_line
+from avit_jax.runtime.stored_events import StoredEvents
+from avit_jax.runtime.stores import as_path
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +33,13 @@ class MetricsWriter:
     `train/loss`, lists only to the JSON lines. Only process 0 writes.
 
     Args:
-        workdir: local directory of the run.
+        workdir: directory of the run. In an object store lines are there from `flush` on.
         restored_step: the step the run continues from. Lines and events of later steps, left by the
           interrupted run, are removed, and so is a half-written last line. 0 (nothing restored)
           starts an empty log.
         tensorboard: whether to write event files to `workdir/tensorboard`.
         mark: of the log as the restored checkpoint knows it; a file that does not begin so is kept
           beside, and a warning says what it lacks.
-
-    Raises:
-        ValueError: if `workdir` is in an object store, where files cannot be appended to.
     """
 
     def __init__(
@@ -51,27 +50,26 @@ class MetricsWriter:
         tensorboard: bool = True,
         mark: LogMark | None = None,
     ) -> None:
-        if not is_local(workdir):
-            raise UserError(
-                f"metrics need a local directory to append to, not {os.fspath(workdir)!r}: "
-                "write a local --workdir."
-            )
-        self._file = None
+        self._workdir = as_path(workdir)
+        self._file: Appended | None = None
         self._events = None
         if jax.process_index() != 0:
             return
-        os.makedirs(workdir, exist_ok=True)
-        path = os.path.join(workdir, "metrics.jsonl")
+        path = self._workdir / "metrics.jsonl"
+        if not is_local(path):
+            open_appended(path).close()  # of what a killed process has left, one object
         kept = _cut(path, restored_step=restored_step, mark=mark)
-        self._file = open(path, "ab", buffering=0)
+        self._file = open_appended(path)
         self._content = GrowingFile(path, kept)
         if tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._events = SummaryWriter(
-                os.path.join(workdir, "tensorboard"),
-                purge_step=restored_step + 1 if restored_step else 0,
-            )
+            purge_step = restored_step + 1 if restored_step else 0
+            events = self._workdir / "tensorboard"
+            if is_local(events):
+                self._events = SummaryWriter(os.fspath(events), purge_step=purge_step)
+            else:
+                self._events = StoredEvents(events, purge_step=purge_step)
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Appends one line.
@@ -103,10 +101,14 @@ class MetricsWriter:
         """Makes all lines survive a power cut; call it before a checkpoint is saved.
 
         TensorBoard's events are written by a thread of tensorboardX and may follow a little later.
+
+        Raises:
+            UserError: the workdir is in a store, and may be another run's by now.
         """
+        leases.refuse_lost(self._workdir)
         if self._file is not None:
-            self._content.refuse_changed(self._file.fileno())
-            os.fsync(self._file.fileno())
+            self._file.refuse_changed(self._content.mark().bytes)
+            self._file.sync()
         if self._events is not None:
             self._events.flush()
 
@@ -118,6 +120,8 @@ class MetricsWriter:
         """Flushes and closes the files."""
         try:
             self.flush()
+            if self._file is not None:
+                self._file.join()
         finally:
             for opened in (self._file, self._events):
                 if opened is not None:
@@ -125,14 +129,12 @@ class MetricsWriter:
             self._file = self._events = None
 
 
-def _cut(path: str, *, restored_step: int, mark: LogMark | None) -> bytes:
+def _cut(path: Path, *, restored_step: int, mark: LogMark | None) -> bytes:
     """Removes the lines after `restored_step` from a metrics file, and returns what is left.
 
     A file that is not what the checkpoint says is kept under another name, and it is said.
     """
-    content = b""
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        content = file.read()
+    content = path.read_bytes() if path.exists() else b""
     lines = content.splitlines(keepends=True)
     kept = b"".join(line for line in lines if restored_step and _is_kept(line, restored_step))
     damage = mark.damage(content) if mark is not None else None
@@ -140,20 +142,19 @@ def _cut(path: str, *, restored_step: int, mark: LogMark | None) -> bytes:
         unreadable = sum(not is_line(line) for line in lines[:-1])  # the last may be half-written
         damage = f"{unreadable} of {len(lines)} lines cannot be read" if unreadable else None
     if damage is not None:
-        logger.warning("%s: %s%s", path, damage, _kept_beside(path) if content else "")
+        beside = _kept_beside(path, content) if content else ""
+        logger.warning("%s: %s%s", path, damage, beside)
     if kept != content:
         write_bytes_atomic(path, kept)
     return kept
 
 
-def _kept_beside(path: str) -> str:
-    """Keeps a file under another name; says which."""
-    numbers = itertools.count(2)
-    beside = f"{path}.damaged"
-    while os.path.exists(beside):
-        beside = f"{path}.damaged.{next(numbers)}"
-    shutil.copyfile(path, beside)
-    return f"; it is kept as {os.path.basename(beside)}"
+def _kept_beside(path: Path, content: bytes) -> str:
+    """Keeps the content of a file under another name; says which."""
+    names = (f"{path.name}.damaged{number}" for number in ("", *(f".{n}" for n in range(2, 1000))))
+    beside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    write_bytes_atomic(beside, content)
+    return f"; it is kept as {beside.name}"
 
 
 def _is_kept(line: bytes, restored_step: int) -> bool:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from avit_jax import config as configs
@@ -16,6 +15,7 @@ from avit_jax.prediction.load_run import load_run
 from avit_jax.prediction.loaded_run import LoadedRun
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.environment import require_device, use_own_dtypes
+from avit_jax.runtime.stores import as_path
 from avit_jax.training import loop
 
 
@@ -42,7 +42,7 @@ def train(
         UserError: no such config or setting, settings that contradict each other, unreadable data,
             another run in that workdir, or a loss that is not finite.
     """
-    place = Path(os.path.expanduser(workdir))
+    place = as_path(os.path.expanduser(workdir))
     if place.is_file():
         raise UserError(f"workdir {place} is a file: write the path of a folder.")
     if config is not None and not isinstance(config, Mapping):

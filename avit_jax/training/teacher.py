@@ -15,6 +15,7 @@ from avit_jax.losses.distillation import Teacher
 from avit_jax.methods.base import Model
 from avit_jax.models.functional import Params
 from avit_jax.models.shape import Shape
+from avit_jax.runtime.stores import as_path
 
 
 def make_teacher(named: defaults.Teacher, student: Model) -> Teacher | None:
@@ -30,7 +31,7 @@ def make_teacher(named: defaults.Teacher, student: Model) -> Teacher | None:
     named.refuse_without_origin()
     if not named.origin:
         return None
-    shape = _shape_of_run(Path(named.workdir)) if named.workdir else student.shape
+    shape = _shape_of_run(as_path(named.workdir)) if named.workdir else student.shape
     if named.model:
         same = ("image_size", "num_classes", "dtype")
         sizes = {name: getattr(student.shape, name) for name in same}
@@ -92,7 +93,7 @@ def teacher_weights(
         return None, None
     try:
         if named.workdir:
-            found = weights_of_run(Path(named.workdir), teacher.model, mesh)
+            found = weights_of_run(as_path(named.workdir), teacher.model, mesh)
         else:
             found = weights_of_file(
                 named.weights,

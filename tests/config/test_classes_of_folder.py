@@ -43,7 +43,7 @@ def test_the_command_line_counts_them_unless_it_says_otherwise(photos, parse, mo
 
 def test_a_folder_that_is_not_there_is_named(tmp_path, parse):
     config = parse(FINETUNE, f"--config.data.dir={tmp_path / 'gone'}")
-    with pytest.raises(UserError, match=r"gone' is not a local folder; write the root"):
+    with pytest.raises(UserError, match=r"gone' is not a folder; write the root"):
         configs.make_model(config)
     (tmp_path / "gone" / "cats").mkdir(parents=True)
     with pytest.raises(UserError, match="no folder for split 'train' but cats; lay it out as"):

@@ -88,8 +88,8 @@ def test_a_switch_that_is_no_word_says_which_there_are(arguments, sentence, pars
 
 def test_a_path_may_begin_at_home(monkeypatch, tmp_path, parse):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert command_line.local_path("--workdir", "~/runs/x") == tmp_path / "runs" / "x"
-    assert command_line.local_path("--workdir", "~nobody-here/x") == Path("~nobody-here/x")
+    assert command_line.given_path("--workdir", "~/runs/x") == tmp_path / "runs" / "x"
+    assert command_line.given_path("--workdir", "~nobody-here/x") == Path("~nobody-here/x")
     keys = ("data.dir", "init.weights", "teacher.workdir", "dense_twin")
     settings_of_paths = [f"--config.{key}=~/x" for key in keys]
     config = parse(f"--config={DIGITS}", *settings_of_paths, "--input=~/x", "--output=~/x")

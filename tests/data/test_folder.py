@@ -121,7 +121,7 @@ def test_a_folder_without_classes_is_refused(tmp_path):
 def test_missing_folders_are_named_with_what_is_there(folder):
     with pytest.raises(UserError, match="no folder for split 'holdout' but train, val"):
         FolderSource(split="holdout", data_dir=str(folder))
-    with pytest.raises(UserError, match="absent' is not a local folder; write the root"):
+    with pytest.raises(UserError, match="absent' is not a folder; write the root"):
         FolderSource(split="train", data_dir=str(folder / "absent"))
 
 

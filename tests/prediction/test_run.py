@@ -1,7 +1,5 @@
 """From a trained run to a file of predictions: complete, in order, and all of it."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -139,7 +137,6 @@ def test_what_cannot_work_is_said_in_one_sentence(run, folder, tmp_path):
     for arguments, sentence in (
         ({"source": str(tmp_path / "nowhere")}, "no file or folder"),
         ({"source": str(folder), "output": folder / "3" / "lines.jsonl"}, "lies inside of --input"),
-        ({"output": Path("gs://bucket/lines.jsonl")}, "local"),
     ):
         with pytest.raises(UserError, match=sentence):
             predict_run(config, workdir, **arguments)

@@ -198,8 +198,8 @@ def test_paths_that_are_no_files_are_refused(tmp_path):
         load_torch(tmp_path / "none.pth")
     with pytest.raises(UserError, match=r"is a folder without model\.safetensors, "):
         load_torch(tmp_path)
-    with pytest.raises(UserError, match=r"gs://b/x\.pth is not a local file: copy it"):
-        load_torch("gs://b/x.pth")
+    with pytest.raises(UserError, match=r"http://b/x\.pth is not a local file: copy it"):
+        load_torch("http://b/x.pth")
 
 
 def test_safetensors_of_types_that_numpy_lacks_are_refused(tmp_path):
