@@ -212,7 +212,7 @@ def again(scene: Scene, *, file: str, damage: Damage) -> Outcome:
     damage(workdir / file)
     ended = scene.run(workdir, mode="predict")
     same = lambda: scene.predicts_alike(workdir / "predictions.jsonl")  # noqa: E731
-    return judge(ended, identical=same, says="predictions")
+    return judge(ended, identical=same, says="predictions|a line of the output")
 
 
 FAULTS: tuple[Fault, ...] = tuple(Fault("files", name, run) for name, run in _faults())
