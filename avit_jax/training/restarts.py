@@ -47,8 +47,13 @@ def evaluated(saved: Effort, line: Mapping[str, Any]) -> Effort:
     """What a run has taken up to a checkpoint and the evaluation of it, of which `line` is."""
     if line["seconds"] < saved.seconds:  # of another part of the run, before the checkpoint
         return saved
-    evaluating = max(saved.evaluating, line["evaluating_seconds"])
-    return dataclasses.replace(saved, seconds=line["seconds"], evaluating=evaluating)
+    return dataclasses.replace(
+        saved,
+        seconds=line["seconds"],
+        evaluating=max(saved.evaluating, line["evaluating_seconds"]),
+        # A checkpoint cannot know how long it has taken itself.
+        saving=max(saved.saving, line["saving_seconds"]),
+    )
 
 
 def gone_on(kept: Effort, reached: float) -> Effort:
@@ -58,7 +63,7 @@ def gone_on(kept: Effort, reached: float) -> Effort:
 
 
 def _seconds(line: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        "seconds": float(line["seconds"]),
-        "evaluating_seconds": float(line.get("evaluating_seconds", 0.0)),
+    names = ("evaluating_seconds", "saving_seconds")
+    return {"seconds": float(line["seconds"])} | {
+        name: float(line.get(name, 0.0)) for name in names
     }

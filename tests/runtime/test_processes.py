@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from avit_jax.errors import UserError
+from avit_jax.errors import Preempted, UserError
 from avit_jax.runtime import processes
 
 
@@ -60,3 +60,20 @@ def test_a_run_hears_of_sigterm_and_of_ctrl_c_after_its_step(number, capfd):
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
+
+
+def test_what_can_be_left_is_left_behind_the_item_in_hand_and_closed():
+    closed = []
+
+    def items():
+        try:
+            yield from range(9)
+        finally:
+            closed.append(True)
+
+    seen = []
+    with pytest.raises(Preempted, match="stopped in it"):
+        for item in processes.interruptible(items(), lambda: len(seen) == 3, said="stopped in it"):
+            seen.append(item)
+    assert (seen, closed) == ([0, 1, 2], [True])
+    assert list(processes.interruptible(items(), lambda: False, said="")) == list(range(9))

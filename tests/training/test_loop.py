@@ -140,7 +140,7 @@ def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(tmp_path, mon
         assert Checkpoints(tmp_path / "checkpoints").steps() == [2]
     with pytest.raises(Preempted):
         config = tiny_config(**{"eval.every": 0.03, "data.max_bad_share": 0.01})
-        train.train(config, tmp_path, stop=lambda step: True)
+        train.train(config, tmp_path, stop=lambda step: step == 3)
     lines = [(line["step"], line["kind"]) for line in commands.metrics(tmp_path)]
     assert lines == [(1, "train"), (2, "train"), (2, "eval"), (3, "train")]
 

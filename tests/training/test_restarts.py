@@ -7,7 +7,8 @@ from avit_jax.training import restarts
 
 
 def line(step, seconds, kind="train", **more):
-    return {"step": step, "kind": kind, "seconds": seconds, "evaluating_seconds": 0.0} | more
+    spent = {"seconds": seconds, "evaluating_seconds": 0.0, "saving_seconds": 0.0}
+    return {"step": step, "kind": kind} | spent | more
 
 
 def test_steps_behind_the_checkpoint_are_lost_and_their_time_goes_on():
@@ -25,9 +26,11 @@ def test_two_kills_behind_one_checkpoint_are_both_lost():
 
 
 def test_an_evaluation_behind_the_checkpoint_is_kept():
-    diary = [line(20, 100.0), line(20, 130.0, "eval", evaluating_seconds=28.0), line(30, 145.0)]
-    found = restarts.resumed(Effort(seconds=101.0), diary, step=20)
+    spent = {"evaluating_seconds": 28.0, "saving_seconds": 1.5}
+    diary = [line(20, 100.0), line(20, 130.0, "eval", **spent), line(30, 145.0)]
+    found = restarts.resumed(Effort(seconds=101.0, saving=1.0), diary, step=20)
     assert (found.seconds, found.evaluating, found.lost) == (145.0, 28.0, 15.0)
+    assert found.saving == 1.5, "with the checkpoint itself"
 
 
 def test_a_run_that_stopped_in_good_order_has_lost_nothing():
