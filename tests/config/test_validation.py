@@ -46,10 +46,6 @@ def test_what_must_be_a_share_is_named_with_its_value(name, value):
         ),
         ({"data__repeats": 0}, "config.data.repeats is 0: write at least 1."),
         (
-            {"train__batch_size": 10, "data__mix__per": "batch", "data__mix__group": 4},
-            "config.data.mix.group is 4, of which 10 images a step (config.train.batch_size) are",
-        ),
-        (
             {"train__on_nonfinite": "ignore"},
             "on_nonfinite is 'ignore': write one of stop, rollback.",
         ),
