@@ -118,11 +118,15 @@ EXTRAS = {
     "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"],
     # The viewer of the event files that every training writes: tensorboard --logdir runs.
     "tensorboard": ["tensorboard>=2.21,<3"],
-    # Paths in gs://, and images and answers in s3://; etils reads them with gcsfs and s3fs.
-    "gcs": ["etils[epath]>=1.12,<2", "gcsfs>=2026.9"],
-    "s3": ["etils[epath]>=1.12,<2", "s3fs>=2026.9"],
+    # Runs, images, weights and answers in gs://; in s3:// all but runs.
+    "gcs": ["etils[epath-gcs]>=1.12,<2"],
+    "s3": ["etils[epath-s3]>=1.12,<2"],
     # Object stores on this machine, for tests/stores.
-    "test-stores": ["gcp-storage-emulator>=2026.7.19", "gcsfs>=2026.9", "moto[server]>=5.2,<6"],
+    "test-stores": [
+        "etils[epath-gcs,epath-s3]>=1.12,<2",
+        "gcp-storage-emulator>=2026.7.19",
+        "moto[server]>=5.2,<6",
+    ],
     # "gpu" is CUDA 13; "gpu-cuda12" is for drivers that are too old for it.
     "gpu": [
         f"jax[cuda13]>=0.10,!=0.10.2,<0.11.1; {BEFORE_PYTHON_312}",

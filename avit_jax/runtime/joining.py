@@ -23,7 +23,7 @@ from avit_jax.errors import (
     StoreUnreachable,
     UserError,
 )
-from avit_jax.runtime import relay, rendezvous
+from avit_jax.runtime import relay, rendezvous, system_errors
 from avit_jax.runtime.companions import Companions
 from avit_jax.runtime.message_line import Line
 from avit_jax.runtime.processes import gather
@@ -188,7 +188,10 @@ def all_end_together() -> Iterator[None]:
             companions.end(INTERRUPTED, EXIT_INTERRUPTED)
         raise
     except Exception as error:
+        refused = system_errors.sentence(error)
         for companions in _joined:
+            if refused is not None:
+                companions.end(refused, EXIT_USAGE)
             companions.leave_word_to_others()
             traceback.print_exc()
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

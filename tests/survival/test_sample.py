@@ -23,7 +23,7 @@ def _cases():
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("fault", _cases())
+@pytest.mark.parametrize("fault", list(_cases()))
 def test_nothing_is_lost_without_a_word(fault, scenery):
     outcome = suite.inject(fault, scenery)
     assert outcome.holds, outcome.seen
