@@ -18,22 +18,14 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from avit_jax import command_line
+from avit_jax import command_line, errors
 from avit_jax.config import flag_values, shared_batch
-from avit_jax.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_PREEMPTED,
-    EXIT_UNREACHABLE,
-    EXIT_USAGE,
-    Preempted,
-    StoreUnreachable,
-    UserError,
-)
+from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub, spelling
-from avit_jax.runtime import cpu_devices, environment, stores
+from avit_jax.runtime import cpu_devices, environment
 from avit_jax.runtime.compilation_cache import use_compilation_cache
-from avit_jax.runtime.files import is_local
 from avit_jax.runtime.processes import initialise_processes, preemption_notice
+from avit_jax.runtime.store_errors import in_words
 
 for kind, parser in flag_values.PARSERS.items():
     config_flags.register_flag_parser_for_type(kind, parser)
@@ -170,17 +162,14 @@ def main(argv: list[str]) -> None:
         MODES[MODE.value](chosen_config(workdir), workdir)
     except Preempted as notice:
         logging.warning("%s; start the same command again to go on.", notice)
-        sys.exit(EXIT_PREEMPTED)
+        sys.exit(errors.EXIT_PREEMPTED)
     except UserError as error:
         refuse(error)
     except KeyboardInterrupt:
         print("avit_jax: interrupted; what was saved is safe.", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(errors.EXIT_INTERRUPTED)
     except Exception as error:
-        given = [place for place in (WORKDIR.value, INPUT.value, OUTPUT.value) if place]
-        stored = next((place for place in given if not is_local(place)), "a path in a store")
-        told = stores.in_words(error, stored)
-        if told is None:
+        if (told := in_words(error, WORKDIR.value, INPUT.value, OUTPUT.value)) is None:
             raise
         refuse(told)
 
@@ -246,14 +235,13 @@ def parse_flags(argv: list[str]) -> list[str]:
             command_line.refuse_other_model(flags.FLAGS)
         return remaining
     except command_line.PROBLEMS as error:
-        told = stores.in_words(error, "the run that is to be used")
-        refuse(told or UserError(command_line.one_sentence(error, argv)))
+        refuse(in_words(error) or UserError(command_line.one_sentence(error, argv)))
 
 
 def refuse(error: UserError) -> NoReturn:
     """End with what the user has to put right, or to wait for."""
     print(f"avit_jax: {error}", file=sys.stderr)
-    sys.exit(EXIT_UNREACHABLE if isinstance(error, StoreUnreachable) else EXIT_USAGE)
+    sys.exit(error.status)
 
 
 def run() -> None:

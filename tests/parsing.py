@@ -33,5 +33,5 @@ def refusal(parse: Callable[..., ConfigDict], capsys: pytest.CaptureFixture, *ar
     """What the program says to arguments that it refuses."""
     with pytest.raises(SystemExit) as end:
         parse(*arguments)
-    assert end.value.code == main.EXIT_USAGE
+    assert end.value.code == main.errors.EXIT_USAGE
     return capsys.readouterr().err
