@@ -8,12 +8,16 @@ EXIT_UNREACHABLE = 69  # an object store did not answer: the same command may do
 class UserError(ValueError):
     """Something the user can put right: what was wrong, what was found, what to write instead.
 
-    The command line prints its sentence without a traceback and exits with status 2.
+    The command line prints its sentence without a traceback and exits with `status`, 2.
     """
+
+    status = EXIT_USAGE
 
 
 class StoreUnreachable(UserError):
     """An object store did not answer: nothing is wrong with the command, which goes on later."""
+
+    status = EXIT_UNREACHABLE
 
 
 class Preempted(Exception):

@@ -16,9 +16,9 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from avit_jax import command_line, dry_run
+from avit_jax import command_line, dry_run, errors
 from avit_jax.config import flag_values, shared_batch
-from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Preempted, UserError
+from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub, spelling
 from avit_jax.runtime import (
     cpu_devices,
@@ -26,11 +26,10 @@ from avit_jax.runtime import (
     interrupts,
     joining,
     plain_lines,
-    stores,
+    store_errors,
     system_errors,
 )
 from avit_jax.runtime.compilation_cache import use_compilation_cache
-from avit_jax.runtime.files import is_local
 from avit_jax.runtime.joining import initialise_processes
 from avit_jax.runtime.processes import preemption_notice
 
@@ -191,26 +190,22 @@ def main(argv: list[str]) -> None:
     except Preempted as notice:
         logging.warning("%s; start the same command again to go on.", notice)
         joining.leave()
-        sys.exit(EXIT_PREEMPTED)
+        sys.exit(errors.EXIT_PREEMPTED)
     except UserError as error:
         joining.refuse(error)
     except KeyboardInterrupt:
-        joining.end(joining.INTERRUPTED, EXIT_INTERRUPTED)
+        joining.end(joining.INTERRUPTED, errors.EXIT_INTERRUPTED)
     except Exception as error:
-        told = in_words(error)
-        if told is None:
+        if (told := in_words(error)) is None:
             raise
         joining.refuse(told)
 
 
 def in_words(error: Exception) -> UserError | None:
-    """What the disk or a store refused, as a sentence; `None` for any other error."""
-    given = [place for place in (WORKDIR.value, INPUT.value, OUTPUT.value) if place]
-    stored = next((place for place in given if not is_local(place)), "a path in a store")
-    told = stores.in_words(error, stored)
-    if told is None and (said := system_errors.sentence(error)) is not None:
-        return UserError(said)
-    return told
+    """What a store or the disk refused, as a sentence; `None` for any other error."""
+    told = store_errors.in_words(error, WORKDIR.value, INPUT.value, OUTPUT.value)
+    said = system_errors.sentence(error) if told is None else None
+    return told if said is None else UserError(said)
 
 
 def chosen_config(workdir: Path) -> ConfigDict:
@@ -276,7 +271,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             command_line.refuse_other_model(flags.FLAGS)
         return remaining
     except command_line.PROBLEMS as error:
-        told = stores.in_words(error, "the run that is to be used")
+        told = store_errors.in_words(error)
         joining.refuse(told or UserError(command_line.one_sentence(error, argv)))
 
 

@@ -12,7 +12,6 @@ from absl.testing import flagsaver
 from ml_collections import ConfigDict
 
 from avit_jax import main
-from avit_jax.errors import EXIT_USAGE
 
 DIGITS = str(Path(__file__).parents[1] / "configs" / "avit_digits.py")
 
@@ -34,5 +33,5 @@ def refusal(parse: Callable[..., ConfigDict], capsys: pytest.CaptureFixture, *ar
     """What the program says to arguments that it refuses."""
     with pytest.raises(SystemExit) as end:
         parse(*arguments)
-    assert end.value.code == EXIT_USAGE
+    assert end.value.code == main.errors.EXIT_USAGE
     return capsys.readouterr().err

@@ -17,10 +17,8 @@ from jax.experimental import multihost_utils
 
 from avit_jax.errors import (
     EXIT_INTERRUPTED,
-    EXIT_UNREACHABLE,
     EXIT_USAGE,
     Preempted,
-    StoreUnreachable,
     UserError,
 )
 from avit_jax.runtime import relay, rendezvous, system_errors
@@ -155,8 +153,7 @@ def end(sentence: str, status: int) -> NoReturn:
 
 def refuse(error: UserError, environment: Mapping[str, str] = os.environ) -> NoReturn:
     """Ends this process, which will not begin, with a sentence that the others hear as well."""
-    sentence = str(error)
-    status = EXIT_UNREACHABLE if isinstance(error, StoreUnreachable) else EXIT_USAGE
+    sentence, status = str(error), error.status
     if not _joined and set(_JAX) <= environment.keys() and environment[_JAX[1]] != "1":
         with contextlib.suppress(UserError, OSError):  # whoever cannot be told has not begun
             host, port = _host_and_port(environment[_JAX[0]])
@@ -181,7 +178,7 @@ def all_end_together() -> Iterator[None]:
         raise
     except UserError as error:
         for companions in _joined:
-            companions.end(str(error), EXIT_USAGE)
+            companions.end(str(error), error.status)
         raise
     except KeyboardInterrupt:
         for companions in _joined:

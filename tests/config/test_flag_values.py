@@ -109,5 +109,5 @@ def test_an_interrupt_is_one_line(monkeypatch, parse, capsys, tmp_path):
     parse(f"--config={DIGITS}", "--workdir", str(tmp_path))
     with pytest.raises(SystemExit) as end:
         main.main(["main"])
-    assert end.value.code == main.EXIT_INTERRUPTED
+    assert end.value.code == main.errors.EXIT_INTERRUPTED
     assert capsys.readouterr().err == "avit_jax: interrupted; what was saved is safe.\n"

@@ -8,6 +8,7 @@ from avit_jax.errors import StoreUnreachable, UserError
 from avit_jax.runtime import stores
 from avit_jax.runtime.files import open_atomic, write_json_atomic
 from avit_jax.runtime.replaced_folder import replaced_folder
+from avit_jax.runtime.store_errors import in_words
 
 
 def test_a_password_in_a_path_is_refused_and_not_repeated():
@@ -55,18 +56,22 @@ def test_what_a_store_refuses_is_one_sentence_without_what_it_said():
     from gcsfs.retry import HttpError
 
     signed = "https://storage/x?X-Goog-Signature=secret"
-    refused = stores.in_words(_raised(HttpError({"code": 403, "message": signed})), "gs://b/x")
+    refused = in_words(_raised(HttpError({"code": 403, "message": signed})), "gs://b/x")
     assert "gs://b/x: the store refuses access" in str(refused) and "secret" not in str(refused)
     failed = _raised(RuntimeError("no checkpoint"), HttpError({"code": 503, "message": signed}))
-    unreachable = stores.in_words(failed, "gs://b/x")
-    assert isinstance(unreachable, StoreUnreachable) and "secret" not in str(unreachable)
+    unreachable = in_words(failed, "gs://b/x")
+    assert (
+        isinstance(unreachable, StoreUnreachable)
+        and unreachable.status == 69
+        and "secret" not in str(unreachable)
+    )
     tensorstore = ValueError("NOT_FOUND: Error writing [http_response_code='404']")
-    assert "no such bucket" in str(stores.in_words(_raised(tensorstore), "gs://b/x"))
+    assert "no such bucket" in str(in_words(_raised(tensorstore), "gs://b/x"))
 
 
 def test_other_errors_are_not_taken_for_those_of_a_store():
     for error in (KeyError("depth"), FileNotFoundError("runs/x"), UserError("no weights")):
-        assert stores.in_words(_raised(error), "gs://b/x") is None
+        assert in_words(_raised(error), "gs://b/x") is None
 
 
 def test_folders_of_images_are_listed_as_on_a_disk(folder, tmp_path):
