@@ -255,17 +255,3 @@ def workdir_path(path: str) -> Path:
             f"--input {path} --output FOLDER, or use them with --config.init.weights {path}."
         )
     return workdir
-
-
-def output_of_convert(output: str | None, workdir: str | None) -> str | None:
-    """Where `--mode convert` writes; `None` for the workdir that was given.
-
-    Raises:
-        UserError: neither was given, and a path that nobody named is no place for weights.
-    """
-    if not output and not workdir:
-        raise UserError(
-            "there is no --output: write a weight file such as --output x.safetensors, or a "
-            "workdir to be, such as --output runs/x."
-        )
-    return os.path.expanduser(output) if output else None

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from avit_jax import command_line, dry_run, errors
+from avit_jax import command_line, dry_run, errors, modes
 from avit_jax.config import flag_values, shared_batch
 from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub, spelling
@@ -31,7 +30,6 @@ from avit_jax.runtime import (
 )
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.joining import initialise_processes
-from avit_jax.runtime.processes import preemption_notice
 
 for kind, parser in flag_values.PARSERS.items():
     config_flags.register_flag_parser_for_type(kind, parser)
@@ -71,90 +69,7 @@ LIMIT = flags.DEFINE_integer("limit", 48, "visualize: how many images to draw.")
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Say whether the command would be refused; read and write nothing."
 )
-
-
-def run_train(config: ConfigDict, workdir: Path) -> None:
-    """Train, or go on training."""
-    from avit_jax.training.loop import train
-
-    train(config, workdir, stop=preemption_notice())
-
-
-def run_eval(config: ConfigDict, workdir: Path) -> None:
-    """Exact figures of a trained run."""
-    from avit_jax.evaluation.run import evaluate_run
-
-    evaluate_run(config, workdir, operating_point=OPERATING_POINT.value)
-
-
-def run_predict(config: ConfigDict, workdir: Path) -> None:
-    """Answers for every image of a folder or dataset."""
-    from avit_jax.prediction.run import predict_run
-
-    options = {"source": _input(), "output": _output(), "stream": STREAM.value}
-    predict_run(config, workdir, **options, stop=preemption_notice())
-
-
-def run_benchmark(config: ConfigDict, workdir: Path) -> None:
-    """Executions against each other."""
-    from avit_jax.benchmark.run import benchmark_run
-
-    benchmark_run(config, workdir, output=_output())
-
-
-def run_calibrate(config: ConfigDict, workdir: Path) -> None:
-    """The fastest exact inference on this machine, or with `--budget` a setting that meets it."""
-    if BUDGET.value:
-        from avit_jax.calibration.meet_budgets import dial_run
-
-        dial_run(config, workdir, BUDGET.value)
-        return
-    from avit_jax.calibration.fastest_plan import calibrate_run
-
-    calibrate_run(config, workdir)
-
-
-def run_visualize(config: ConfigDict, workdir: Path) -> None:
-    """A page of pictures."""
-    from avit_jax.viz.visualize import visualize_run
-
-    visualize_run(config, workdir, source=_input(), output=_output(), limit=LIMIT.value)
-
-
-def run_export(config: ConfigDict, workdir: Path) -> None:
-    """A program for other machines."""
-    from avit_jax.export.run import export_run
-
-    export_run(config, workdir, output=_output())
-
-
-def run_convert(config: ConfigDict, workdir: Path) -> None:
-    """Weights between our checkpoints and the files of others."""
-    from avit_jax.export.convert import convert_run
-
-    output = command_line.output_of_convert(OUTPUT.value, WORKDIR.value)
-    convert_run(config, workdir, source=_input(), output=output, layout=LAYOUT.value)
-
-
-def run_forecast(config: ConfigDict, workdir: Path) -> None:
-    """What a run needs on a machine that is not there."""
-    from avit_jax.forecast.run import forecast_run
-
-    forecast_run(config, workdir)
-
-
-MODES: dict[str, Callable[[ConfigDict, Path], None]] = {
-    "train": run_train,
-    "eval": run_eval,
-    "predict": run_predict,
-    "benchmark": run_benchmark,
-    "calibrate": run_calibrate,
-    "visualize": run_visualize,
-    "export": run_export,
-    "convert": run_convert,
-    "forecast": run_forecast,
-}
-MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", list(modes.MODES), "What to do.")
 
 
 def main(argv: list[str]) -> None:
@@ -185,7 +100,7 @@ def main(argv: list[str]) -> None:
         if MODE.value != "forecast":  # nothing could be read from a program of another machine
             use_compilation_cache()
         with joining.all_end_together():
-            MODES[MODE.value](chosen_config(workdir), workdir)
+            modes.MODES[MODE.value](chosen_config(workdir), workdir, options())
         joining.leave()
     except Preempted as notice:
         logging.warning("%s; start the same command again to go on.", notice)
@@ -199,6 +114,20 @@ def main(argv: list[str]) -> None:
         if (told := in_words(error)) is None:
             raise
         joining.refuse(told)
+
+
+def options() -> modes.Options:
+    """What the flags say that is neither config nor workdir."""
+    return modes.Options(
+        source=_input(),
+        output=_output(),
+        budget=tuple(BUDGET.value or ()),
+        operating_point=OPERATING_POINT.value,
+        stream=STREAM.value,
+        layout=LAYOUT.value,
+        limit=LIMIT.value,
+        has_workdir=bool(WORKDIR.value),
+    )
 
 
 def in_words(error: Exception) -> UserError | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from avit_jax import command_line, main
+from avit_jax import command_line, main, modes
 from avit_jax import config as configs
 from avit_jax.config import by_name
 from avit_jax.errors import UserError
@@ -227,7 +227,7 @@ def test_a_folder_that_can_be_made_passes_and_is_not_made(tmp_path):
 def test_weights_are_not_written_where_nobody_said(parse):
     config = parse("--mode=convert", "--model=avit_micro_patch4_32", "--input=x.pth")
     with pytest.raises(UserError, match="there is no --output: write a weight file"):
-        main.run_convert(config, Path("runs/avit_micro_patch4_32"))
+        modes.run_convert(config, Path("runs/avit_micro_patch4_32"), main.options())
 
 
 def test_a_file_is_no_workdir(parse, tmp_path):

@@ -105,7 +105,7 @@ def test_an_interrupt_is_one_line(monkeypatch, parse, capsys, tmp_path):
 
     for name in ("initialise_processes", "use_compilation_cache"):
         monkeypatch.setattr(main, name, lambda *arguments: None)
-    monkeypatch.setitem(main.MODES, "train", interrupted)
+    monkeypatch.setitem(main.modes.MODES, "train", interrupted)
     parse(f"--config={DIGITS}", "--workdir", str(tmp_path))
     with pytest.raises(SystemExit) as end:
         main.main(["main"])
