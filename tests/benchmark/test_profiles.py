@@ -44,7 +44,8 @@ POLICIES = {
 
 
 @pytest.mark.parametrize(
-    "kind", ["DeiT", "T2T", pytest.param("tokens only", marks=pytest.mark.slow)]
+    "kind",
+    ["DeiT", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("tokens only", "T2T"))],
 )
 def test_policies_drop_what_makes_half_the_cost(kind):
     name, settings = POLICIES[kind]
@@ -66,7 +67,13 @@ def test_a_single_image_costs_what_the_profile_says():
     assert cost == pytest.approx(0.5 * model.dense_gmacs(), rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["avit_tiny_patch16_224", "adavit_deit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "avit_tiny_patch16_224",
+        pytest.param("adavit_deit_tiny_patch16_224", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_is_skipped_in_the_profile_none(name):
     model = avit_jax.create_model(name, image_size=64, num_classes=3)
     output = jax.jit(model.apply)(*profiles.script(model, "none", 4))

@@ -38,7 +38,10 @@ def plain(joined, starts, lengths, live):
     return out
 
 
-@pytest.mark.parametrize(("dtype", "masked"), [("float32", True), ("bfloat16", False)])
+@pytest.mark.parametrize(
+    ("dtype", "masked"),
+    [pytest.param("float32", True, marks=pytest.mark.slow), ("bfloat16", False)],
+)
 def test_answers_and_gradients_are_those_of_plain_attention(dtype, masked):
     lengths, longest = (LENGTHS, LONGEST) if masked else ((0, 1, 16, 9), 16)
     starts, rows = starts_of(lengths)

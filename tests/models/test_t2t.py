@@ -68,7 +68,9 @@ def test_the_performer_drops_out_in_training_and_wants_a_key():
     np.testing.assert_allclose(plain, model.apply(params, images).logits, atol=1e-6)
 
 
-@pytest.mark.parametrize("tokens", ["performer", "transformer"])
+@pytest.mark.parametrize(
+    "tokens", [pytest.param("performer", marks=pytest.mark.slow), "transformer"]
+)
 def test_tokens_halt_on_t2t_and_compact_execution_gives_the_masked_answers(tokens):
     model = avit_jax.create_model(
         "avit_t2t_vit_7", tokens=tokens, attention_scale=0.2,

@@ -91,7 +91,9 @@ def assert_same(name, execution, batch_size=BATCH, mesh=ONE):
     np.testing.assert_allclose(logits, expected.logits, atol=2e-5 * np.abs(expected.logits).max())
 
 
-@pytest.mark.parametrize("execution", ["compact", "static", "capped"])
+@pytest.mark.parametrize(
+    "execution", ["compact", "static", pytest.param("capped", marks=pytest.mark.slow)]
+)
 def test_every_rule_at_once_is_exact(execution):
     assert_same("every rule", execution)
 

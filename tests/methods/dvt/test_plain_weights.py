@@ -33,7 +33,7 @@ def cascade(one, **settings):
     return dvt.Model(one.shape, dvt.Settings(grids=(2, 3, 4), **settings), one)
 
 
-@pytest.mark.parametrize("backbone", ["vit", "t2t"])
+@pytest.mark.parametrize("backbone", ["vit", pytest.param("t2t", marks=pytest.mark.slow)])
 def test_every_exit_starts_from_the_weights_of_one_network(backbone, caplog):
     one = network(backbone)
     params = one.init(jax.random.key(0))
