@@ -24,7 +24,7 @@ def test_a_batch_that_makes_no_whole_groups_is_refused():
     config = configs.base(model="deit_micro_patch4_32")
     config.train.batch_size = 10
     config.data.mix.update(per="batch", group=4)
-    with pytest.raises(UserError, match="group is 4, of which 10 images a step .* no multiple"):
+    with pytest.raises(UserError, match=r"group is 4, of which 10 images a step .* no multiple"):
         configs.Settings.of(config)
 
 
