@@ -5,7 +5,7 @@
 `DIR` (or `TFDS_DATA_DIR`) holds `imagenette/160px-v2`, prepared once with
 `python -m avit_jax.data.prepare imagenette/160px-v2 --data_dir DIR`. The variant `:recipe` does to
 its images all that DeiT does: RandAugment, erasing, mixup and cutmix, repeated augmentation. It is
-made for hundreds of epochs: after as few as these, it has learnt less.
+made for hundreds of epochs, and these are few.
 """
 
 from ml_collections import ConfigDict
