@@ -125,7 +125,10 @@ EXTRAS = {
     "test-stores": [
         "etils[epath-gcs,epath-s3]>=1.12,<2",
         "gcp-storage-emulator>=2026.7.19",
-        "moto[server]>=5.2,<6",
+        # moto's server of S3 alone.
+        *("moto[s3]>=5.2,<6", "flask>=3,<4", "flask-cors>=5,<7"),
+        # A new one, or pip tries fifty that go with the newest boto3.
+        "aiobotocore>=3.10,<4",
     ],
     # "gpu" is CUDA 13; "gpu-cuda12" is for drivers that are too old for it.
     "gpu": [
