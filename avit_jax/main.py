@@ -83,10 +83,10 @@ def main(argv: list[str]) -> None:
             raise UserError(f"unexpected argument {argv[1]!r}: every setting is a --flag.")
         if CONFIG.value is None:
             raise UserError(command_line.missing_config(MODE.value))
-        workdir = checked_workdir()
         if DRY_RUN.value:
-            print(dry_run.checked(chosen_config(workdir), workdir, MODE.value))
+            print(dry_run.checked(CONFIG.value, named_workdir(), MODE.value))
             return
+        workdir = checked_workdir()
         if MODE.value in ("benchmark", "calibrate"):
             environment.start_again_prepared([sys.executable, "-m", "avit_jax.main", *sys.argv[1:]])
         environment.use_own_dtypes()
@@ -156,18 +156,21 @@ def chosen_config(workdir: Path) -> ConfigDict:
     return at_operating_point(CONFIG.value, workdir, OPERATING_POINT.value)
 
 
+def named_workdir() -> str:
+    """The workdir as it was given, or the one by default."""
+    default = command_line.default_workdir(flags.FLAGS["config"].config_filename, MODEL.value)
+    return default if WORKDIR.value is None else WORKDIR.value
+
+
 def checked_workdir() -> Path:
     """The workdir, once every path of the command line can be used.
 
     Raises:
         UserError: a path that cannot be used, or not written to.
     """
-    default = command_line.default_workdir(flags.FLAGS["config"].config_filename, MODEL.value)
-    workdir = command_line.workdir_path(default if WORKDIR.value is None else WORKDIR.value)
+    workdir = command_line.workdir_path(named_workdir())
     _input()
     output = _output()
-    if DRY_RUN.value:  # the machine that will write may be another one
-        return workdir
     if output is None or MODE.value in ("train", "eval", "calibrate", "forecast"):
         command_line.refuse_unwritable("--workdir", workdir)
     else:

@@ -139,6 +139,10 @@ def test_a_dry_run_refuses_what_the_run_would_and_writes_nothing(tmp_path):
     status, out, err = commands.run([*arguments, "--dry_run"])
     assert (status, err) == (0, "")
     assert out.startswith("nothing to refuse: --mode train of avit_micro_patch4_32, 10 classes")
+    status, out, err = commands.run([*arguments, "--workdir=gs://no-bucket/x", "--dry_run"])
+    assert (status, err) == (0, "") and out.endswith("in gs://no-bucket/x\n")  # nobody is asked
+    status, _, err = commands.run([*arguments, "--workdir=s3://bucket/x", "--dry_run"])
+    assert status == 2 and "Orbax keeps no checkpoints in" in err
     status, _, err = commands.run([*arguments, "--config.model.num_heads=3", "--dry_run"])
     assert status == 2
     assert err.startswith("avit_jax: ") and len(err.splitlines()) == 1 and "num_heads" in err
