@@ -25,6 +25,7 @@ from avit_jax.data.augment import Augment, random_box
 from avit_jax.data.example import Source
 
 GREY = (124, 116, 104)  # the mean colour of ImageNet, where a picture is moved away
+BICUBIC = Image.Resampling.BICUBIC  # DeiT's crops hand theirs on to RandAugment
 MAGNITUDE, DEVIATION, HIGHEST = 9.0, 0.5, 10.0
 
 
@@ -33,15 +34,13 @@ def _signed(value: float) -> float:
 
 
 def _affine(image: Image.Image, *matrix: float) -> Image.Image:
-    resample = random.choice((Image.Resampling.BILINEAR, Image.Resampling.BICUBIC))
     return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, resample=resample, fillcolor=GREY
+        image.size, Image.Transform.AFFINE, matrix, resample=BICUBIC, fillcolor=GREY
     )
 
 
 def _rotate(image: Image.Image, level: float) -> Image.Image:
-    resample = random.choice((Image.Resampling.BILINEAR, Image.Resampling.BICUBIC))
-    return image.rotate(_signed(30 * level), resample=resample, fillcolor=GREY)
+    return image.rotate(_signed(30 * level), resample=BICUBIC, fillcolor=GREY)
 
 
 def _solarize_add(image: Image.Image, level: float) -> Image.Image:
@@ -97,7 +96,7 @@ class Pictures(Dataset):
         generator = np.random.default_rng(random.getrandbits(64))
         box = random_box(*image.size, generator, augment=self.augment)
         size = self.image_size, self.image_size
-        image = image.crop(box).resize(size, Image.Resampling.BICUBIC)
+        image = image.crop(box).resize(size, BICUBIC)
         if random.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.randaugment:
