@@ -38,10 +38,10 @@ def work(arguments: argparse.Namespace) -> None:
 
     from avit_jax import config as configs
     from avit_jax.runtime.device_mesh import make_mesh, shard_batch
-    from avit_jax.runtime.processes import initialise_processes
+    from avit_jax.runtime import joining
     from avit_jax.training.optimization import Optimization
 
-    initialise_processes(os.environ)
+    joining.initialise_processes(os.environ)
     config = configs.base(model=arguments.model, method={"gate_center": 0.0})
     config.model.num_classes = 10
     config.train.batch_size = arguments.batch_size
@@ -65,7 +65,8 @@ def work(arguments: argparse.Namespace) -> None:
         if number >= WARM_UP:
             times.append(1e3 * (time.perf_counter() - began))
     if jax.process_index() == 0:
-        print(json.dumps(statistics.median(times)))
+        print(json.dumps(statistics.median(times)), flush=True)
+    joining.leave()
 
 
 def step_time(kind: str, arguments: argparse.Namespace) -> float:

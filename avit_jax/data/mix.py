@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from avit_jax import validators
+from avit_jax.data import symmetric_beta
 from avit_jax.errors import UserError
 
 KINDS = ("image", "batch")
@@ -121,10 +122,10 @@ def _weights(
     is_mixed = jax.random.bernoulli(mixed_key, settings.probability, (draws,))
     weights = jnp.ones((draws, height, width, 1))
     if settings.mixup:
-        blend = jax.random.beta(blend_key, settings.mixup, settings.mixup, (draws, 1, 1, 1))
+        blend = symmetric_beta.draw(blend_key, settings.mixup, (draws, 1, 1, 1))
         weights = jnp.where(takes_box, weights, blend)
     if settings.cutmix:
-        area = 1.0 - jax.random.beta(box_key, settings.cutmix, settings.cutmix, (draws,))
+        area = 1.0 - symmetric_beta.draw(box_key, settings.cutmix, (draws,))
         pasted = box(height, width, area, jax.random.uniform(place_key, (2, draws)))
         weights = jnp.where(takes_box, 1.0 - pasted, weights)
     return jnp.where(is_mixed[:, None, None, None], weights, 1.0)
