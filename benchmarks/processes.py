@@ -37,8 +37,8 @@ def work(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from avit_jax import config as configs
-    from avit_jax.runtime.device_mesh import make_mesh, shard_batch
     from avit_jax.runtime import joining
+    from avit_jax.runtime.device_mesh import make_mesh, shard_batch
     from avit_jax.training.optimization import Optimization
 
     joining.initialise_processes(os.environ)

@@ -4,23 +4,55 @@ JAX's client aborts its process, with a dump of the stack, in the moment in whic
 the coordinator breaks. So it is given an address on its own machine, from which all is passed on to
 the coordinator. When that one has gone, the client's side stays open, and `companions.py` can end
 the process in good order.
+
+What passes on is a process of its own, run from this file with nothing but the standard library.
+JAX's preemption service waits for the other processes while it holds Python's lock
+(`reached_sync_point` does not release it), so a thread would wait for it, and it for the thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 RETRY_SECONDS = 0.1
 
+_running: list[subprocess.Popen[bytes]] = []  # which end when their standard input closes
+
 
 def local_address(host: str, port: int) -> str:
-    """An address of this process that passes on to `host:port`, for as long as it lives."""
+    """An address on this machine that passes on to `host:port`, for as long as this process lives.
+
+    Raises:
+        OSError: no further process can be started.
+    """
+    command = [sys.executable, "-I", __file__, host, str(port)]
+    pipe = subprocess.PIPE
+    # In a session of its own: Ctrl-C in a terminal is for those who have something to save.
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
+    _running.append(process)
+    assert process.stdout is not None
+    own = process.stdout.readline().strip()
+    if not own:
+        raise OSError(f"a process that passes on to {host}:{port} ended with {process.wait()}")
+    return f"127.0.0.1:{int(own)}"
+
+
+def main(host: str, port: int) -> None:
+    """Passes on, until whoever has started it is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a cluster asks every process of a run to stop
+        signal.signal(number, signal.SIG_IGN)
     server = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=_serve, args=(server, host, port), name="relay", daemon=True).start()
-    return f"127.0.0.1:{server.getsockname()[1]}"
+    threading.Thread(target=_serve, args=(server, host, port), daemon=True).start()
+    print(server.getsockname()[1], flush=True)
+    sys.stdin.buffer.read()  # nothing is ever written: it ends with the process that has the pipe
+    os._exit(0)
 
 
 def _serve(server: socket.socket, host: str, port: int) -> None:
@@ -50,3 +82,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while received := source.recv(1 << 16):
             target.sendall(received)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

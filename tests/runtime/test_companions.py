@@ -9,7 +9,7 @@ import time
 import pytest
 
 from avit_jax.errors import EXIT_PREEMPTED
-from avit_jax.runtime import companions, relay
+from avit_jax.runtime import companions
 from avit_jax.runtime.message_line import Line
 
 SECONDS = 60  # until a process counts as hanging
@@ -96,18 +96,3 @@ def test_an_end_of_its_own_is_said_once_and_told(process):
     while (found := line.read()) is not None:
         messages += found
     assert messages[-1] == {"end": "process 0: no more disk", "status": 2}
-
-
-def test_a_relay_passes_on_and_stays_when_the_other_side_has_gone():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        host, _, port = relay.local_address(*server.getsockname()).rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=60) as client:
-            client.sendall(b"ping")
-            coordinator = server.accept()[0]
-            assert coordinator.recv(4) == b"ping"
-            coordinator.sendall(b"pong")
-            assert client.recv(4) == b"pong"
-            coordinator.close()
-            client.settimeout(0.2)
-            with pytest.raises(TimeoutError):
-                client.recv(1)
