@@ -27,6 +27,7 @@ from avit_jax.runtime.locks import is_taken
 logger = logging.getLogger(__name__)
 
 Line = dict[str, Any]
+SHOWN = 3  # differences that a message names
 SYNC_SECONDS = 30.0
 
 
@@ -141,8 +142,10 @@ class JsonLines:
         if changed:
             differences = "; ".join(
                 f"{key} was {_short(saved.get(key))}, is {_short(identity.get(key))}"
-                for key in changed
+                for key in changed[:SHOWN]
             )
+            if len(changed) > SHOWN:
+                differences += f"; and {len(changed) - SHOWN} more"
             raise UserError(
                 f"{os.fspath(self._path)!r} holds other work ({differences}): write another "
                 f"--output, or remove it together with {beside.name}."
@@ -195,12 +198,14 @@ def _parse(text: bytes) -> Line | None:
 def _read_identity(path: Path) -> Line:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(saved, dict) or not saved:
+            raise ValueError("nothing is said in it")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{os.fspath(path)!r} cannot be read as JSON, so nobody knows what the lines beside it "
-            "are about: write another --output, or remove both."
+            f"{os.fspath(path)!r} cannot be read ({error}), so nobody knows what the lines beside "
+            "it are about: write another --output, or remove both."
         ) from error
-    return saved if isinstance(saved, dict) else {}
+    return saved
 
 
 def _short(value: Any) -> str:

@@ -72,9 +72,10 @@ def _held(workdir: Path, mode: str) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(path)
     except OSError as error:
+        place = error.filename or path
         raise UserError(
-            f"--workdir {workdir} cannot be written to ({error.strerror or error}): write another "
-            "path."
+            f"--workdir {workdir} cannot be written to ({place}: {error.strerror or error}): write "
+            "another path, or move away what is in the way."
         ) from error
     try:
         with contextlib.suppress(OSError):  # another user's file says who that was

@@ -72,6 +72,23 @@ def test_other_work_is_refused_and_its_difference_named(path):
     assert path.read_bytes() == whole
 
 
+def test_of_many_differences_some_are_named(path):
+    write(path)
+    identity = dict.fromkeys("abcdef", 1)
+    with pytest.raises(
+        UserError, match=r"a was null, is 1; b was .*; c was null, is 1; and 5 more"
+    ):
+        write(path, identity=identity)
+
+
+@pytest.mark.parametrize("content", ["3", "[1]", "{}", "{"])
+def test_an_identity_that_says_nothing_is_damaged(path, content):
+    write(path)
+    identity_path(path).write_text(content)
+    with pytest.raises(UserError, match=r"cannot be read .*, so nobody knows"):
+        write(path)
+
+
 def test_a_file_without_lines_may_be_taken_over(path):
     write(path, [])
     write(path, identity=WORK | {"model": "b"})

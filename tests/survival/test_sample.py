@@ -3,6 +3,7 @@
 import pytest
 
 from tests.survival import suite
+from tests.survival.faults import kills
 from tests.survival.scene import Scenery
 
 SAMPLE = {
@@ -32,3 +33,10 @@ def test_nothing_is_lost_without_a_word(fault, scenery):
 def test_the_sample_names_faults_that_there_are():
     names = {f"{fault.kind}: {fault.name}" for fault in suite.all_faults()}
     assert names >= SAMPLE
+
+
+def test_there_are_the_moments_at_which_commands_are_killed():
+    moments = [target for target, _, _ in kills.MOMENTS] + [target for _, target, _ in kills.MODES]
+    for target in moments:
+        place, name = kills.found_at(target)
+        assert hasattr(place, name), target

@@ -43,11 +43,7 @@ def signal_at(target: str, number: int, call: int = 1, behind: bool = False) -> 
         call: at which of them, from 1.
         behind: whether it comes when the function is done, and not in front of it.
     """
-    module, _, name = target.partition(":")
-    place: Any = importlib.import_module(module)
-    *classes, name = name.split(".")
-    for one in classes:
-        place = getattr(place, one)
+    place, name = found_at(target)
     function, calls = getattr(place, name), [0]
 
     @functools.wraps(function)
@@ -61,6 +57,16 @@ def signal_at(target: str, number: int, call: int = 1, behind: bool = False) -> 
         return result
 
     setattr(place, name, disturbed)
+
+
+def found_at(target: str) -> tuple[Any, str]:
+    """Whose attribute a target is, and its name."""
+    module, _, name = target.partition(":")
+    place: Any = importlib.import_module(module)
+    *classes, name = name.split(".")
+    for one in classes:
+        place = getattr(place, one)
+    return place, name
 
 
 def torn_line(call: int) -> None:
@@ -186,7 +192,7 @@ SAVES = [
     ("avit_jax.checkpoints.manifest:write_json_atomic", 1, False),
     ("avit_jax.checkpoints.manifest:write_json_atomic", 4, True),
     ("avit_jax.checkpoints.manifest:sync_directory", 3, False),
-    (f"{STORE}:sync_directory", 1, True),
+    ("avit_jax.checkpoints.manifest:sync_directory", 1, True),
 ]
 LAST = [
     (f"{LOOP}:evaluate", 1, False),
@@ -199,6 +205,7 @@ LAST = [
     ("avit_jax.evaluation.report:write_json_atomic", 1, False),
     ("avit_jax.evaluation.report:summary_rows", 1, False),
 ]
+MOMENTS = [*START, *STEPPING, *SAVES, *LAST]
 MODES = [
     ("eval", "avit_jax.evaluation.evaluate:sums", "eval.json"),
     ("eval", "avit_jax.evaluation.run:write_json_atomic", "eval.json"),
@@ -215,7 +222,7 @@ def _faults() -> list[Fault]:
         found.append(Fault("kill", name, functools.partial(run, **keywords)))
 
     for number in (KILL, TERM, INT):
-        for target, call, behind in [*START, *STEPPING, *SAVES, *LAST]:
+        for target, call, behind in MOMENTS:
             if number != KILL and target.startswith(STORE) and behind:
                 continue  # the same moment for a signal that waits for the step
             place = "behind" if behind else "at"
