@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,7 +209,7 @@ def weights_of_export(folder: Path, model: Model, mesh: Mesh) -> Weights:
     try:
         with np.load(stores.on_local_disk(file)) as arrays:
             params = unflatten_dict(dict(arrays), sep="/")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{file} cannot be read ({error}): export the run again.") from error
     if _sizes(params) != _sizes(model.abstract_params()):
         raise UserError(

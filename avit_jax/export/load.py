@@ -4,6 +4,8 @@
 arrays: logits [B, C], depth [B, N] (layers that each token went through), gmacs [B].
 """
 
+import hashlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -14,13 +16,15 @@ from jax import export
 
 
 def load(folder=Path(__file__).parent):
-    """A function of images; programs for a fixed batch get as many batches as there are images."""
-    described = json.loads(Path(folder, "export.json").read_text())
+    """A function of images; programs for a fixed batch get as many batches as there are images.
+
+    Raises ValueError where a file of the folder is missing or damaged.
+    """
+    described = read(folder, "export.json", description)
     batch_size = described["batch_size"]
-    program = jax.jit(
-        export.deserialize(bytearray(Path(folder, "model.stablehlo").read_bytes())).call
-    )
-    weights = jax.device_put(dict(np.load(Path(folder, "weights.npz"))))
+    program = read(folder, "model.stablehlo", lambda stored: deserialized(stored, described))
+    weights = read(folder, "weights.npz", lambda stored: dict(np.load(io.BytesIO(stored))))
+    program, weights = jax.jit(program.call), jax.device_put(weights)
 
     def answer(images):
         images = checked(images, described["preprocessing"]["input"]["shape"][1])
@@ -33,6 +37,28 @@ def load(folder=Path(__file__).parent):
         return jax.tree.map(lambda *part: np.concatenate(part)[: len(images)], *parts)
 
     return answer
+
+
+def read(folder, name, understood):
+    """A file of the folder, as `understood` makes it of its bytes; ValueError where it cannot."""
+    try:
+        return understood(Path(folder, name).read_bytes())
+    except Exception as error:  # whatever readers of damaged files raise
+        damage = f"{name} in {folder} is missing or damaged ({type(error).__name__}: {error})"
+        raise ValueError(f"{damage}: export the run again.") from error
+
+
+def description(stored):
+    """What the loader needs of export.json."""
+    said = json.loads(stored)
+    return {name: said[name] for name in ("batch_size", "labels", "preprocessing", "sha256")}
+
+
+def deserialized(stored, described):
+    """The program, if it is the one that was exported: from damaged ones JAX may make others."""
+    if hashlib.sha256(stored).hexdigest() != described["sha256"]:
+        raise ValueError("it is not the program that export.json describes")
+    return export.deserialize(bytearray(stored))
 
 
 def checked(images, size):
@@ -52,7 +78,11 @@ def checked(images, size):
 
 
 if __name__ == "__main__":
-    answers = load()(np.load(sys.argv[1]))
-    labels = json.loads(Path(__file__).with_name("export.json").read_text())["labels"]
+    here = Path(__file__).parent
+    try:
+        answers = load(here)(np.load(sys.argv[1]))
+    except (EOFError, OSError, ValueError) as problem:
+        sys.exit(f"load.py: {problem}")
+    labels = read(here, "export.json", description)["labels"]
     for logits, gmacs in zip(answers["logits"], answers["gmacs"], strict=True):
         print(f"{labels[logits.argmax()]}\t{gmacs:.4g} GMACs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import shutil
 from pathlib import Path
@@ -89,7 +90,9 @@ def write_folder(
         "plans": {name: plan.to_dict() for name, plan in plans.items()} if fixed else None,
     }
     with replaced_folder(target) as folder:
-        (folder / "model.stablehlo").write_bytes(program.serialize())
+        serialized = program.serialize()
+        description["sha256"] = hashlib.sha256(serialized).hexdigest()
+        (folder / "model.stablehlo").write_bytes(serialized)
         np.savez(folder / "weights.npz", **named(params))
         write_json_atomic(folder / "export.json", description)
         shutil.copyfile(load.__file__, folder / Path(load.__file__).name)

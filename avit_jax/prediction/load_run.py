@@ -14,7 +14,12 @@ from avit_jax import config as configs
 from avit_jax.checkpoints import description
 from avit_jax.checkpoints.operating_points import at_operating_point
 from avit_jax.checkpoints.store import Checkpoints
-from avit_jax.checkpoints.weights import Weights, weights_of_export, weights_of_file
+from avit_jax.checkpoints.weights import (
+    EXPORTED_WEIGHTS,
+    Weights,
+    weights_of_export,
+    weights_of_file,
+)
 from avit_jax.errors import UserError
 from avit_jax.experiment import Experiment
 from avit_jax.prediction.loaded_run import LoadedRun
@@ -142,6 +147,11 @@ def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
         raise UserError(
             f"there is nothing at {source!r}: write the workdir of a run, an exported folder or a "
             "weight file."
+        )
+    if model is None and (place / EXPORTED_WEIGHTS).is_file():
+        raise UserError(
+            f"{place / configs.EXPORTED} is missing, or says nothing of the weights beside it: "
+            "export the run again."
         )
     if model is None:
         what = "holds no trained run" if place.is_dir() else "does not say what model it is of"

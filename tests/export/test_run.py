@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import sys
 
 import jax
@@ -15,6 +16,7 @@ from avit_jax.export import load
 from avit_jax.export import run as export
 from avit_jax.export.check import check_images
 from tests.export.conftest import PLAN
+from tests.survival import damages
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,17 @@ def test_the_loader_needs_jax_and_numpy_only(folder):
         )
     }
     assert used - set(sys.stdlib_module_names) == {"jax", "numpy"}
+
+
+@pytest.mark.parametrize("name", ["export.json", "model.stablehlo", "weights.npz"])
+@pytest.mark.parametrize("damage", [damages.truncated, damages.flipped, damages.removed])
+def test_a_damaged_file_is_refused(folder, tmp_path, name, damage):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    damage(copy / name)
+    if (name, damage) == ("export.json", damages.flipped):
+        damages.brace_flipped(copy / name)  # of JSON nobody knows whether another letter is damage
+    with pytest.raises(ValueError, match=rf"{name} in .*: export the run again\."):
+        load.load(copy)
 
 
 def test_a_masked_program_takes_any_number_of_images_at_once(run, images, expected, tmp_path):

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from avit_jax.data import digits
-from tests.survival.fault import NotHere
 
 PER_CLASS = {"train": 6, "val": 3}
 
@@ -96,11 +95,8 @@ def become_text(data: Path) -> None:
 
 
 def forbid(data: Path) -> None:
-    """A file may not be read."""
+    """A file may not be read; the superuser may, unless it obeys modes (`superuser.py`)."""
     first_image(data).chmod(0)
-    if os.access(first_image(data), os.R_OK):
-        first_image(data).chmod(0o644)
-        raise NotHere("the superuser reads what is forbidden")
 
 
 ONE_BAD: dict[str, Callable[[Path], None]] = {
@@ -119,4 +115,41 @@ ONE_BAD: dict[str, Callable[[Path], None]] = {
 TOO_MANY: dict[str, Callable[[Path], None]] = {
     "a class vanishes": class_vanishes,
     "all vanish": all_vanish,
+}
+
+
+def one_more(data: Path) -> None:
+    """A file is there twice."""
+    file = first_image(data)
+    shutil.copyfile(file, file.with_name("twice.png"))
+
+
+def other_name(data: Path) -> None:
+    """A class has another name."""
+    folder = first_image(data).parent
+    for split in PER_CLASS:
+        (data / split / folder.name).rename(data / split / "three")
+
+
+def one_class_more(data: Path) -> None:
+    """There is another class."""
+    for split in PER_CLASS:
+        shutil.copytree(data / split / "3", data / split / "another")
+
+
+def parts_exchanged(data: Path) -> None:
+    """What was to be trained on is evaluated on, and the other way round."""
+    train, val = data / "train", data / "val"
+    train.rename(data / "between")
+    val.rename(train)
+    (data / "between").rename(val)
+
+
+# Change -> what is said, and whether the training may go on.
+CHANGED_BETWEEN: dict[str, tuple[Callable[[Path], None], str, bool]] = {
+    "an image has gone": (vanish, "other images|not those", True),
+    "an image is there twice": (one_more, "other images|not those", True),
+    "the two parts were exchanged": (parts_exchanged, "other images|not those", True),
+    "a class has another name": (other_name, "classes of the data are not those", False),
+    "there is one class more": (one_class_more, "classes", False),
 }

@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from tests import commands
-from tests.survival.fault import FAILED, IDENTICAL, Fault, Outcome
-from tests.survival.outcome import judge
-from tests.survival.pictures import ONE_BAD, PER_CLASS, TOO_MANY, all_vanish, forbid, make_data
+from tests.survival import superuser
+from tests.survival.fault import FAILED, IDENTICAL, SAID, Fault, Outcome
+from tests.survival.faults.kills import KILL, signal_at
+from tests.survival.outcome import both, judge
+from tests.survival.pictures import (
+    CHANGED_BETWEEN,
+    ONE_BAD,
+    PER_CLASS,
+    TOO_MANY,
+    all_vanish,
+    forbid,
+    make_data,
+)
 from tests.survival.process import Ended, run
 from tests.survival.scene import SETTINGS, Scene
 
@@ -39,11 +49,18 @@ def _undisturbed(scene: Scene) -> Path:
     return scene.shared._prepared("pictured", make)
 
 
+def obey(change: Callable[[Path], None]) -> None:
+    """In the process of a command: modes hold, if they are what is changed."""
+    if change is forbid:
+        superuser.obey_modes()
+
+
 def change_in_training(change: Callable[[Path], None], data: Path) -> None:
     """In the process of a command: something happens to the data behind a step."""
     from avit_jax.training.loop import Run
 
     advance, calls = Run.advance, [0]
+    obey(change)
 
     def changed(self: Run, batch: Any) -> None:
         calls[0] += 1
@@ -59,6 +76,7 @@ def change_in_prediction(change: Callable[[Path], None], data: Path) -> None:
     from avit_jax.runtime.json_lines import JsonLines
 
     append, calls = JsonLines.append, [0]
+    obey(change)
 
     def changed(self: JsonLines, lines: Any) -> None:
         append(self, lines)
@@ -89,9 +107,8 @@ def training(scene: Scene, *, change: Callable[[Path], None], at_once: bool, say
     data, workdir = _data(scene), scene.folder / "run"
     if at_once:
         change(data)
-        return judge(run(_command(workdir, data)), says=says)
-    if change is forbid:
-        change(data)  # says whether this machine can
+        prepare = functools.partial(obey, change)
+        return judge(run(_command(workdir, data), prepare=prepare), says=says)
     prepare = functools.partial(change_in_training, change, data)
     return judge(run(_command(workdir, data), prepare=prepare), says=says)
 
@@ -102,9 +119,10 @@ def prediction(scene: Scene, *, change: Callable[[Path], None], at_once: bool) -
     shutil.copytree(_data(scene) / "train" / "3", data)
     output = scene.folder / "out.jsonl"
     flags = ("--input", str(data), "--output", str(output))
-    prepare = None if at_once else functools.partial(change_in_prediction, change, data)
-    if at_once or change is forbid:
+    prepare = functools.partial(change_in_prediction, change, data)
+    if at_once:
         change(data)
+        prepare = functools.partial(obey, change)
     settings = {"inference__batch_size": 1}
     ended = scene.run(workdir, *flags, mode="predict", prepare=prepare, **settings)
     outcome = judge(ended, says="without an answer|unreadable|cannot be|written to|images")
@@ -136,6 +154,45 @@ def bad_and_good_again(scene: Scene) -> Outcome:
     return judge(
         run(_command(workdir, data)), identical=lambda: commands.metrics(workdir) == wanted
     )
+
+
+def changed_in_between(
+    scene: Scene, *, change: Callable[[Path], None], says: str, goes_on: bool
+) -> Outcome:
+    """Between two parts of a training the data change; with the old ones back it ends identical."""
+    data, workdir = _data(scene), scene.folder / "run"
+    kept = Path(shutil.copytree(data, scene.folder / "kept"))
+    prepare = functools.partial(signal_at, "avit_jax.training.loop:Run.advance", KILL, CHANGED_AT)
+    killed = run(_command(workdir, data), prepare=prepare)
+    change(data)
+    first = judge(run(_command(workdir, data)), says=says)
+    if killed.status != -KILL or not first.holds:
+        return first if killed.status == -KILL else Outcome(FAILED, f"status {killed.status}")
+    if (first.verdict == SAID) != goes_on:
+        return Outcome(FAILED, f"{first.verdict}: {first.seen}")
+    if goes_on:
+        return first
+    shutil.rmtree(data)
+    kept.rename(data)
+    wanted = commands.metrics(_undisturbed(scene))
+    return both(
+        judge(run(_command(workdir, data)), identical=lambda: commands.metrics(workdir) == wanted),
+        first,
+    )
+
+
+def no_images(scene: Scene, *, mode: str) -> Outcome:
+    """A folder has no image in it."""
+    data, workdir = scene.folder / "data", scene.folder / "run"
+    if mode == "predict":
+        data.mkdir()
+        flags = ("--input", str(data), "--output", str(scene.folder / "out.jsonl"))
+        return judge(scene.run(scene.copy("finished"), *flags, mode=mode), says="no image")
+    _data(scene)
+    part = data / {"train": "train", "eval": "val"}[mode]
+    for file in part.rglob("*.png"):
+        file.unlink()
+    return judge(run(_command(workdir, data)), says="no image|no files")
 
 
 def workers_of_a_dead_run(scene: Scene) -> Outcome:
@@ -212,6 +269,11 @@ def _faults() -> list[Fault]:
     add("training: all vanish and come back", bad_and_good_again)
     add("training: each file takes 20 ms", slowly, seconds=0.02, every=1)
     add("training: one file in a hundred takes 3 s", slowly, seconds=3.0, every=100)
+    for name, (change, says, goes_on) in CHANGED_BETWEEN.items():
+        keywords = {"change": change, "says": says, "goes_on": goes_on}
+        add(f"training goes on where {name}", changed_in_between, **keywords)
+    for mode in ("train", "eval", "predict"):
+        add(f"no images for {mode}", no_images, mode=mode)
     add("training killed with workers", workers_of_a_dead_run)
     add("training: a worker is killed", a_dead_worker)
     return found
