@@ -45,6 +45,15 @@ def write(directory: epath.Path, content: Mapping[str, Any]) -> None:
     write_json_atomic(directory / NAME, {**manifest, "manifest_sha256": _digest(manifest)})
 
 
+def is_in(directory: epath.Path) -> bool:
+    """Whether a checkpoint has its manifest.
+
+    Raises:
+        OSError: nobody knows, for the user may not look.
+    """
+    return _is_there(directory / NAME)
+
+
 def read(directory: epath.Path) -> dict[str, Any]:
     """Reads the manifest of a checkpoint.
 
@@ -78,7 +87,7 @@ def find_damage(directory: epath.Path) -> str | None:
 
 def _damage(directory: epath.Path, name: str, expected: Mapping[str, Any]) -> str | None:
     path = directory / name
-    if not path.exists():
+    if not _is_there(path):
         return f"{name} is missing"
     try:
         entry = _entry(path, sync=False)
@@ -93,6 +102,16 @@ def _damage(directory: epath.Path, name: str, expected: Mapping[str, Any]) -> st
     if entry["sha256"] != expected["sha256"]:
         return f"{name} has other contents than were written (SHA-256 differs)"
     return None
+
+
+def _is_there(path: epath.Path) -> bool:
+    if not is_local(path):
+        return path.exists()
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _entry(path: epath.Path, *, sync: bool) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def without_manifest(directory: epath.Path) -> list[epath.Path]:
     found = [
         path
         for path in stores.children(directory)
-        if path.name.isdecimal() and path.is_dir() and not (path / manifest.NAME).exists()
+        if path.name.isdecimal() and path.is_dir() and not manifest.is_in(path)
     ]
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 
@@ -71,6 +71,20 @@ def clear(directory: epath.Path, complete: Collection[int]) -> None:
         unfinished = path.name.isdecimal() and int(path.name) not in complete
         if unfinished or _UNFINISHED in path.name:
             path.rmtree(missing_ok=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def try_to_make(path: epath.Path) -> None:
+    """Makes an unfinished folder of a checkpoint and takes it away again.
+
+    Where Orbax cannot make it, its threads wait for it for ever, and the process with them.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if is_local(path):
+        trial = path.with_name(f"{path.name}{_UNFINISHED}")
+        trial.mkdir()
+        trial.rmdir()
 
 
 def newer(directory: epath.Path, chosen: int, *, saved: int | None) -> list[str]:

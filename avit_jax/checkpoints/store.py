@@ -116,11 +116,13 @@ class Checkpoints:
         self._pending = None
         error = future.exception()
         if gather(np.asarray(error is not None)).any():
-            head = f"the checkpoint of step {step} could not be written: "
             said = error and system_errors.sentence(error, place=self._directory)
             if said or not error:
-                raise UserError(head + (said or "another process says why.")) from error
-            raise RuntimeError(f"{head}{type(error).__name__}: {error}") from error
+                raise _unwritten(step, said or "another process says why.") from error
+            raise RuntimeError(
+                f"the checkpoint of step {step} could not be written: {type(error).__name__}: "
+                f"{error}"
+            ) from error
         self._current = step
 
     def steps(self) -> list[int]:
@@ -130,7 +132,7 @@ class Checkpoints:
         return sorted(
             int(path.name)
             for path in self._directory.iterdir()
-            if path.name.isdecimal() and (path / manifest.NAME).exists()
+            if path.name.isdecimal() and manifest.is_in(path)
         )
 
     def extra(self, step: int) -> dict[str, Any]:
@@ -196,6 +198,10 @@ class Checkpoints:
             return False
         if step in complete:
             set_aside.move(self._path(step), "superseded")
+        try:
+            set_aside.try_to_make(self._path(step))
+        except OSError as error:
+            raise _unwritten(step, system_errors.sentence(error) or str(error)) from error
         return True
 
     def _finish(self, response: Any, step: int, content: dict[str, Any]) -> None:
@@ -228,7 +234,7 @@ class Checkpoints:
                 saved = self._run.saved if self._run is not None else None
                 self.passed_over = set_aside.newer(self._directory, candidate, saved=saved)
                 return candidate
-            if not (self._path(candidate) / manifest.NAME).exists():
+            if not manifest.is_in(self._path(candidate)):
                 continue  # another process removed it, as the oldest, while it was read here
             if step is not None:
                 raise UserError(
@@ -248,3 +254,7 @@ class Checkpoints:
                 "copy, or remove this directory to start over."
             )
         return None
+
+
+def _unwritten(step: int, said: str) -> UserError:
+    return UserError(f"the checkpoint of step {step} could not be written: {said}")

@@ -123,6 +123,24 @@ def test_a_failed_write_is_raised_by_wait_and_leaves_the_others(copy_of_two, mon
     assert checkpoints.steps() == [1, 2, 3]
 
 
+def test_where_no_folder_can_be_made_orbax_is_not_asked_to_wait_for_it(copy_of_two, monkeypatch):
+    checkpoints, directory = copy_of_two
+
+    def forbidden(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(directory), "mkdir", forbidden)
+        patch.setattr(type(checkpoints._directory), "mkdir", forbidden)
+        patch.setattr("avit_jax.runtime.stores.make_folder", lambda path: None)
+        patch.setattr("avit_jax.checkpoints.store.ocp.save_async", lambda *_: pytest.fail("asked"))
+        with pytest.raises(
+            UserError, match=r"step 3 could not be written: .*/3\..* is not for this"
+        ):
+            checkpoints.save(3, make_state(3))
+    assert checkpoints.steps() == [1, 2]
+
+
 SAVE_FOREVER = """
 import sys, jax.numpy as jnp
 from avit_jax.checkpoints.store import Checkpoints

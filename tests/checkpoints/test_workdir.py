@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import pytest
 
 from avit_jax import config as configs
@@ -12,8 +13,10 @@ from avit_jax.checkpoints import description
 from avit_jax.checkpoints.workdir import refuse_other_run, write_config
 from avit_jax.config import model, settings
 from avit_jax.config.settings import Setting
+from avit_jax.data import symmetric_beta
 from avit_jax.errors import UserError
 from tests import commands
+from tests.survival import process
 
 # A run of 8 steps that was stopped after 4 by the code of commit 759d9a0, in one process on one
 # CPU device: configs/avit_digits.py:debug with `commands.TINY`. Beside it, what the same code
@@ -56,11 +59,18 @@ def declare(monkeypatch, section, **added):
     monkeypatch.setattr(model, "_of_every_model", more)
 
 
+def mix_as_before():
+    """In the process of a command: shares of mixup are drawn as by the older code."""
+    draw = lambda key, alpha, shape: jax.random.beta(key, alpha, alpha, shape)  # noqa: E731
+    symmetric_beta.draw = draw
+
+
 def test_a_workdir_of_older_code_goes_on_as_it_would_have(old_run):
     without_newer = {"data__repeats": 1, "data__erase__probability": 0.0}
-    status, _, err = commands.run(commands.command(old_run, train__steps=8, **without_newer))
-    assert status == 0, err
-    assert "going on from step 4" in err
+    command = commands.command(old_run, train__steps=8, **without_newer)
+    ended = process.run(command, prepare=mix_as_before)
+    assert ended.status == 0, ended.err
+    assert "going on from step 4" in ended.err
     written = [line for line in commands.metrics(old_run) if line["kind"] == "train"]
     expected = [json.loads(line) for line in OLD_METRICS.read_text().splitlines()]
     expected = [line for line in expected if line["kind"] == "train"]
