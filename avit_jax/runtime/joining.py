@@ -23,14 +23,13 @@ from avit_jax.errors import (
 )
 from avit_jax.runtime import relay, rendezvous, system_errors
 from avit_jax.runtime.companions import Companions
+from avit_jax.runtime.meeting_place import JAX, MeetingPlace, meeting_place
 from avit_jax.runtime.message_line import Line
 from avit_jax.runtime.processes import gather
 from avit_jax.runtime.tpu_workers import tpu_workers
 
 logger = logging.getLogger(__name__)
 
-# Where to meet, how many processes there are, and which one this is.
-_JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 INTERRUPTED = "interrupted; what was saved is safe."
 # JAX's own watch aborts with a dump of the stack, so `companions.py` has to be first by far.
 HEARTBEAT_SECONDS = 3600
@@ -46,9 +45,7 @@ def initialise_processes(
 
     Several processes are recognised by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
     JAX_PROCESS_ID, by the tasks of a Slurm step or of Open MPI, or by the workers of a TPU slice:
-    GKE names them in the environment, a TPU VM in its metadata. Slurm sets SLURM_NTASKS and
-    SLURM_PROCID in the shell of a batch script too, where nothing else was started; what only srun
-    sets is SLURM_STEP_NUM_TASKS.
+    GKE names them in the environment, a TPU VM in its metadata.
 
     Args:
         environment: variables of this process.
@@ -58,19 +55,16 @@ def initialise_processes(
         UserError: some of JAX's three variables are missing, or are not numbers that fit; a process
             is missing, was told something else or has refused.
     """
-    given = [name for name in _JAX if name in environment]
-    if environment.get("JAX_NUM_PROCESSES") == "1":
-        return
-    if len(given) == len(_JAX):
-        host, port = _host_and_port(environment[_JAX[0]])
-        count, number = _count_and_number(environment)
-        lines = _meet(host, port, number=number, count=count, said=said or {})
-        _watch(lines, number)
-        address = f"{host}:{port}" if number == 0 else relay.local_address(host, port)
+    place = meeting_place(environment)
+    if place is not None:
+        _watch(_meet(place, said=said or {}), place.number)
+        address = f"{place.host}:{place.port}"
+        if place.number != 0:
+            address = relay.local_address(place.host, place.port)
         jax.distributed.initialize(
             address,
-            count,
-            number,
+            place.count,
+            place.number,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
@@ -82,12 +76,6 @@ def initialise_processes(
         or tpu_workers(environment) > 1
     ):
         jax.distributed.initialize()
-    elif given:
-        missing = [name for name in _JAX if name not in environment]
-        raise UserError(
-            f"of {', '.join(_JAX)}, {' and '.join(missing)} is not set: set all three, or none for "
-            "a single process."
-        )
 
 
 def watch_over_others(said: Mapping[str, Any]) -> None:
@@ -103,7 +91,7 @@ def watch_over_others(said: Mapping[str, Any]) -> None:
     if not jax.distributed.is_initialized():  # every worker of a TPU slice sees the chips of all
         raise UserError(
             f"this machine is one of {jax.process_count()} that share their devices, but nothing "
-            f"says where the others are: set {', '.join(_JAX)} on each of them."
+            f"says where the others are: set {', '.join(JAX)} on each of them."
         )
     number, count, server = jax.process_index(), jax.process_count(), None
     place = np.zeros(5, np.int32)
@@ -154,13 +142,11 @@ def end(sentence: str, status: int) -> NoReturn:
 def refuse(error: UserError, environment: Mapping[str, str] = os.environ) -> NoReturn:
     """Ends this process, which will not begin, with a sentence that the others hear as well."""
     sentence, status = str(error), error.status
-    if not _joined and set(_JAX) <= environment.keys() and environment[_JAX[1]] != "1":
+    if not _joined and (place := _known_place(environment)) is not None:
+        told = f"process {place.number} has refused its command: {sentence}"
+        print(f"avit_jax: {sentence}", file=sys.stderr, flush=True)
         with contextlib.suppress(UserError, OSError):  # whoever cannot be told has not begun
-            host, port = _host_and_port(environment[_JAX[0]])
-            count, number = _count_and_number(environment)
-            told = f"process {number} has refused its command: {sentence}"
-            print(f"avit_jax: {sentence}", file=sys.stderr, flush=True)
-            _meet(host, port, number=number, count=count, said={}, refused=told)
+            _meet(place, said={}, refused=told)
         sys.exit(status)
     end(sentence, status)
 
@@ -202,49 +188,29 @@ def _watch(lines: Mapping[int, Line], number: int) -> None:
     companions.watch()
 
 
+def _known_place(environment: Mapping[str, str]) -> MeetingPlace | None:
+    with contextlib.suppress(UserError):
+        return meeting_place(environment)
+    return None
+
+
 def _meet(
-    host: str,
-    port: int,
-    *,
-    number: int,
-    count: int,
-    said: Mapping[str, Any],
-    refused: str | None = None,
+    place: MeetingPlace, *, said: Mapping[str, Any], refused: str | None = None
 ) -> dict[int, Line]:
     seconds = rendezvous.ANSWER_SECONDS if refused else rendezvous.START_SECONDS
-    asked = {"count": count, "said": said, "refused": refused, "seconds": seconds}
-    if number != 0:
-        return {0: rendezvous.join(host, port, number=number, **asked)}
+    asked = {"count": place.count, "said": said, "refused": refused, "seconds": seconds}
+    if place.number != 0:
+        return {0: rendezvous.join(place.host, place.port, number=place.number, **asked)}
     try:
-        server = rendezvous.listen(port)
+        server = rendezvous.listen(place.port)
     except OSError as error:
         if rendezvous.is_taken(error):  # by another process 0, which is to hear of it, or not
-            rendezvous.join("localhost", port, number=0, **asked)
+            rendezvous.join("localhost", place.port, number=0, **asked)
         raise UserError(
-            f"port {port} cannot be listened on ({error.strerror or error}): write another one "
-            "into JAX_COORDINATOR_ADDRESS, in all processes."
+            f"port {place.port} cannot be listened on ({error.strerror or error}): write another "
+            f"one into {place.setting}, in all processes."
         ) from error
     return rendezvous.gather_all(server, **asked)
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal() and int(port) < 65536):
-        raise UserError(
-            f"JAX_COORDINATOR_ADDRESS is {address!r}: write process 0's host and a free port of "
-            "it, such as node0:12345."
-        )
-    return host.strip("[]"), int(port)
-
-
-def _count_and_number(environment: Mapping[str, str]) -> tuple[int, int]:
-    count, number = (environment[name] for name in _JAX[1:])
-    if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
-        raise UserError(
-            f"JAX_PROCESS_ID is {number!r} and JAX_NUM_PROCESSES {count!r}: write whole numbers, "
-            "counting the processes from 0."
-        )
-    return int(count), int(number)
 
 
 def _own_address() -> str:

@@ -8,6 +8,7 @@ from avit_jax.runtime import joining
 
 JAX = {"JAX_COORDINATOR_ADDRESS": "host:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
+STEP = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": "node[001-008]"}
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,8 @@ BATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
         ({"JAX_NUM_PROCESSES": "1"}, None),
         (BATCH, None),  # the shell of an sbatch script, where srun has started nothing
         (BATCH | {"SLURM_STEP_NUM_TASKS": "1"}, None),
-        (BATCH | {"SLURM_STEP_NUM_TASKS": "8"}, ()),
+        (BATCH | {"SLURM_STEP_NUM_TASKS": "8"}, ()),  # of a Slurm that does not say where
+        (BATCH | STEP, ("node001:61447", 8, 0)),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, ()),
         ({"TPU_WORKER_HOSTNAMES": "a"}, None),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, ()),

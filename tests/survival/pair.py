@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +28,42 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def by_hand(number: int, port: int) -> dict[str, str]:
+    """JAX's own variables."""
+    return {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": str(number),
+    }
+
+
+def slurm(number: int, port: int) -> dict[str, str]:
+    """What srun says to a task."""
+    return {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": str(number),
+        "SLURM_LOCALID": str(number),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
+def open_mpi(number: int, port: int) -> dict[str, str]:
+    """What mpirun says to a process."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": str(number),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(number),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
+Launcher = Callable[[int, int], dict[str, str]]
+
+
 @dataclasses.dataclass
 class Pair:
     """Two processes, and what they print."""
@@ -43,21 +79,17 @@ class Pair:
         flags: Sequence[tuple[str, ...]] = ((), ()),
         numbers: tuple[int, int] = (0, 1),
         port: int | None = None,
+        launcher: Launcher = by_hand,
     ) -> Pair:
-        """Start both."""
-        address = f"127.0.0.1:{free_port() if port is None else port}"
-        environment = os.environ | {
-            "XLA_FLAGS": compiling.flags_for(1),
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_NUM_PROCESSES": "2",
-        }
+        """Start both, each with what a launcher says in its environment."""
+        port = free_port() if port is None else port
+        environment = os.environ | {"XLA_FLAGS": compiling.flags_for(1), "JAX_PLATFORMS": "cpu"}
         written = [tempfile.TemporaryFile() for _ in numbers]
         processes = [
             subprocess.Popen(
                 [*command, *own],
                 cwd=commands.ROOT,
-                env=environment | {"JAX_PROCESS_ID": str(number)},
+                env=environment | launcher(number, port),
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )

@@ -16,7 +16,15 @@ from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from tests import commands
 from tests.survival.fault import FAILED, IDENTICAL, ONE_SENTENCE, Fault, Outcome
 from tests.survival.outcome import LEAKS
-from tests.survival.pair import START, Pair, alike, wait_for, within_rounding
+from tests.survival.pair import (
+    START,
+    Pair,
+    alike,
+    open_mpi,
+    slurm,
+    wait_for,
+    within_rounding,
+)
 from tests.survival.scene import Scene
 
 SAID = "avit_jax: "  # one that comes to again says what it missed, or what the other one said
@@ -148,6 +156,22 @@ FAULTS: tuple[Fault, ...] = (
     _fault("Ctrl-C in process 0", fault=_send(signal.SIGINT, 0), says=(SAVED, SAVED)),
     _fault("TERM in process 1", fault=_send(signal.SIGTERM, 1), says=(SAVED, SAVED)),
     _fault("Ctrl-C twice in process 1", fault=_twice(1), says=("avit_jax: ", "avit_jax: ")),
+    *(
+        _fault(f"{name}: {what}", fault=_send(signal_, to), says=says, launcher=launcher)
+        for name, launcher in (("Slurm", slurm), ("Open MPI", open_mpi))
+        for what, signal_, to, says in (
+            ("KILL of process 1", signal.SIGKILL, 1, (ENDED, "")),
+            ("KILL of process 0", signal.SIGKILL, 0, ("", ENDED)),
+            ("Ctrl-C in process 0", signal.SIGINT, 0, (SAVED, SAVED)),
+        )
+    ),
+    _fault(
+        "Slurm: process 0 refuses its config",
+        flags=(("--config.train.steps=abc",), ()),
+        says=("invalid literal", "process 0 has refused its command"),
+        goes_on=False,
+        launcher=slurm,
+    ),
     _fault(
         "other train.steps in process 1",
         flags=((), ("--config.train.steps=25",)),
