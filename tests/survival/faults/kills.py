@@ -69,7 +69,7 @@ def found_at(target: str) -> tuple[Any, str]:
     return place, name
 
 
-def torn_line(call: int) -> None:
+def torn_line(call: int, file: Path) -> None:
     """In the process of a command: it is killed in the midst of a line of `metrics.jsonl`."""
     from avit_jax.runtime.metrics_log import MetricsWriter
 
@@ -79,7 +79,6 @@ def torn_line(call: int) -> None:
         calls[0] += 1
         write(self, step, kind, values)
         if calls[0] == call:
-            file = next(Path(self._file.name).parent.glob("metrics.jsonl"))
             os.truncate(file, file.stat().st_size - 9)
             os.kill(os.getpid(), KILL)
 
@@ -124,6 +123,12 @@ def stopped(
         stopped_well(first, number),
         judge(again, identical=lambda: ends_alike(scene, workdir)),
     )
+
+
+def torn(scene: Scene, *, call: int) -> Outcome:
+    """A training that is killed within a line of its log, and the same command again."""
+    file = scene.folder / "run" / "metrics.jsonl"
+    return stopped(scene, prepare=functools.partial(torn_line, call, file))
 
 
 def stopped_often(scene: Scene, *, calls: tuple[int, ...], number: int) -> Outcome:
@@ -230,7 +235,7 @@ def _faults() -> list[Fault]:
             prepare = functools.partial(signal_at, target, number, call, behind)
             add(name, stopped, prepare=prepare, number=number)
     for call in (2, 8):
-        add(f"KILL in line {call} of the log", stopped, prepare=functools.partial(torn_line, call))
+        add(f"KILL in line {call} of the log", torn, call=call)
     for number, calls in ((KILL, (3, 7, 2)), (TERM, (5, 1, 9)), (INT, (2, 4, 8))):
         add(f"{number.name} thrice", stopped_often, calls=calls, number=number)
     for call in (1, 3):
