@@ -6,8 +6,9 @@ import pytest
 
 from avit_jax.data.augment import Augment
 from avit_jax.data.digits import DigitsSource
+from avit_jax.data.loading import MAX_SUBSTITUTES
 from avit_jax.data.order import shuffled
-from avit_jax.data.pipeline import MAX_SUBSTITUTES, eval_batches, train_batches
+from avit_jax.data.pipeline import eval_batches, train_batches
 from avit_jax.errors import UserError
 
 AFFINE = Augment(kind="affine", rotation=0.2, zoom=0.12, shift=3, crop_ratio=1.0)
