@@ -24,6 +24,7 @@ from avit_jax.runtime import (
     environment,
     interrupts,
     joining,
+    last_word,
     plain_lines,
     store_errors,
     system_errors,
@@ -209,7 +210,12 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def run() -> None:
     """The console script `avit-jax`."""
-    app.run(main, flags_parser=parse_flags)
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except SystemExit as ending:
+        if isinstance(ending.code, int) and ending.code and joining.is_alone():
+            last_word.spoken(ending.code)
+        raise
 
 
 if __name__ == "__main__":

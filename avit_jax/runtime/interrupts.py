@@ -31,7 +31,7 @@ def end_at_once() -> None:
 def raise_from_now_on() -> None:
     """From here on Ctrl-C raises KeyboardInterrupt, and ends even where a library swallows that."""
     if signal.getsignal(signal.SIGINT) is _end:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, stop_now)
 
     def swallowed(problem: Any) -> None:
         if isinstance(problem.exc_value, KeyboardInterrupt):
@@ -39,6 +39,14 @@ def raise_from_now_on() -> None:
         sys.__unraisablehook__(problem)
 
     sys.unraisablehook = swallowed
+
+
+def stop_now(number: int, frame: Any) -> None:
+    """Raises KeyboardInterrupt; what tidies up behind it may hang, and the process ends even so."""
+    from avit_jax.runtime import last_word
+
+    last_word.spoken(EXIT_INTERRUPTED)
+    raise KeyboardInterrupt
 
 
 def _end(number: int = signal.SIGINT, frame: Any = None) -> None:

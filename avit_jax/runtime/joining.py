@@ -125,6 +125,11 @@ def watch_over_others(said: Mapping[str, Any]) -> None:
         )
 
 
+def is_alone() -> bool:
+    """Whether this process has joined no others, so that none waits for it at its end."""
+    return not _joined and not jax.distributed.is_initialized()
+
+
 def leave() -> None:
     """Says to the others that this process has done its work; alone, does nothing."""
     for companions in _joined:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from avit_jax.errors import Preempted, UserError
+from avit_jax.runtime import interrupts
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -39,7 +40,7 @@ def preemption_notice() -> Callable[[int], bool]:
 
     def interrupt(number: int, frame: Any) -> None:
         asked.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupts.stop_now)
         os.write(2, b"stopping after this step; press Ctrl-C again to stop at once\n")
         if jax.process_count() > 1:  # the service listens to this signal
             os.kill(os.getpid(), signal.SIGTERM)

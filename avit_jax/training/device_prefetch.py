@@ -6,26 +6,31 @@ devices hold one batch more than the steps in flight do; the host holds one that
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar
+
+logger = logging.getLogger(__name__)
 
 Host = TypeVar("Host")
 Placed = TypeVar("Placed")
 
 AHEAD = 1  # batches on the devices that no step has taken yet
+CLOSING_SECONDS = 10.0  # that the end waits for a batch nobody wants any more
 
 
 class DevicePrefetch(Generic[Placed]):
     """Batches on the devices, in order.
 
     Args:
-        batches: on the host; only this object's thread takes from them.
+        batches: on the host; only this object's thread takes from them, and closes them.
         place: puts a batch on the devices.
     """
 
-    def __init__(self, batches: Iterator[Host], place: Callable[[Host], Placed]) -> None:
+    def __init__(self, batches: Generator[Host, Any, Any], place: Callable[[Host], Placed]) -> None:
         self._room = threading.Semaphore(AHEAD)
         self._placed: queue.SimpleQueue[tuple[Placed | None, BaseException | None]]
         self._placed = queue.SimpleQueue()
@@ -57,18 +62,24 @@ class DevicePrefetch(Generic[Placed]):
         return placed
 
     def close(self) -> None:
-        """Ends the thread, behind the batch that it waits for; the iterator may then be closed."""
+        """Ends the thread behind the batch that it waits for, which then closes the batches.
+
+        Where that one does not come, because a disk or a store hangs, the thread is left waiting.
+        """
         self._closed.set()
         self._room.release()
-        self._thread.join()
+        self._thread.join(CLOSING_SECONDS)
+        if self._thread.is_alive():
+            logger.warning("what reads images hangs, and is left behind")
 
-    def _run(self, batches: Iterator[Host], place: Callable[[Host], Placed]) -> None:
+    def _run(self, batches: Generator[Host, Any, Any], place: Callable[[Host], Placed]) -> None:
         try:
-            for batch in batches:
-                self._room.acquire()
-                if self._closed.is_set():
-                    return
-                self._placed.put((place(batch), None))
+            with contextlib.closing(batches):
+                for batch in batches:
+                    self._room.acquire()
+                    if self._closed.is_set():
+                        return
+                    self._placed.put((place(batch), None))
             self._placed.put((None, StopIteration()))
         except BaseException as error:  # whatever it is belongs to the one who takes
             self._placed.put((None, error))

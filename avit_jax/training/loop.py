@@ -37,6 +37,7 @@ from avit_jax.runtime.training_clock import Effort, TrainingClock
 from avit_jax.training import data_identity, restarts, step
 from avit_jax.training.device_prefetch import DevicePrefetch
 from avit_jax.training.optimization import Optimization
+from avit_jax.training.patience import Patience
 from avit_jax.training.run_log import TIMINGS, RunLog
 from avit_jax.training.skipped_steps import SkippedSteps
 from avit_jax.training.start import evaluated_weights, restore_or_init
@@ -85,10 +86,9 @@ def train(
             skipped.write()
             while not run.is_done():
                 try:
-                    with (
-                        contextlib.closing(experiment.train_batches(run.step)) as decoded,
-                        contextlib.closing(DevicePrefetch(decoded, run.on_devices)) as batches,
-                    ):
+                    decoded = experiment.train_batches(run.step)
+                    prefetch = DevicePrefetch(decoded, run.on_devices)
+                    with contextlib.closing(prefetch) as batches:
                         run.through(batches, stop)
                 except step.NonFinite as problem:
                     run.roll_back(problem)
@@ -177,15 +177,7 @@ class Run:
         if self.evaluation_is_due():  # an earlier process was interrupted in it
             self.evaluate(stop)
         while self.step < total:
-            try:
-                self.clock.wait_for(batches.arrives)
-                batch = batches.take()
-            except UserError:
-                # Several processes cannot save here: the others do not know that this one stops.
-                if self.averages is not None and jax.process_count() == 1:
-                    self.save()
-                raise
-            self.advance(batch)
+            self.advance(self.next_of(batches, stop))
             self.flush_log()  # the line of an earlier step: its numbers have arrived by now
             if self.timetable.logs_at(self.step):
                 self.settle()
@@ -198,6 +190,20 @@ class Run:
                 raise Preempted(f"stopped after step {self.step}, which is saved")
             if self.evaluation_is_due():
                 self.evaluate(stop)
+
+    def next_of(
+        self, batches: DevicePrefetch[dict[str, jax.Array]], stop: Callable[[int], bool]
+    ) -> dict[str, jax.Array]:
+        """The next batch; where none comes, saves and raises `UserError` or `Preempted`."""
+        # Several processes cannot stop here: the others do not know that this one does.
+        is_alone = jax.process_count() == 1
+        try:
+            self.clock.wait_for(Patience(batches.arrives, lambda: is_alone and stop(self.step)))
+            return batches.take()
+        except (UserError, Preempted):
+            if self.averages is not None and is_alone:
+                self.save()
+            raise
 
     def advance(self, batch: dict[str, jax.Array]) -> None:
         """One step; leaves the averages since the last log line on the device."""

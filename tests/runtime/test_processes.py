@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from avit_jax.errors import Preempted, UserError
-from avit_jax.runtime import processes
+from avit_jax.errors import EXIT_INTERRUPTED, Preempted, UserError
+from avit_jax.runtime import last_word, processes
 
 
 @pytest.mark.parametrize(("total", "count"), [(10, 3), (3, 8), (1, 1), (0, 4)])
@@ -46,7 +46,9 @@ def test_a_mode_for_one_process_refuses_several(monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_hears_of_sigterm_and_of_ctrl_c_after_its_step(number, capfd):
+def test_a_run_hears_of_sigterm_and_of_ctrl_c_after_its_step(number, capfd, monkeypatch):
+    said = []
+    monkeypatch.setattr(last_word, "spoken", said.append)  # which would end the tests
     before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
     try:
         asked = processes.preemption_notice()
@@ -57,6 +59,7 @@ def test_a_run_hears_of_sigterm_and_of_ctrl_c_after_its_step(number, capfd):
             assert capfd.readouterr().err.count("\n") == 1
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(number)
+            assert said == [EXIT_INTERRUPTED]
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)

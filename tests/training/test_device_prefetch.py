@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from avit_jax.errors import UserError
+from avit_jax.training import device_prefetch
 from avit_jax.training.device_prefetch import AHEAD, DevicePrefetch
 
 
@@ -21,7 +22,7 @@ def test_batches_come_in_order_and_only_one_is_placed_ahead():
         placed.append(batch)
         return batch * 10
 
-    batches = DevicePrefetch(iter(range(100)), place)
+    batches = DevicePrefetch((number for number in range(100)), place)
     for number in range(5):
         assert take(batches) == number * 10
         assert len(placed) <= number + 1 + AHEAD
@@ -43,7 +44,7 @@ def test_an_error_comes_in_its_place_and_the_thread_ends():
     assert not [thread for thread in threading.enumerate() if thread.name == "device-prefetch"]
 
 
-def test_closing_leaves_the_iterator_free_to_be_closed():
+def test_closing_closes_the_batches():
     closed = []
 
     def endless():
@@ -53,12 +54,24 @@ def test_closing_leaves_the_iterator_free_to_be_closed():
         finally:
             closed.append(True)
 
-    iterator = endless()
-    batches = DevicePrefetch(iterator, lambda batch: batch)
+    batches = DevicePrefetch(endless(), lambda batch: batch)
     assert take(batches) == 0
     batches.close()
-    iterator.close()
     assert closed == [True]
+
+
+def test_closing_does_not_wait_for_a_batch_that_never_comes(monkeypatch, caplog):
+    monkeypatch.setattr(device_prefetch, "CLOSING_SECONDS", 0.05)
+    go = threading.Event()
+
+    def hanging():
+        go.wait()
+        yield 0
+
+    batches = DevicePrefetch(hanging(), lambda batch: batch)
+    batches.close()
+    assert "what reads images hangs" in caplog.text
+    go.set()
 
 
 def test_what_has_not_arrived_is_said_without_waiting():
