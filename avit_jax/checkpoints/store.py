@@ -31,6 +31,7 @@ from avit_jax.runtime.processes import decided_by_process_zero, gather
 from avit_jax.version import __version__
 
 _logger = logging.getLogger(__name__)
+_CENTURY = 3_155_760_000  # seconds
 
 
 class Checkpoints:
@@ -100,7 +101,11 @@ class Checkpoints:
         }
         if not decided_by_process_zero(lambda: self._make_room(step)):
             return
-        response = ocp.save_async(self._path(step), state)
+        context = ocp.Context()
+        # Orbax reads the clock that may be put forward in mid-save; a hanging store has limits too.
+        context.asynchronous.timeout_secs = _CENTURY
+        with context:
+            response = ocp.save_async(self._path(step), state)
         self._pending = step, self._pool.submit(self._finish, response, step, content)
 
     def wait(self) -> None:

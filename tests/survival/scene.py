@@ -25,6 +25,7 @@ from tests.survival import process
 from tests.survival.process import Begun, Ended
 
 STEPS, LAST_SAVED = 24, 20  # of the undisturbed run; of an interrupted one
+NEWEST = {"interrupted": LAST_SAVED, "finished": STEPS}
 # The program of a step is that of tests/test_resume.py, and so compiled once for both.
 SETTINGS = {
     "train__steps": STEPS,
@@ -198,12 +199,10 @@ def kill_at_save(step: int) -> None:
 
 def final_state(workdir: Path) -> list[np.ndarray]:
     """The leaves of the state behind the last step; empty where it was not saved."""
-    config = configs.from_json((workdir / "config.json").read_text())
     checkpoints = Checkpoints(workdir / "checkpoints")
     if STEPS not in checkpoints.steps():
         return []
-    target = _target(configs.to_json(config))
-    _, state = checkpoints.restore(target, step=STEPS)
+    _, state = checkpoints.restore(target_of(workdir), step=STEPS)
     return [
         np.asarray(
             jax.random.key_data(leaf)
@@ -212,6 +211,12 @@ def final_state(workdir: Path) -> list[np.ndarray]:
         )
         for leaf in jax.tree.leaves(state)
     ]
+
+
+def target_of(workdir: Path) -> Any:
+    """What the state of a run is restored to."""
+    config = configs.from_json((workdir / "config.json").read_text())
+    return _target(configs.to_json(config))
 
 
 @functools.cache

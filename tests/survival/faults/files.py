@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.survival import damages as d
 from tests.survival.fault import Fault, Outcome
 from tests.survival.outcome import contents, judge
-from tests.survival.scene import LAST_SAVED, STEPS, Scene
+from tests.survival.scene import NEWEST, STEPS, Scene
 
 Damage = Callable[[Path], None]
 
@@ -77,7 +77,6 @@ def both_manifests(scene: Scene, *, of: str, mode: str) -> Outcome:
     return Outcome("failed", f"{len(lost)} files of checkpoints are gone") if lost else outcome
 
 
-NEWEST = {"interrupted": LAST_SAVED, "finished": STEPS}
 JSON = {
     "truncated": d.truncated,
     "emptied": d.emptied,

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
+from avit_jax.checkpoints.store import Checkpoints
 from tests.survival.fault import FAILED, IDENTICAL, Fault, Outcome
 from tests.survival.outcome import both, judge, nothing_lost
 from tests.survival.pair import alike
-from tests.survival.scene import STEPS, Scene
+from tests.survival.scene import NEWEST, STEPS, Scene, target_of
 
 NEVER = 10**6  # a step that never comes
 WHERE = ("loss", "gradient", "images", "update", "overflow")
@@ -25,9 +30,6 @@ MODES = ("train", "eval", "predict", "visualize", "export", "convert", "calibrat
 
 def spoil(where: str, step: int) -> None:
     """In the process of a command: something is not finite in one step of a training."""
-    import jax
-    import jax.numpy as jnp
-
     from avit_jax.training import optimizers
     from avit_jax.training import step as steps
 
@@ -64,28 +66,22 @@ def spoil(where: str, step: int) -> None:
     steps.loss_function = loss_function
 
 
-def weights_not_finite(value: float) -> None:
-    """In the process of a command: the weights of checkpoints are read as this number."""
-    import jax
-    import jax.numpy as jnp
+def spoilt(scene: Scene, name: str, value: float) -> Path:
+    """A copy of a prepared run whose newest checkpoint holds this number as all of its weights."""
+    workdir = scene.copy(name)
+    step = NEWEST[name]
+    saved = Checkpoints(workdir / "checkpoints", keep=9)
+    extra = saved.extra(step)
+    _, state = saved.restore(target_of(workdir), step=step)
+    shutil.rmtree(workdir / "checkpoints" / str(step))
 
-    from avit_jax.checkpoints.store import Checkpoints
-    from avit_jax.runtime import environment
-
-    environment.start_again_prepared = lambda command: None  # which would forget all this
-
-    def spoilt_leaf(leaf: Any) -> Any:
+    def spoil_leaf(leaf: Any) -> Any:
         return leaf * value if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    restore = Checkpoints.restore
-
-    def spoilt(self: Checkpoints, target: Any, *arguments: Any, **keywords: Any) -> Any:
-        found = restore(self, target, *arguments, **keywords)
-        if found is None:
-            return None
-        return found[0], jax.tree.map(spoilt_leaf, found[1])
-
-    Checkpoints.restore = spoilt
+    changed = Checkpoints(workdir / "checkpoints", keep=9)
+    changed.save(step, jax.tree.map(spoil_leaf, state), extra=extra)
+    changed.close()
+    return workdir
 
 
 def jump(clock: str, seconds: float, call: int) -> None:
@@ -136,22 +132,20 @@ def step_not_finite(scene: Scene, *, where: str, step: int, on_nonfinite: str) -
 
 def mode_not_finite(scene: Scene, *, mode: str, value: float) -> Outcome:
     """A mode that reads weights which are not finite."""
-    workdir = scene.copy("interrupted" if mode == "train" else "finished")
+    workdir = spoilt(scene, "interrupted" if mode == "train" else "finished", value)
     if mode == "predict":
         (workdir / "predictions.jsonl").unlink()
         (workdir / "predictions.jsonl.meta.json").unlink()
     flags = ("--output", str(scene.folder / "out.safetensors")) if mode == "convert" else ()
     flags = ("--input", str(workdir), *flags) if mode == "convert" else flags
-    prepare = functools.partial(weights_not_finite, value)
-    ended = scene.run(workdir, *flags, mode=mode, prepare=prepare)
+    ended = scene.run(workdir, *flags, mode=mode)
     return judge(ended, says="NaN or infinite|not finite", kept=nothing_lost(workdir))
 
 
-def init_not_finite(scene: Scene, *, setting: str) -> Outcome:
+def init_not_finite(scene: Scene, *, setting: str, **more: Any) -> Outcome:
     """A training that begins with, or learns from, a run whose weights are not finite."""
-    prepare = functools.partial(weights_not_finite, float("nan"))
-    source = scene.shared.finished
-    ended = scene.run(scene.folder / "run", prepare=prepare, **{setting: str(source)})
+    source = spoilt(scene, "finished", float("nan")).rename(scene.folder / "source")
+    ended = scene.run(scene.folder / "run", **{setting: str(source)}, **more)
     return judge(ended, says="NaN or infinite")
 
 
@@ -198,8 +192,9 @@ def _faults() -> list[Fault]:
         for value in (float("nan"), float("inf")):
             name = f"weights {value}, {mode}"
             add("not finite", name, mode_not_finite, mode=mode, value=value)
-    for setting in ("init__workdir", "teacher__workdir"):
-        add("not finite", f"weights of {setting}", init_not_finite, setting=setting)
+    add("not finite", "weights of init__workdir", init_not_finite, setting="init__workdir")
+    alone = {"setting": "teacher__workdir", "teacher__attention": 0.0}
+    add("not finite", "weights of teacher__workdir", init_not_finite, **alone)
     for clock in ("time", "perf_counter", "monotonic"):
         for seconds in (-3e8, -3600.0, 3600.0, 3e8):
             for mode, call in (("train", 25), ("eval", 3)):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tests.survival import superuser
 from tests.survival.fault import Fault, Outcome
-from tests.survival.faults.files import NEWEST, kept
+from tests.survival.faults.files import kept
 from tests.survival.outcome import both, judge
-from tests.survival.scene import Scene, make_deletable
+from tests.survival.scene import NEWEST, Scene, make_deletable
 
 SAYS = "denied|not be read|not be written|may not|not readable|cannot be used"
 

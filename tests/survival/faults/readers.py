@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from avit_jax.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from tests import commands
 from tests.survival import superuser
 from tests.survival.fault import FAILED, IDENTICAL, SAID, Fault, Outcome
 from tests.survival.faults.kills import KILL, signal_at
-from tests.survival.outcome import both, judge
+from tests.survival.outcome import LEAKS, both, judge
 from tests.survival.pictures import (
     CHANGED_BETWEEN,
     ONE_BAD,
@@ -25,9 +26,12 @@ from tests.survival.pictures import (
     forbid,
     make_data,
 )
-from tests.survival.process import Ended, run
+from tests.survival.process import Begun, Ended, run
 from tests.survival.scene import SETTINGS, Scene
 
+HANGS_AT = 150  # images read, when some steps are done
+FOR_EVER = 1e6  # seconds
+STOPPING = 60.0  # that a process whose disk hangs may take to end
 CHANGED_AT = 9  # step behind which something happens to the data, when others were read
 
 
@@ -102,6 +106,21 @@ def slow(seconds: float, every: int) -> None:
     folder.read_file = slowly
 
 
+def hang(at: int) -> None:
+    """In the process of a command: from one training image on, reading them never ends."""
+    from avit_jax.data import folder
+
+    read, calls = folder.read_file, [0]
+
+    def hanging(path: str) -> bytes:
+        calls[0] += f"{os.sep}train{os.sep}" in path
+        if calls[0] >= at and f"{os.sep}train{os.sep}" in path:
+            time.sleep(FOR_EVER)
+        return read(path)
+
+    folder.read_file = hanging
+
+
 def training(scene: Scene, *, change: Callable[[Path], None], at_once: bool, says: str) -> Outcome:
     """A training whose data change behind a step, or before it begins."""
     data, workdir = _data(scene), scene.folder / "run"
@@ -140,6 +159,24 @@ def slowly(scene: Scene, *, seconds: float, every: int) -> Outcome:
     ended = run(_command(workdir, data), prepare=prepare)
     wanted = commands.metrics(_undisturbed(scene))
     return judge(ended, identical=lambda: commands.metrics(workdir) == wanted)
+
+
+def hanging(scene: Scene, *, signals: tuple[int, ...], statuses: tuple[int, ...]) -> Outcome:
+    """A training whose disk hangs is asked to stop; on one that does not it ends identical."""
+    data, workdir = _data(scene), scene.folder / "run"
+    begun = Begun(_command(workdir, data), prepare=functools.partial(hang, HANGS_AT))
+    begun.until(lambda: bool(commands.metrics(workdir)))
+    time.sleep(2.0)
+    for number in signals:
+        os.kill(begun.process.pid, number)
+        time.sleep(0.5)
+    ended = begun.end(seconds=STOPPING)
+    if ended.status not in statuses or any(leak in ended.err for leak in LEAKS):
+        return Outcome(FAILED, f"status {ended.status}: {ended.err[-600:]}")
+    wanted = commands.metrics(_undisturbed(scene))
+    return judge(
+        run(_command(workdir, data)), identical=lambda: commands.metrics(workdir) == wanted
+    )
 
 
 def bad_and_good_again(scene: Scene) -> Outcome:
@@ -274,6 +311,13 @@ def _faults() -> list[Fault]:
         add(f"training goes on where {name}", changed_in_between, **keywords)
     for mode in ("train", "eval", "predict"):
         add(f"no images for {mode}", no_images, mode=mode)
+    for name, signals, statuses in (
+        ("TERM", (signal.SIGTERM,), (EXIT_PREEMPTED,)),
+        ("Ctrl-C", (signal.SIGINT,), (EXIT_PREEMPTED,)),
+        ("Ctrl-C twice", (signal.SIGINT, signal.SIGINT), (EXIT_INTERRUPTED, EXIT_PREEMPTED)),
+    ):
+        keywords = {"signals": signals, "statuses": statuses}
+        add(f"training: the disk hangs, then {name}", hanging, **keywords)
     add("training killed with workers", workers_of_a_dead_run)
     add("training: a worker is killed", a_dead_worker)
     return found
