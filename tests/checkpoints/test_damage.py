@@ -11,6 +11,8 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint.experimental.v1._src.context import context as orbax_context
 
 from avit_jax.checkpoints.store import Checkpoints
 from avit_jax.errors import UserError
@@ -139,6 +141,20 @@ def test_where_no_folder_can_be_made_orbax_is_not_asked_to_wait_for_it(copy_of_t
         ):
             checkpoints.save(3, make_state(3))
     assert checkpoints.steps() == [1, 2]
+
+
+def test_a_save_has_no_limit_that_a_clock_put_forward_exceeds(copy_of_two, monkeypatch):
+    checkpoints, _ = copy_of_two
+    limits, save = [], ocp.save_async
+
+    def noting(*arguments):
+        limits.append(orbax_context.get_context().asynchronous.timeout_secs)
+        return save(*arguments)
+
+    monkeypatch.setattr("avit_jax.checkpoints.store.ocp.save_async", noting)
+    checkpoints.save(3, make_state(3))
+    checkpoints.wait()
+    assert checkpoints.steps() == [1, 2, 3] and limits[0] > 1e9
 
 
 SAVE_FOREVER = """
