@@ -20,7 +20,7 @@ def read(timings: Path) -> list[dict[str, Any]]:
     if not timings.is_file():
         return []
     lines = []
-    for text in timings.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in timings.read_bytes().decode("utf-8", "replace").splitlines():
         try:
             line = json.loads(text)
             lines.append({"step": int(line["step"]), "kind": line["kind"]} | _seconds(line))

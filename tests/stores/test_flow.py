@@ -1,5 +1,6 @@
-"""A run in a bucket through all modes, killed on the way; `pytest -m slow tests/stores`."""
+"""A run in a bucket, killed on the way; with `-m slow` through all modes and of two processes."""
 
+import functools
 import json
 import os
 import signal
@@ -13,7 +14,12 @@ import pytest
 from PIL import Image
 
 import avit_jax
+from avit_jax.errors import EXIT_PREEMPTED
 from avit_jax.runtime.stores import as_path, files_in
+from tests import commands
+from tests.survival import process
+from tests.survival.faults.kills import signal_at
+from tests.survival.pair import Pair
 
 SECONDS = 600  # a command may take, before it counts as hung
 RUN = ("--config", "avit_digits:debug", "--config.checkpoint.every", "0.03")
@@ -34,6 +40,19 @@ def _refused(*arguments):
     done = subprocess.run(_command(*arguments), capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 2, done.stderr[-2000:]
     return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.fault
+def test_a_run_in_a_bucket_that_was_killed_goes_on(folder):
+    command = commands.command(folder / "run", checkpoint__every=0.05, train__steps=12)
+    prepare = functools.partial(signal_at, "avit_jax.training.loop:Run.advance", signal.SIGKILL, 9)
+    assert process.run(command, prepare=prepare).status == -signal.SIGKILL
+    ended = process.run(command)
+    assert ended.status == 0 and "going on from step" in ended.err, ended.err
+    lines = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    assert steps == sorted(set(steps)) and steps[-1] == 12
+    assert json.loads((folder / "run" / "summary.json").read_text())["wall_time"]["steps"] > 0
 
 
 @pytest.mark.slow
@@ -72,6 +91,26 @@ def test_a_run_in_a_bucket_ends_as_a_local_one_though_killed_and_serves_all_mode
     _done("--mode", "convert", "--workdir", stored, "--output", weights)
     _done("--mode", "convert", "--input", weights, "--output", folder / "converted")
     assert as_path(str(folder / "converted" / "config.json")).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_two_processes_share_a_run_in_a_bucket_and_go_on_when_one_was_killed(folder, tmp_path):
+    """As the workers of a TPU pod do."""
+    local, stored = tmp_path / "run", folder / "run"
+    undisturbed = Pair.begin(_command(*RUN, "--workdir", local))
+    assert undisturbed.end(SECONDS) == [0, 0], undisturbed.said(0) + undisturbed.said(1)
+    pair = Pair.begin(_command(*RUN, "--workdir", stored))
+    until = time.monotonic() + SECONDS
+    while not any(name.endswith("manifest.json") for name in files_in(stored / "checkpoints")):
+        assert pair.processes[0].poll() is None and time.monotonic() < until, pair.said(0)
+    pair.processes[1].kill()
+    assert pair.end(SECONDS)[0] == EXIT_PREEMPTED, pair.said(0)
+    assert "process 1 has ended without a word" in pair.said(0)
+    again = Pair.begin(_command(*RUN, "--workdir", stored))
+    assert again.end(SECONDS) == [0, 0], again.said(0) + again.said(1)
+    assert "going on from step" in again.said(0)
+    assert (stored / "metrics.jsonl").read_text() == (local / "metrics.jsonl").read_text()
 
 
 @pytest.mark.slow
