@@ -138,7 +138,9 @@ def mode_not_finite(scene: Scene, *, mode: str, value: float) -> Outcome:
         (workdir / "predictions.jsonl.meta.json").unlink()
     flags = ("--output", str(scene.folder / "out.safetensors")) if mode == "convert" else ()
     flags = ("--input", str(workdir), *flags) if mode == "convert" else flags
-    ended = scene.run(workdir, *flags, mode=mode)
+    # Of the benchmark's profiles this one takes the run's own weights.
+    profiles = {"benchmark__profiles": "('real',)"} if mode == "benchmark" else {}
+    ended = scene.run(workdir, *flags, mode=mode, **profiles)
     return judge(ended, says="NaN or infinite|not finite", kept=nothing_lost(workdir))
 
 
