@@ -20,6 +20,7 @@ from avit_jax.config import flag_values, shared_batch
 from avit_jax.errors import Preempted, UserError
 from avit_jax.pretrained import hub, spelling
 from avit_jax.runtime import (
+    aftermath,
     cpu_devices,
     environment,
     interrupts,
@@ -76,6 +77,7 @@ MODE = flags.DEFINE_enum("mode", "train", list(modes.MODES), "What to do.")
 def main(argv: list[str]) -> None:
     """Dispatch on `--mode`."""
     interrupts.raise_from_now_on()
+    aftermath.keep_quiet()
     environment.print_anything(sys.stdout, sys.stderr)
     logging.set_verbosity(logging.WARNING)  # checkpointing tells its whole life otherwise
     plain_lines.print_plainly(logging.get_absl_handler())
