@@ -7,7 +7,14 @@ from tests.survival.faults import kills
 from tests.survival.scene import Scenery
 
 SAMPLE = {
+    "disk: predict, files of 16000 bytes",
+    "files: eval on finished: run.json an empty object",
+    "files: train on interrupted: checkpoints/20/manifest.json truncated",
+    "kill: SIGKILL behind call 7 of training.loop:Run.advance",
+    "not finite: weights nan, eval",
+    "permissions: eval on finished: checkpoints/24/state 0000",
     "second run: late, another seed",
+    "settings: train.steps 0",
 }
 
 
