@@ -212,12 +212,8 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def run() -> None:
     """The console script `avit-jax`."""
-    try:
+    with last_word.last_of(joining.is_alone):
         app.run(main, flags_parser=parse_flags)
-    except SystemExit as ending:
-        if isinstance(ending.code, int) and ending.code and joining.is_alone():
-            last_word.spoken(ending.code)
-        raise
 
 
 if __name__ == "__main__":

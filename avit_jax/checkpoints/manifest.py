@@ -49,7 +49,7 @@ def is_in(directory: epath.Path) -> bool:
     """Whether a checkpoint has its manifest.
 
     Raises:
-        OSError: nobody knows, for the user may not look.
+        PermissionError: nobody knows, for the user may not look.
     """
     return _is_there(directory / NAME)
 
@@ -76,7 +76,11 @@ def find_damage(directory: epath.Path) -> str | None:
         files = read(directory)["files"]
     except FileNotFoundError:
         return f"{NAME} is missing"
-    except (IsADirectoryError, NotADirectoryError) as error:
+    except PermissionError:  # no damage, and the user's to put right
+        raise
+    except OSError as error:
+        if not is_local(directory):
+            raise  # a store that does not answer has damaged nothing
         return f"{NAME} cannot be read ({error.strerror})"
     except ValueError as error:
         return str(error)
@@ -109,8 +113,10 @@ def _is_there(path: epath.Path) -> bool:
         return path.exists()
     try:
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    except PermissionError:
+        raise
+    except OSError as error:  # another error than these is named by whoever reads the file
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return True
 
 

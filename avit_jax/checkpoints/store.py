@@ -31,6 +31,7 @@ from avit_jax.runtime.processes import decided_by_process_zero, gather
 from avit_jax.version import __version__
 
 _logger = logging.getLogger(__name__)
+SAY_SECONDS = 300.0  # of waiting for one checkpoint, after which a word is said
 _CENTURY = 3_155_760_000  # seconds
 
 
@@ -82,7 +83,7 @@ class Checkpoints:
             extra: JSON values to keep with it; `extra` reads them.
 
         Raises:
-            UserError: the previous save failed.
+            UserError: the previous save failed, or no folder can be made for this one.
             ValueError: a leaf of `state` cannot be saved.
         """
         self.wait()
@@ -102,7 +103,7 @@ class Checkpoints:
         if not decided_by_process_zero(lambda: self._make_room(step)):
             return
         context = ocp.Context()
-        # Orbax reads the clock that may be put forward in mid-save; a hanging store has limits too.
+        # Orbax reads the clock, which may be put forward in mid-save; `wait` says what takes long.
         context.asynchronous.timeout_secs = _CENTURY
         with context:
             response = ocp.save_async(self._path(step), state)
@@ -119,7 +120,7 @@ class Checkpoints:
             return
         step, future = self._pending
         self._pending = None
-        error = future.exception()
+        error = _error_of(future, step)
         if gather(np.asarray(error is not None)).any():
             said = error and system_errors.sentence(error, place=self._directory)
             if said or not error:
@@ -259,6 +260,22 @@ class Checkpoints:
                 "copy, or remove this directory to start over."
             )
         return None
+
+
+def _error_of(future: Future[None], step: int) -> BaseException | None:
+    """What went wrong, if anything; says so where that takes very long to know."""
+    waited = 0.0
+    while True:
+        try:
+            return future.exception(timeout=SAY_SECONDS)
+        except TimeoutError:
+            waited += SAY_SECONDS
+            _logger.warning(
+                "the checkpoint of step %d is still being written after %.0f s: a disk or store "
+                "that hangs is waited for",
+                step,
+                waited,
+            )
 
 
 def _unwritten(step: int, said: str) -> UserError:

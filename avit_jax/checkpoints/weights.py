@@ -33,6 +33,8 @@ from avit_jax.runtime import stores
 from avit_jax.runtime.device_mesh import abstract_on, put_on
 from avit_jax.runtime.processes import in_all_or_none
 
+# What readers of a damaged archive raise; RuntimeError for one that seems to be encrypted.
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError)
 EXPORTED_WEIGHTS = "weights.npz"  # of an exported folder
 
 logger = logging.getLogger(__name__)
@@ -209,7 +211,7 @@ def weights_of_export(folder: Path, model: Model, mesh: Mesh) -> Weights:
     try:
         with np.load(stores.on_local_disk(file)) as arrays:
             params = unflatten_dict(dict(arrays), sep="/")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{file} cannot be read ({error}): export the run again.") from error
     if _sizes(params) != _sizes(model.abstract_params()):
         raise UserError(

@@ -22,9 +22,10 @@ def load(folder=Path(__file__).parent):
     """
     described = read(folder, "export.json", description)
     batch_size = described["batch_size"]
-    program = read(folder, "model.stablehlo", lambda stored: deserialized(stored, described))
+    stored = read(folder, "model.stablehlo", lambda stored: unchanged(stored, described["sha256"]))
     weights = read(folder, "weights.npz", lambda stored: dict(np.load(io.BytesIO(stored))))
-    program, weights = jax.jit(program.call), jax.device_put(weights)
+    program = jax.jit(export.deserialize(bytearray(stored)).call)
+    weights = jax.device_put(weights)
 
     def answer(images):
         images = checked(images, described["preprocessing"]["input"]["shape"][1])
@@ -54,11 +55,11 @@ def description(stored):
     return {name: said[name] for name in ("batch_size", "labels", "preprocessing", "sha256")}
 
 
-def deserialized(stored, described):
-    """The program, if it is the one that was exported: from damaged ones JAX may make others."""
-    if hashlib.sha256(stored).hexdigest() != described["sha256"]:
+def unchanged(stored, sha256):
+    """The bytes of the program, if they are what was exported: of others JAX might make others."""
+    if hashlib.sha256(stored).hexdigest() != sha256:
         raise ValueError("it is not the program that export.json describes")
-    return export.deserialize(bytearray(stored))
+    return stored
 
 
 def checked(images, size):

@@ -151,7 +151,7 @@ def _config_of(source: str, place: Path, model: str | None) -> ConfigDict:
     if model is None and (place / EXPORTED_WEIGHTS).is_file():
         raise UserError(
             f"{place / configs.EXPORTED} is missing, or says nothing of the weights beside it: "
-            "export the run again."
+            'export the run again, or name a weight file and model="deit_tiny_patch16_224", say.'
         )
     if model is None:
         what = "holds no trained run" if place.is_dir() else "does not say what model it is of"

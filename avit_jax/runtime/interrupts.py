@@ -42,8 +42,11 @@ def raise_from_now_on() -> None:
 
 
 def stop_now(number: int, frame: Any) -> None:
-    """Raises KeyboardInterrupt; what tidies up behind it may hang, and the process ends even so."""
-    from avit_jax.runtime import last_word
+    """Raises KeyboardInterrupt; the process ends even where what tidies up behind that hangs.
+
+    A checkpoint that takes longer than `last_word.GRACE_SECONDS` to be finished is given up.
+    """
+    from avit_jax.runtime import last_word  # late: this module stands before all imports
 
     last_word.spoken(EXIT_INTERRUPTED)
     raise KeyboardInterrupt

@@ -23,7 +23,12 @@ from avit_jax.errors import (
 )
 from avit_jax.runtime import relay, rendezvous, system_errors
 from avit_jax.runtime.companions import Companions
-from avit_jax.runtime.meeting_place import JAX, MeetingPlace, meeting_place
+from avit_jax.runtime.meeting_place import (
+    JAX,
+    MeetingPlace,
+    is_told_alone,
+    meeting_place,
+)
 from avit_jax.runtime.message_line import Line
 from avit_jax.runtime.processes import gather
 from avit_jax.runtime.tpu_workers import tpu_workers
@@ -55,10 +60,13 @@ def initialise_processes(
         UserError: some of JAX's three variables are missing, or are not numbers that fit; a process
             is missing, was told something else or has refused.
     """
+    if is_told_alone(environment):
+        return
     place = meeting_place(environment)
     if place is not None:
         _watch(_meet(place, said=said or {}), place.number)
-        address = f"{place.host}:{place.port}"
+        host = f"[{place.host}]" if ":" in place.host else place.host
+        address = f"{host}:{place.port}"
         if place.number != 0:
             address = relay.local_address(place.host, place.port)
         jax.distributed.initialize(
@@ -76,6 +84,12 @@ def initialise_processes(
         or tpu_workers(environment) > 1
     ):
         jax.distributed.initialize()
+    elif any(name in environment for name in JAX):
+        missing = [name for name in JAX if name not in environment]
+        raise UserError(
+            f"of {', '.join(JAX)}, {' and '.join(missing)} is not set: set all three, or none for "
+            "a single process."
+        )
 
 
 def watch_over_others(said: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 GRACE_SECONDS = 20.0  # for tidying up, which takes well below a second where nothing hangs
 
@@ -20,9 +21,30 @@ def spoken(status: int, *, grace_seconds: float = GRACE_SECONDS) -> None:
     threading.Thread(target=_end, args=(status, grace_seconds), daemon=True).start()
 
 
+@contextlib.contextmanager
+def last_of(is_alone: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """For all that a process does: behind it, `spoken` with the status that it ends with.
+
+    Args:
+        is_alone: whether no other process waits for the end of this one, which takes its own time.
+    """
+    status = 1  # of an error that is not told in a sentence
+    try:
+        yield
+        status = 0
+    except SystemExit as ending:
+        status = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        raise
+    finally:
+        if is_alone():
+            spoken(status)
+
+
 def _end(status: int, seconds: float) -> None:
     time.sleep(seconds)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write("warning: ended without what still hangs\n")
+        sys.stderr.flush()
     os._exit(status)

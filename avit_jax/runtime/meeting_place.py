@@ -23,7 +23,7 @@ class MeetingPlace:
     """Where several processes meet.
 
     Attributes:
-        host: of process 0.
+        host: of process 0; of Open MPI's, as JAX has it too, the host of mpirun.
         port: that it listens on.
         count: processes in all.
         number: of this one, from 0.
@@ -38,43 +38,50 @@ class MeetingPlace:
 
 
 def meeting_place(environment: Mapping[str, str]) -> MeetingPlace | None:
-    """What the launcher of this process says; `None` for one alone, and where it does not say.
+    """What the launcher of this process says of others; `None` where it says too little.
 
-    Slurm sets SLURM_NTASKS and SLURM_PROCID in the shell of a batch script too, where nothing else
-    was started; what only srun sets is SLURM_STEP_NUM_TASKS.
+    All three of JAX's variables come first; its address alone takes the place of Slurm's or Open
+    MPI's. Slurm sets SLURM_NTASKS and SLURM_PROCID in the shell of a batch script too, where
+    nothing else was started; what only srun sets is SLURM_STEP_NUM_TASKS.
 
     Raises:
-        UserError: some of JAX's three variables are missing, or are not numbers that fit.
+        UserError: a variable holds no address, or no number that fits.
     """
-    given = [name for name in JAX if name in environment]
-    if environment.get(JAX[1]) == "1":
+    if is_told_alone(environment):
         return None
-    if len(given) == len(JAX):
-        return _of_jax(environment)
+    if JAX[1] in environment and JAX[2] in environment and JAX[0] in environment:
+        count, number = _numbers(environment, count=JAX[1], number=JAX[2])
+        return MeetingPlace(*_host_and_port(environment[JAX[0]]), count, number, JAX[0])
     place = _of_slurm(environment) or _of_open_mpi(environment)
-    if given and place is None:
-        missing = [name for name in JAX if name not in environment]
-        raise UserError(
-            f"of {', '.join(JAX)}, {' and '.join(missing)} is not set: set all three, or none for "
-            "a single process."
-        )
-    return place
+    if place is None or JAX[0] not in environment:
+        return place
+    host, port = _host_and_port(environment[JAX[0]])
+    return dataclasses.replace(place, host=host, port=port, setting=JAX[0])
 
 
-def _of_jax(environment: Mapping[str, str]) -> MeetingPlace:
-    address, count, number = (environment[name] for name in JAX)
+def is_told_alone(environment: Mapping[str, str]) -> bool:
+    """Whether a user says that this process joins no others, whatever the launcher says."""
+    return environment.get(JAX[1]) == "1"
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal() and int(port) < 65536):
         raise UserError(
             f"JAX_COORDINATOR_ADDRESS is {address!r}: write process 0's host and a free port of "
             "it, such as node0:12345."
         )
-    if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
+    return host.strip("[]"), int(port)
+
+
+def _numbers(environment: Mapping[str, str], *, count: str, number: str) -> tuple[int, int]:
+    processes, own = environment[count], environment[number]
+    if not (processes.isdecimal() and own.isdecimal() and int(own) < int(processes)):
         raise UserError(
-            f"JAX_PROCESS_ID is {number!r} and JAX_NUM_PROCESSES {count!r}: write whole numbers, "
-            "counting the processes from 0."
+            f"{number} is {own!r} and {count} {processes!r}: write whole numbers, counting the "
+            "processes from 0."
         )
-    return MeetingPlace(host.strip("[]"), int(port), int(count), int(number), JAX[0])
+    return int(processes), int(own)
 
 
 def _of_slurm(environment: Mapping[str, str]) -> MeetingPlace | None:
@@ -105,8 +112,11 @@ def _of_open_mpi(environment: Mapping[str, str]) -> MeetingPlace | None:
 def _of_job(
     environment: Mapping[str, str], *, host: str | None, job: str, count: str, number: str
 ) -> MeetingPlace | None:
-    processes = int(environment.get(count, "1"))
-    if not host or not job.isdecimal() or number not in environment or processes < 2:
+    is_said = host and job.isdecimal() and count in environment and number in environment
+    if not host or not is_said or environment[count] == "1":
         return None
-    port = int(environment.get(PORT) or FIRST_PORT + int(job) % PORTS)
-    return MeetingPlace(host, port, processes, int(environment[number]), PORT)
+    processes, own = _numbers(environment, count=count, number=number)
+    port = environment.get(PORT) or str(FIRST_PORT + int(job) % PORTS)
+    if not (port.isdecimal() and int(port) < 65536):
+        raise UserError(f"{PORT} is {port!r}: write a free port of process 0, such as 12345.")
+    return MeetingPlace(host, int(port), processes, own, PORT)

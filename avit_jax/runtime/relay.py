@@ -31,7 +31,12 @@ def local_address(host: str, port: int) -> str:
 
     Raises:
         OSError: no further process can be started.
+        UserError: one ended at once.
     """
+    from avit_jax.errors import (
+        UserError,
+    )  # here, for the process that runs this file has no package
+
     command = [sys.executable, "-I", __file__, host, str(port)]
     pipe = subprocess.PIPE
     # In a session of its own: Ctrl-C in a terminal is for those who have something to save.
@@ -40,7 +45,10 @@ def local_address(host: str, port: int) -> str:
     assert process.stdout is not None
     own = process.stdout.readline().strip()
     if not own:
-        raise OSError(f"a process that passes on to {host}:{port} ended with {process.wait()}")
+        raise UserError(
+            f"the process that was to pass on to process 0 at {host}:{port} ended with status "
+            f"{process.wait()}: look for what ends new processes here, such as a limit."
+        )
     return f"127.0.0.1:{int(own)}"
 
 

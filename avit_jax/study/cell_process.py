@@ -23,7 +23,7 @@ from avit_jax import config as configs
 from avit_jax.checkpoints.budgets import Budget
 from avit_jax.errors import EXIT_PREEMPTED, EXIT_USAGE, Preempted, UserError
 from avit_jax.experiment import Experiment
-from avit_jax.runtime import environment
+from avit_jax.runtime import environment, last_word
 from avit_jax.runtime.compilation_cache import use_compilation_cache
 from avit_jax.runtime.files import write_json_atomic
 from avit_jax.runtime.locks import only_writer
@@ -126,4 +126,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with last_word.last_of():
+        main()

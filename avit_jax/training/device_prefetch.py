@@ -64,13 +64,17 @@ class DevicePrefetch(Generic[Placed]):
     def close(self) -> None:
         """Ends the thread behind the batch that it waits for, which then closes the batches.
 
-        Where that one does not come, because a disk or a store hangs, the thread is left waiting.
+        Where that one does not come in time, because a disk or a store hangs or is very slow, the
+        thread is left waiting, with whatever reads for it.
         """
         self._closed.set()
         self._room.release()
         self._thread.join(CLOSING_SECONDS)
         if self._thread.is_alive():
-            logger.warning("what reads images hangs, and is left behind")
+            logger.warning(
+                "no batch has come for %.0f s after its reader was asked to end: it is left behind",
+                CLOSING_SECONDS,
+            )
 
     def _run(self, batches: Generator[Host, Any, Any], place: Callable[[Host], Placed]) -> None:
         try:

@@ -157,6 +157,29 @@ def test_a_save_has_no_limit_that_a_clock_put_forward_exceeds(copy_of_two, monke
     assert checkpoints.steps() == [1, 2, 3] and limits[0] > 1e9
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "state/_METADATA"])
+def test_a_file_that_cannot_be_looked_at_is_damaged_unless_it_is_forbidden(
+    copy_of_two, monkeypatch, name
+):
+    checkpoints, directory = copy_of_two
+    place = directory / "2" / name
+    place.unlink()
+    place.symlink_to(place.name)  # to itself
+    assert checkpoints.restore(make_state())[0] == 1
+    stat = os.stat
+
+    def forbidden(path, *arguments, **keywords):
+        if os.fspath(path).endswith(f"1/{name}"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return stat(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    with pytest.raises(PermissionError):
+        checkpoints.restore(make_state())
+    monkeypatch.undo()
+    assert (directory / "1").exists()
+
+
 SAVE_FOREVER = """
 import sys, jax.numpy as jnp
 from avit_jax.checkpoints.store import Checkpoints

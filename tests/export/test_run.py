@@ -101,6 +101,15 @@ def test_a_damaged_file_is_refused(folder, tmp_path, name, damage):
         load.load(copy)
 
 
+def test_what_is_missing_beside_a_whole_program_is_not_called_damage(folder, monkeypatch):
+    def missing(stored):
+        raise ImportError("Please install 'flatbuffers'")
+
+    monkeypatch.setattr(load.export, "deserialize", missing)
+    with pytest.raises(ImportError, match="flatbuffers"):
+        load.load(folder)
+
+
 def test_a_masked_program_takes_any_number_of_images_at_once(run, images, expected, tmp_path):
     config = run[0].copy_and_resolve_references()
     config.inference.execution = "masked"

@@ -18,6 +18,10 @@ STEP = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": "node[001-008]"}
         (JAX, ("host:1", 2, 1)),
         (JAX | {"JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"}, None),
         ({"JAX_NUM_PROCESSES": "1"}, None),
+        (BATCH | STEP | {"JAX_NUM_PROCESSES": "1"}, None),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "JAX_NUM_PROCESSES": "1"}, None),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "JAX_COORDINATOR_ADDRESS": "a:1"}, ()),
+        (JAX | {"JAX_COORDINATOR_ADDRESS": "[::1]:5", "JAX_PROCESS_ID": "0"}, ("[::1]:5", 2, 0)),
         (BATCH, None),  # the shell of an sbatch script, where srun has started nothing
         (BATCH | {"SLURM_STEP_NUM_TASKS": "1"}, None),
         (BATCH | {"SLURM_STEP_NUM_TASKS": "8"}, ()),  # of a Slurm that does not say where

@@ -5,6 +5,7 @@ import os
 import pytest
 from jax._src.clusters import ompi_cluster, slurm_cluster
 
+from avit_jax.errors import UserError
 from avit_jax.runtime.meeting_place import MeetingPlace, meeting_place
 
 SLURM = {
@@ -78,3 +79,23 @@ def test_variables_of_jax_come_first():
 )
 def test_one_alone_meets_nobody_and_what_is_not_said_is_left_to_jax(environment):
     assert meeting_place(environment) is None
+
+
+def test_jaxs_address_alone_takes_the_place_of_a_launchers():
+    found = meeting_place(SLURM | {"JAX_COORDINATOR_ADDRESS": "other:99"})
+    assert found == MeetingPlace("other", 99, 4, 3, "JAX_COORDINATOR_ADDRESS")
+    assert meeting_place({"JAX_COORDINATOR_ADDRESS": "other:99"}) is None  # JAX knows more, or not
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"JAX_COORDINATOR_PORT": "abc"}, "JAX_COORDINATOR_PORT is 'abc': write a free port"),
+        ({"JAX_COORDINATOR_PORT": "99999"}, "JAX_COORDINATOR_PORT is '99999'"),
+        ({"SLURM_STEP_NUM_TASKS": "x"}, "SLURM_PROCID is '3' and SLURM_STEP_NUM_TASKS 'x': write"),
+        ({"SLURM_PROCID": "4"}, "SLURM_PROCID is '4' and SLURM_STEP_NUM_TASKS '4'"),
+    ],
+)
+def test_what_is_no_number_that_fits_is_one_sentence(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        meeting_place(SLURM | changes)
