@@ -11,9 +11,11 @@ from avit_jax import errors
 from avit_jax.runtime import interrupts
 
 LINE = "avit_jax: interrupted; what was saved is safe.\n"
-# Only this module is loaded: its package would take seconds.
+# Only this module is loaded: its package would take seconds. Whoever runs the tests in the
+# background of a shell may have Ctrl-C ignored.
 HEAD = f"""
 import importlib.util, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 spec = importlib.util.spec_from_file_location("interrupts", {interrupts.__file__!r})
 interrupts = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(interrupts)
