@@ -93,7 +93,11 @@ def devices_of(target: str, layout: str = "1") -> tuple[jax.Device, ...]:
             os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
             os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
             os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-            described = topologies.get_topology_desc(f"{target}:{layout}", platform="tpu")
+            # Both cores of a v4 chip are one device, as JAX has them; v5p's compiler knows that.
+            one_of_both = {"chip_config_name": "megacore"} if target == "v4" else {}
+            described = topologies.get_topology_desc(
+                f"{target}:{layout}", platform="tpu", **one_of_both
+            )
         else:
             import jax_plugins.xla_cuda13  # noqa: F401 - registers the plug-in
 
