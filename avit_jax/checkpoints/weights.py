@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,14 +25,13 @@ from avit_jax.pretrained import npz
 from avit_jax.pretrained.arrays import not_finite
 from avit_jax.pretrained.fit import refuse_other_classes
 from avit_jax.pretrained.pixels import for_our_pixels
+from avit_jax.pretrained.torch_objects import Unreadable
 from avit_jax.pretrained.weights import load_torch
 from avit_jax.pretrained.written_pixels import written_pixels
 from avit_jax.runtime import stores
 from avit_jax.runtime.device_mesh import abstract_on, put_on
 from avit_jax.runtime.processes import in_all_or_none
 
-# What readers of a damaged archive raise; RuntimeError for one that seems to be encrypted.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError)
 EXPORTED_WEIGHTS = "weights.npz"  # of an exported folder
 
 logger = logging.getLogger(__name__)
@@ -209,10 +206,11 @@ def weights_of_export(folder: Path, model: Model, mesh: Mesh) -> Weights:
     """
     file = folder / EXPORTED_WEIGHTS
     try:
-        with np.load(stores.on_local_disk(file)) as arrays:
-            params = unflatten_dict(dict(arrays), sep="/")
-    except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
+        params = unflatten_dict(npz.read(stores.on_local_disk(file)), sep="/")
+    except OSError as error:
         raise UserError(f"{file} cannot be read ({error}): export the run again.") from error
+    except Unreadable as damage:
+        raise UserError(f"{file} {damage}, or export the run again.") from damage
     if _sizes(params) != _sizes(model.abstract_params()):
         raise UserError(
             f"the weights in {file} are not those that {folder / 'export.json'} describes: export "

@@ -27,10 +27,10 @@ from avit_jax.pretrained.torch_pickle import read
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _LOCAL_HEADER_BYTES = 30
-# What zipfile was seen to raise on damaged archives.
+# What zipfile was seen to raise on damaged archives; RuntimeError where one seems to be encrypted.
 BROKEN_ZIP = (
     zipfile.BadZipFile,
-    NotImplementedError,
+    RuntimeError,
     ValueError,
     OSError,
     LookupError,

@@ -23,7 +23,7 @@ def spoken(status: int, *, grace_seconds: float = GRACE_SECONDS) -> None:
 
 @contextlib.contextmanager
 def last_of(is_alone: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """For all that a process does: behind it, `spoken` with the status that it ends with.
+    """For all that a process does; behind it the process ends, with the status it would have.
 
     Args:
         is_alone: whether no other process waits for the end of this one, which takes its own time.

@@ -49,7 +49,7 @@ def meeting_place(environment: Mapping[str, str]) -> MeetingPlace | None:
     """
     if is_told_alone(environment):
         return None
-    if JAX[1] in environment and JAX[2] in environment and JAX[0] in environment:
+    if all(name in environment for name in JAX):
         count, number = _numbers(environment, count=JAX[1], number=JAX[2])
         return MeetingPlace(*_host_and_port(environment[JAX[0]]), count, number, JAX[0])
     place = _of_slurm(environment) or _of_open_mpi(environment)

@@ -33,9 +33,8 @@ def local_address(host: str, port: int) -> str:
         OSError: no further process can be started.
         UserError: one ended at once.
     """
-    from avit_jax.errors import (
-        UserError,
-    )  # here, for the process that runs this file has no package
+    # Here, for the process that runs this file has no package.
+    from avit_jax.errors import UserError
 
     command = [sys.executable, "-I", __file__, host, str(port)]
     pipe = subprocess.PIPE

@@ -18,7 +18,7 @@ def test_a_draw_is_the_quantile_of_its_uniform_number(alpha):
     key = jax.random.key(0)
     drawn = np.asarray(symmetric_beta.draw(key, alpha, (20_000,)), np.float64)
     uniform = np.asarray(jax.random.uniform(key, (20_000,)), np.float64)
-    assert np.abs(drawn - betaincinv(alpha, alpha, uniform)).max() < 2e-6
+    assert np.abs(drawn - betaincinv(alpha, alpha, uniform)).max() < 1e-6
 
 
 @pytest.mark.parametrize("alpha", ALPHAS[2:])  # below, many draws are 1 in float32
@@ -37,7 +37,6 @@ def test_numbers_at_the_ends_stay_within(number, monkeypatch):
         assert number != 0.5 or drawn == pytest.approx(0.5, abs=1e-6)
 
 
-def test_there_is_no_loop():
+def test_there_is_neither_a_loop_nor_a_table():
     text = str(jax.make_jaxpr(lambda key: symmetric_beta.draw(key, 0.8, (3,)))(jax.random.key(0)))
-    assert "gather" in text
-    assert "while" not in text
+    assert "while" not in text and "gather" not in text
